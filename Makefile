@@ -1,0 +1,36 @@
+# make help lists the targets. Python 3.11 or newer, git and make are all that a fresh clone needs.
+PYTHON ?= python3
+# The CPU build; for another one, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help install reproduce test golden clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## build .venv when it is missing or its pins have changed
+
+# torch goes first and without its dependencies: only this one package is asked of its own index.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "exiflang needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --no-deps --extra-index-url $(TORCH_INDEX) -c constraints.txt torch
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	@touch $@
+
+reproduce: $(INSTALLED) ## data, training and evaluation of the demo, into reports/runs/<id>/
+	$(BIN)/python -m exiflang.pipeline --preset demo
+
+test: $(INSTALLED) ## ruff, stripped notebooks, pytest; the notebooks run with the tiny preset and are compared by nbval
+	$(BIN)/ruff check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/python -m pytest
+
+golden: $(INSTALLED) ## renew reports/golden/demo.json (several seeds, with controls: long)
+	$(BIN)/python -m exiflang.golden
+
+clean: ## forget generated data, demo weights and runs (never data/models/exiflang-base)
+	rm -rf data/demo data/tiny data/models/demo data/models/tiny reports/runs
