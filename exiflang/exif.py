@@ -1,0 +1,307 @@
+"""EXIF as one language: a photo's metadata becomes one canonical sentence, whoever wrote or printed it.
+
+picture file --read_exif--> {tag: value} --exif_to_text--> "Make: Canon, Model: Canon EOS 700D, ..."
+JSON of a shard --canonical_tags--^
+
+Tags, their order and the form of their values stand in `exif_tags.py`.
+"""
+
+import io
+import logging
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from os import PathLike, fspath
+from typing import BinaryIO
+
+import exifread
+from exifread.core.exceptions import ExifError as ReaderError
+
+from exiflang.exif_tags import DATES, PRIVATE, TAGS, clean, is_private, printed_names
+
+SENTENCE_VERSION = 1  # a model's config.json carries it: any change of any sentence needs new weights
+
+MAX_READ = 4 << 20  # bytes of one read: a corrupt text length asks for 4 GB
+MAX_BYTES, MAX_READS = 32 << 20, 200_000  # of one picture; a rich camera file takes some 4,000 small reads
+
+
+class ExifError(ValueError):
+    """A picture's EXIF or a tag vocabulary cannot be used; the message names the file and says what to do."""
+
+
+# ------------------------------------ printed values -> canonical -------------------------------------
+_NAMES = {spelling: tag for tag in TAGS for spelling in printed_names(tag)}
+_ORDER = {tag.name: position for position, tag in enumerate(TAGS)}
+_FOLDERS = ("", "Image", "EXIF", "Interoperability")  # the picture's own; "Thumbnail", "MakerNote", "IFD 2" are not
+
+
+def canonical_tags(printed: Mapping[str, object], *, private: bool = False) -> dict[str, str]:
+    """Canonical tags from values as exifread prints them, e.g. the parsed `exif` field of an img2dataset JSON.
+
+    Args:
+        printed: "EXIF ExposureTime" or plain "ExposureTime" -> "1/125"; values of any type are read by their `str`.
+        private: also keep GPS, serial numbers, names, comments and unique ids; sentences leave them out anyway.
+
+    Returns:
+        EXIF 2.32 tag name -> canonical value (not empty, printable, one line, at most 100 characters), in canonical
+        order whatever the order of `printed`. Unknown tags, thumbnails, maker notes, offsets and unusable values
+        ("", "0/0", padding) are absent. Of two directories that hold a tag, the one that the standard names wins.
+        Idempotent.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for key, value in printed.items():
+        if not isinstance(key, str) or value is None:
+            continue
+        folder, _, name = key.rpartition(" ") if " Tag 0x" not in key else key.partition(" ")
+        tag = _NAMES.get(name)
+        if tag and folder in _FOLDERS:
+            text = tag.show(str(value)[:4096].strip(" \0"))
+            rank = 0 if folder in ("", tag.folder) else _FOLDERS.index(folder)
+            if text and (tag.name not in found or rank < found[tag.name][0]):
+                found[tag.name] = (rank, text)
+        elif private and (folder in _FOLDERS and name in PRIVATE or folder in ("", "GPS") and name.startswith("GPS")):
+            if text := clean(str(value)):
+                found.setdefault(name, (0, text))
+    return {name: found[name][1] for name in sorted(found, key=_position)}
+
+
+def _position(name: str) -> tuple[int, str]:
+    return _ORDER.get(name, len(_ORDER)), name
+
+
+# ------------------------------------- picture -> printed values --------------------------------------
+class _BoundedFile:
+    """A file from `start` on that stops feeding a reader caught in a loop (hostile counts, circular boxes)."""
+
+    def __init__(self, file: BinaryIO, start: int = 0):
+        self._file, self._start, self._bytes, self._reads = file, start, MAX_BYTES, MAX_READS
+        self.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        self._reads -= 1
+        data = self._file.read(size if 0 <= size < MAX_READ else MAX_READ)
+        if not isinstance(data, bytes):
+            raise ExifError("the file is open in text mode: open it with mode 'rb'")
+        self._bytes -= len(data)
+        if self._bytes < 0 or self._reads < 0:
+            raise ExifError("its EXIF asks for an unreasonable amount of reading (circular or hostile)")
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset + self._start if whence == 0 else offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+
+def _jpeg_tiff(file: _BoundedFile) -> int | None:
+    """Offset of the TIFF header in the first Exif APP1 segment, wherever it stands before the pixels."""
+    offset = 2
+    while True:
+        file.seek(offset)
+        head = file.read(10)  # FF, marker, length (2), "Exif\0\0"
+        if len(head) < 4 or head[0] != 0xFF or head[1] in (0xD9, 0xDA):
+            return None
+        if head[1] == 0xE1 and head[4:] == b"Exif\0\0":
+            return offset + 10
+        offset += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4], "big")
+
+
+def _webp_tiff(file: _BoundedFile) -> int | None:
+    """Offset of the TIFF header in the EXIF chunk, with or without the "Exif\\0\\0" that some writers put first."""
+    offset = 12
+    while True:
+        file.seek(offset)
+        head = file.read(14)
+        if len(head) < 8:
+            return None
+        if head[:4] == b"EXIF":
+            return offset + (14 if head[8:] == b"Exif\0\0" else 8)
+        size = int.from_bytes(head[4:8], "little")
+        offset += 8 + size + size % 2
+
+
+_BRANDS = (b"ftypheic", b"ftypavif", b"ftypmif1", b"JXL \r\n\x87\n")  # the HEIF kinds that exifread knows, and JPEG XL
+
+
+def _printed_tags(file: BinaryIO) -> dict[str, object]:
+    """What exifread prints for a picture, {} when the picture holds no EXIF; ExifError when it is no picture."""
+    whole = _BoundedFile(file)
+    head = whole.read(12)
+    start: int | None = 0
+    # exifread misses an Exif segment behind 4 kB of other segments, and a WebP's EXIF chunk in the form of the standard
+    if head[:3] == b"\xff\xd8\xff":
+        start = _jpeg_tiff(whole)
+    elif head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        start = _webp_tiff(whole)
+    elif head[:2] == b"BM" or head[:4] == b"GIF8":
+        start = None  # formats without EXIF
+    elif head[:4] not in (b"II*\0", b"MM\0*", b"\x89PNG") and head[4:12] not in _BRANDS:
+        raise ExifError("no JPEG, TIFF, PNG, WebP, HEIC or AVIF picture" if head else "the file is empty")
+    if start is None:
+        return {}
+    file.seek(start)
+    if start and file.read(2) not in (b"II", b"MM"):
+        raise ExifError("its EXIF block is no TIFF structure")
+    logging.getLogger("exifread").setLevel(logging.CRITICAL)  # it warns of each odd value; what matters is raised here
+    return exifread.process_file(_BoundedFile(file, start), details=False, extract_thumbnail=False)
+
+
+# What exifread 3.5 raises on broken files, seen on mutated ones or read in its source.
+_READER_FAULTS = (ReaderError, ValueError, TypeError, LookupError, OverflowError, AssertionError, EOFError,
+                  NotImplementedError, struct.error)  # fmt: skip
+
+
+def read_exif(source: str | PathLike | bytes | BinaryIO, *, private: bool = False) -> dict[str, str]:
+    """The EXIF of a picture as canonical tags (see `canonical_tags`), in canonical order; {} when it has none.
+
+    Args:
+        source: path, the picture's bytes, or a seekable binary file (read from its start; its position is put back).
+        private: also return GPS, serial numbers, names, comments and unique ids.
+
+    Raises:
+        ExifError: the file is missing, is no picture, or its EXIF is broken beyond reading. Time and memory bounded.
+        TypeError: `source` is of another type.
+    """
+    if isinstance(source, (str, PathLike)):
+        name = clean(str(fspath(source)), 300)
+        try:
+            file = open(source, "rb")
+        except (OSError, ValueError) as error:
+            raise ExifError(f"{name}: cannot be opened ({clean(str(error))}); check path and permissions") from error
+        with file:
+            return _read(file, name, private)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _read(io.BytesIO(source), f"{len(source)} bytes in memory", private)
+    if not all(hasattr(source, method) for method in ("read", "seek", "tell")):
+        raise TypeError(f"source must be a path, bytes or a binary file, not {type(source).__name__}")
+    name = clean(str(getattr(source, "name", "open file")), 300)
+    try:
+        position = source.tell()
+        source.seek(0)
+    except (OSError, ValueError) as error:
+        raise ExifError(f"{name}: cannot be rewound ({clean(str(error))}); pass its bytes instead") from error
+    try:
+        return _read(source, name, private)
+    finally:
+        source.seek(position)
+
+
+def _read(file: BinaryIO, name: str, private: bool) -> dict[str, str]:
+    try:
+        printed = _printed_tags(file)
+    except ExifError as error:
+        raise ExifError(f"{name}: {error}; leave the file out or save it anew as JPEG") from error
+    except OSError as error:
+        raise ExifError(f"{name}: cannot be read ({clean(str(error))}); check the disk or the connection") from error
+    except _READER_FAULTS as error:
+        raise ExifError(
+            f"{name}: broken EXIF ({type(error).__name__}: {clean(str(error))}); its pixels may still be readable: "
+            "use the picture without EXIF, or repair it with exiftool"
+        ) from error
+    return canonical_tags(printed, private=private)
+
+
+# ------------------------------------- canonical tags -> sentence -------------------------------------
+def exif_to_text(tags: Mapping[str, str], style: str = "default", dates: bool = False) -> str:
+    """One sentence, ", ".join("tag: value"); "" when no tag remains.
+
+    A value cannot break the grammar: ", " inside it becomes "; ", so splitting at ", " and then at the first ": " gives
+    the tags back. Private tags (GPS, serial numbers, names, comments, unique ids) never enter, dates and time offsets
+    only with `dates`: they would make each sentence unique.
+
+    Args:
+        tags: tag -> value, usually from `read_exif`; names that EXIF does not know come last, by alphabet.
+        style: "default", in canonical order, or "paper": the order given and the value cleaning of Zheng et al., CVPR
+            2023 (whole resolutions and exposure bias, rounded down; focal length with one decimal; ISO's first word;
+            any other value longer than 20 characters "Unknown"; only a-zA-Z0-9.,/- kept, spaces dropped too).
+
+    Raises:
+        ValueError: unknown `style`.
+    """
+    if style not in ("default", "paper"):
+        raise ValueError(f"style must be 'default' or 'paper', not {style!r}")
+    names = sorted(tags, key=_position) if style == "default" else list(tags)
+    words = []
+    for name in names:
+        tag = clean(re.sub("[:,]", " ", name))
+        value = clean(tags[name])
+        value = _paper_value(tag, value) if style == "paper" else value.replace(", ", "; ")
+        if tag and value and not is_private(tag) and (dates or tag not in _DATES):
+            words.append(f"{tag}: {value}")
+    return ", ".join(words)
+
+
+_DATES = frozenset(DATES.values())
+
+
+def _paper_value(tag: str, value: str) -> str:
+    if tag in ("PhotographicSensitivity", "ISOSpeedRatings"):
+        value = value.split()[0] if value else ""
+    elif re.fullmatch(r"[+-]?\d{1,20}(/0*[1-9]\d{0,19}|\.\d{1,20})?", value, re.ASCII):
+        if tag.endswith("Resolution") or tag == "ExposureBiasValue":
+            value = str(Fraction(value) // 1)
+        elif tag == "FocalLength":
+            value = f"{float(Fraction(value)):.1f}"
+    return "Unknown" if len(value) > 20 else re.sub(r"[^a-zA-Z0-9.,/-]", "", value)
+
+
+class TagVocabulary:
+    """The tags common enough to be learnt: those in at least `min_share` of the photos it was fitted on.
+
+    Args:
+        min_share: 0..1. The paper keeps 0.49 (about 44 tags of YFCC100M); 0.05 suits the default sentence.
+        min_tags: photos with fewer tags are left out of `fit`. The paper asks for 11.
+
+    Attributes:
+        shares: tag -> share of photos (0..1), most common first, private tags left out; {} before `fit`.
+        photos: number of photos counted.
+    """
+
+    def __init__(self, min_share: float = 0.05, min_tags: int = 1):
+        if not 0 <= min_share <= 1:
+            raise ValueError(f"min_share must be between 0 and 1, not {min_share}")
+        self.min_share, self.min_tags = min_share, min_tags
+        self.shares: dict[str, float] = {}
+        self.photos = 0
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags kept, in canonical order."""
+        return sorted((tag for tag, share in self.shares.items() if share >= self.min_share), key=_position)
+
+    def fit(self, photos: Iterable[Mapping[str, str]]) -> "TagVocabulary":
+        """Counts the tags of photos; ExifError when no photo has `min_tags` tags."""
+        counts: Counter[str] = Counter()
+        self.photos = 0
+        for tags in photos:
+            if len(tags) >= self.min_tags:
+                self.photos += 1
+                counts.update(tag for tag in tags if not is_private(tag))
+        if not self.photos:
+            raise ExifError(f"no photo has {self.min_tags} EXIF tags or more: use photos as the camera wrote them")
+        common_first = sorted(counts, key=lambda tag: (-counts[tag], _position(tag)))
+        self.shares = {tag: counts[tag] / self.photos for tag in common_first}
+        return self
+
+    def transform(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """Only the kept tags, in their order; ExifError before `fit`."""
+        if not self.photos:
+            raise ExifError("this TagVocabulary is empty: call fit(photos) first")
+        return {tag: value for tag, value in tags.items() if self.shares.get(tag, -1) >= self.min_share}
+
+    def to_dict(self) -> dict:
+        """All of it, for JSON."""
+        settings = {"min_share": self.min_share, "min_tags": self.min_tags}
+        return settings | {"photos": self.photos, "shares": dict(self.shares)}
+
+    @classmethod
+    def from_dict(cls, state: Mapping) -> "TagVocabulary":
+        """The vocabulary that `to_dict` wrote; ExifError names missing or unknown keys."""
+        if wrong := set(state) ^ {"min_share", "min_tags", "photos", "shares"}:
+            raise ExifError(f"not a tag vocabulary: missing or unknown {sorted(wrong)}; write it with to_dict()")
+        vocabulary = cls(state["min_share"], state["min_tags"])
+        vocabulary.photos, vocabulary.shares = int(state["photos"]), dict(state["shares"])
+        return vocabulary
