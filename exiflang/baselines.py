@@ -1,0 +1,55 @@
+"""Training-free embeddings of windows, to stand beside a model through the same windows and readouts.
+
+A splice also changes colour and sharpness: a model that does not beat these has not shown that it knows cameras.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# ITU-R BT.601 in thousandths: luma and its differences are whole numbers, exact in float32 in any order of summation.
+GREY = (299.0, 587.0, 114.0)
+
+
+class MeanColour:
+    """Mean and standard deviation of each colour, about the middle of their range."""
+
+    def encode_image(self, patches: Tensor) -> Tensor:
+        """uint8 [B, 3, P, P] → float32 [B, 6], unit norm."""
+        pixels = patches.float() / 255
+        mean, deviation = pixels.mean((2, 3)), pixels.std((2, 3), unbiased=False)  # [B, 3, P, P] -> [B, 3] each
+        return F.normalize(torch.cat([mean - 0.5, deviation - 0.1], dim=1), dim=1)  # [B, 6]
+
+
+class ResidualStatistics:
+    """Co-occurrence of a quantised high-pass residual (Splicebuster: Cozzolino, Poggi, Verdoliva 2015).
+
+    Third-order differences of the luma along rows and along columns, divided by `step` grey levels, rounded and cut
+    to -1, 0, 1; the histogram of four in a row (81 bins a direction). The square roots of its frequencies have unit
+    norm, and their cosine is the Bhattacharyya coefficient.
+    """
+
+    def __init__(self, step: float = 4.0):
+        self.step = step
+
+    def encode_image(self, patches: Tensor) -> Tensor:
+        """uint8 [B, 3, P, P], P of 8 or more → float32 [B, 162], unit norm; smaller patches repeat their border."""
+        if short := max(0, 8 - min(patches.shape[2:])):
+            patches = F.pad(patches.float(), (0, short, 0, short), mode="replicate")
+        luma = torch.einsum("bchw,c->bhw", patches.float(), torch.tensor(GREY))  # [B, 3, H, W] -> [B, H, W]
+        histograms = [self._histogram(luma), self._histogram(luma.transpose(1, 2))]
+        return F.normalize(torch.cat(histograms, dim=1).sqrt(), dim=1)  # 2 x [B, 81] -> [B, 162]
+
+    def _histogram(self, luma: Tensor) -> Tensor:
+        residual = luma.diff(n=3, dim=2)  # [B, H, W] -> [B, H, W - 3]
+        half = 500 * self.step
+        level = (residual > half).long() - (residual < -half).long() + 1
+        width = level.shape[2] - 3
+        code = sum(3**k * level[:, :, k : k + width] for k in range(4)).flatten(1)  # [B, H * (W - 6)]
+        count = torch.zeros(len(code), 81)
+        return count.scatter_add_(1, code, torch.ones(code.shape)) / code.shape[1]
+
+
+BASELINES = {"mean colour": MeanColour, "residual statistics": ResidualStatistics}

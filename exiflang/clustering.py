@@ -1,0 +1,169 @@
+"""Readouts: how unlike each other the cells of a picture are → one value a cell, high where the cell is foreign.
+
+Each takes the dissimilarity of cells, float [h, w, h, w] (`1 - cosine`, 0 for equal, at most 2), as an estimator with
+`fit_predict`. They look at that array alone, so that any embedding can stand before them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from sklearn.cluster import SpectralClustering
+
+
+def _square(dissimilarity: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Check [h, w, h, w] and flatten it to float64 [h * w, h * w]."""
+    array = np.asarray(dissimilarity)
+    if array.ndim != 4 or array.shape[:2] != array.shape[2:] or array.size == 0:
+        raise ValueError(f"dissimilarity must be [h, w, h, w] and not empty, not {list(array.shape)}")
+    if not np.isfinite(array).all():
+        raise ValueError("dissimilarity holds NaN or infinity: the embeddings are broken")
+    h, w = array.shape[:2]
+    return array.reshape(h * w, h * w).astype(np.float64), h, w
+
+
+@dataclass
+class MeanShiftMode:
+    """The paper's readout: mean shift over the rows of the dissimilarity; its strongest mode is the heatmap.
+
+    Radius: `percentile` of all pairwise Euclidean distances of rows, the zero diagonal included. `iterations` times,
+    all rows at once: each becomes the mean of the original rows within the radius of it. Then the mean of those
+    shifted rows that have the most original rows within the radius. (The reference moves rows one after the other in
+    place, which depends on their order.) The radius is widened by the rounding of `_distances`, so that equal rows
+    are always near each other.
+    """
+
+    percentile: float = 10.0
+    iterations: int = 5
+
+    def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
+        """float [h, w, h, w] → float32 [h, w], the dissimilarity of each cell to the picture's largest mode."""
+        rows, h, w = _square(dissimilarity)
+        radius = np.percentile(_distances(rows, rows), self.percentile) + 1e-5
+        shifted = rows
+        for _ in range(self.iterations):
+            near = _distances(shifted, rows) <= radius  # [n, n]
+            size = near.sum(1, keepdims=True)
+            # A row with no original row in reach stays where it is.
+            shifted = np.where(size > 0, near @ rows / np.maximum(size, 1), shifted)
+        votes = (_distances(shifted, rows) <= radius).sum(1)  # [n]
+        return shifted[votes == votes.max()].mean(0).reshape(h, w).astype(np.float32)
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Euclidean distances [n, m] of the rows of [n, d] and [m, d], by one matrix product."""
+    squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
+    return np.sqrt(np.maximum(squared, 0))
+
+
+@dataclass
+class MeanDissimilarity:
+    """Mean dissimilarity of a cell to all cells: right while the foreign region is the smaller part."""
+
+    def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
+        """float [h, w, h, w] → float32 [h, w]."""
+        rows, h, w = _square(dissimilarity)
+        return rows.mean(1).reshape(h, w).astype(np.float32)
+
+
+def smooth(dissimilarity: np.ndarray, sigma: float) -> np.ndarray:
+    """Dissimilarity after Gaussian smoothing of the unit embeddings behind it over the grid: [h, w, h, w] → the same.
+
+    With `K` the filter and `G` the cosines, embeddings smoothed and scaled back to unit norm have the cosines
+    `(K G K') / sqrt(diag diag')`: no need for the embeddings themselves.
+    """
+    _, h, w = _square(dissimilarity)
+    cosine = gaussian_filter(1 - np.asarray(dissimilarity, np.float32), sigma, mode="nearest").reshape(h * w, h * w)
+    norm = np.sqrt(np.maximum(np.diag(cosine), 1e-12))
+    return (1 - cosine / np.outer(norm, norm)).reshape(h, w, h, w)
+
+
+@dataclass
+class FarFriends:
+    """A cell of the host has friends all over the picture, a foreign one only beside itself.
+
+    Minus the mean cosine of a cell with the most similar tenth (`share` of all cells) among those at least a quarter
+    (`distance`) of the longer side away; embeddings smoothed by a Gaussian of `sigma` cells first. Where the grid has
+    too few cells that far, the farthest ones are taken.
+    """
+
+    share: float = 0.1
+    distance: float = 0.25
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1 or self.distance < 0 or self.sigma < 0:
+            raise ValueError(f"{self}: give a share above 0 and at most 1, a distance and a sigma of at least 0")
+
+    def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
+        """float [h, w, h, w] → float32 [h, w] in -1..1: `-cosine`, so 1 means that no far cell is anything alike."""
+        _, h, w = _square(dissimilarity)
+        n = h * w
+        cosine = 1 - smooth(dissimilarity, self.sigma).reshape(n, n)
+        y, x = np.divmod(np.arange(n), w)
+        distance = np.hypot(y[:, None] - y, x[:, None] - x)  # [n, n]
+        wanted = max(1, round(self.share * n))
+        # Cells differ in how many far ones they have (few near the middle of a small grid): rank distances per cell.
+        reach = np.minimum(self.distance * max(h, w), np.sort(distance, 1)[:, [n - wanted]])
+        far = np.where(distance >= reach, cosine, -np.inf)
+        friends = -np.partition(-far, wanted - 1, axis=1)[:, :wanted]  # [n, n] -> [n, wanted]
+        return -friends.mean(1).reshape(h, w).astype(np.float32)
+
+
+@dataclass
+class Diffusion:
+    """Far friends diffused along the affinity, so that cells of one origin share their value.
+
+    With `P` the row-normalised positive part of the cosines of centred embeddings, and `f` the far-friends map,
+    `steps` times `q <- (1 - weight) f + weight P q`, starting from `f` (a random walk with restarts at `f`). Friends
+    are the most similar quarter here: what the walk averages need not be as sharp as what is shown.
+    """
+
+    steps: int = 15
+    weight: float = 0.8
+    share: float = 0.25
+    sigma: float = 1.0
+
+    def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
+        """float [h, w, h, w] → float32 [h, w], on the scale of `FarFriends`."""
+        far = FarFriends(share=self.share, sigma=self.sigma).fit_predict(dissimilarity)
+        _, h, w = _square(dissimilarity)
+        cosine = 1 - smooth(dissimilarity, self.sigma).reshape(h * w, h * w)
+        # Cosines of centred embeddings: double-centre the Gram matrix, then scale its diagonal to one.
+        gram = cosine - cosine.mean(0) - cosine.mean(1)[:, None] + cosine.mean()
+        norm = np.sqrt(np.maximum(np.diag(gram), 1e-12))
+        affinity = np.maximum(gram / np.outer(norm, norm), 0)
+        np.fill_diagonal(affinity, 1)  # a cell without variance keeps its own value
+        affinity /= affinity.sum(1, keepdims=True)
+        f = far.reshape(-1)
+        q = f
+        for _ in range(self.steps):
+            q = (1 - self.weight) * f + self.weight * (affinity @ q)
+        return q.reshape(h, w).astype(np.float32)
+
+
+@dataclass
+class NormalizedCut:
+    """Two clusters of cells by spectral clustering on `1 - dissimilarity` (Shi and Malik 2000; the paper's mask)."""
+
+    seed: int = 0
+
+    def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
+        """float [h, w, h, w] → bool [h, w], true for the smaller cluster; all false where there is nothing to cut."""
+        rows, h, w = _square(dissimilarity)
+        if h * w < 3 or np.ptp(rows) < 1e-5:
+            return np.zeros((h, w), bool)
+        # Below zero there is no affinity; the small constant keeps the graph connected.
+        affinity = np.clip(1 - (rows + rows.T) / 2, 0, None) + 1e-6
+        labels = SpectralClustering(2, affinity="precomputed", random_state=self.seed).fit_predict(affinity)
+        return (labels == (labels.mean() < 0.5)).reshape(h, w)
+
+
+READOUTS = {
+    "mean_shift": MeanShiftMode,
+    "mean_dissimilarity": MeanDissimilarity,
+    "far_friends": FarFriends,
+    "diffusion": Diffusion,
+}

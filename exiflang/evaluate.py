@@ -1,0 +1,155 @@
+"""How good a model is: splices found in pictures of a benchmark, and photos matched to their own EXIF."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from exiflang.benchmarks import Benchmark, BenchmarkError, Item
+from exiflang.clustering import READOUTS
+from exiflang.data import Photo, decode_patch
+from exiflang.exif import exif_to_text
+from exiflang.localize import (
+    ImageEncoder,
+    SpliceLocalizer,
+    cell_consistency,
+    detection_score,
+    resize_cells,
+    to_heatmap,
+)
+from exiflang.metrics import detection_average_precision, localisation_scores
+from exiflang.model import ExifLang
+
+LOCALISATION = ["ap", "p_map", "auc", "best_f1", "ciou", "ciou_legacy"]
+
+
+def score_pictures(
+    encoders: Mapping[str, ImageEncoder],
+    benchmark: Benchmark,
+    readouts: Sequence[str] = ("far_friends",),
+    windows_per_side: int = 30,
+    window_size: int | None = None,
+) -> pd.DataFrame:
+    """Score each picture of `benchmark` by each encoder and readout: a row each.
+
+    Columns: name, format, spliced, method (the encoder's name), readout, detection (the picture's score), and for
+    spliced pictures `ap`, `p_map`, `auc`, `best_f1`, `ciou`, `ciou_legacy` over all pixels (NaN for authentic ones).
+    Pictures that cannot be read are in `benchmark.skipped` afterwards. Raises `BenchmarkError` if none can be read,
+    `ValueError` for an unknown readout.
+    """
+    if unknown := sorted(set(readouts) - READOUTS.keys()):
+        raise ValueError(f"unknown readouts {unknown}: choose among {', '.join(READOUTS)}")
+    localizers = {name: SpliceLocalizer(encoder, windows_per_side, window_size) for name, encoder in encoders.items()}
+
+    def score(item: Item, method: str, embeddings: np.ndarray, window: int, stride: int) -> list[dict]:
+        consistency = cell_consistency(embeddings, max(1, window // stride))
+        rows = []
+        for readout in readouts:
+            cells = READOUTS[readout]().fit_predict(consistency)
+            row = {"name": item.name, "format": item.info.get("format"), "spliced": item.spliced, "method": method}
+            row |= {"readout": readout, "detection": detection_score(cells, consistency, readout)}
+            heatmap = to_heatmap(resize_cells(cells, *item.mask.shape, window, stride), readout)
+            none = dict.fromkeys(LOCALISATION, np.nan)
+            rows.append(row | (localisation_scores(item.mask, heatmap) if item.spliced else none))
+        return rows
+
+    # The network keeps this thread busy; readouts and metrics, which release the interpreter, go beside it.
+    ahead = 2 * (os.cpu_count() or 1)  # pictures that may wait for a score: each is held in memory
+    with ThreadPoolExecutor(ahead // 2) as pool:
+        waiting = []
+        for item in tqdm(benchmark, unit=" pictures"):
+            for method, localizer in localizers.items():
+                waiting.append(pool.submit(score, item, method, *localizer.embed(item.image)))
+                if len(waiting) > ahead:
+                    waiting[-ahead - 1].result()
+        rows = [row for future in waiting for row in future.result()]
+    if not rows:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in benchmark.skipped[:3])
+        raise BenchmarkError(f"{benchmark.name}: no picture to score among {len(benchmark)} ({reasons})")
+    return pd.DataFrame(rows)
+
+
+def summarise_pictures(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row a method and readout: mean of each localisation metric over the spliced pictures, the standard error of
+    p-mAP, and detection AP over all pictures. `pictures` counts the spliced ones, `authentic` the others.
+
+    What is not defined is NaN: the means without a spliced picture, the error of one, detection of one kind alone.
+    """
+    rows = []
+    for (method, readout), part in scores.groupby(["method", "readout"], sort=False):
+        spliced = part[part["spliced"]]
+        row = {"method": method, "readout": readout, **spliced[LOCALISATION].mean()}
+        row["p_map_se"] = spliced["p_map"].sem()
+        row["detection_ap"] = detection_average_precision(part["detection"].tolist(), part["spliced"].tolist())
+        rows.append(row | {"pictures": len(spliced), "authentic": len(part) - len(spliced)})
+    return pd.DataFrame(rows)
+
+
+def embed_photos(
+    model: ExifLang, photos: Sequence[Photo], crops: int = 8, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image and EXIF embeddings of n photos: float32 [n, D] each, unit norm.
+
+    The image side is the mean over `crops` random patches of the photo's tiles, so that a photo counts once however
+    many tiles it has. The model is put in evaluation mode. Raises `ValueError` for no photos, `DataError` naming a
+    tile that is broken.
+    """
+    if not photos:
+        raise ValueError("no photos to embed: the held-out shards are empty")
+    model.eval()
+    size = model.config.patch_size
+    image, text = [], []
+    with torch.inference_mode():
+        for index, photo in enumerate(tqdm(photos, unit=" photos")):
+            rng = np.random.default_rng([seed, index])
+            patches = torch.stack([decode_patch(photo, size, rng) for _ in range(crops)])  # [crops, 3, P, P]
+            image.append(model.encode_image(patches.to(model.device)).mean(0).cpu())  # [crops, D] -> [D]
+        for part in range(0, len(photos), 64):
+            sentences = [exif_to_text(photo.tags) for photo in photos[part : part + 64]]
+            text.append(model.encode_exif(sentences).cpu())
+    image_side = torch.nn.functional.normalize(torch.stack(image), dim=1)
+    return image_side.numpy(), torch.cat(text).numpy()
+
+
+def retrieval(image: np.ndarray, text: np.ndarray, photos: Sequence[Photo], among: int = 64, seed: int = 0) -> dict:
+    """Photo → EXIF recall@1: how often a photo's own sentence is nearest, among `among` photos and within a camera.
+
+    `recall`: mean over groups of `among` photos (all photos if there are fewer), 100 random groups. `recall_camera`:
+    among the held-out photos of the same camera, for cameras with at least two. A sentence equal to the own one counts
+    as the own; ties between different sentences, as embeddings that are all equal give, count as misses unless the own
+    one is first in a random order. `chance`, `chance_camera`: what a random guess would score in the same groups; one
+    over the group's size if no two sentences are equal, and more if some are.
+
+    Raises `ValueError` for no photos, for embeddings that are not one a photo, and for NaN.
+    """
+    similarity = image @ text.T  # [n, D] x [D, n] -> [n, n]
+    if not photos or similarity.shape != (len(photos), len(photos)):
+        raise ValueError(f"embeddings of {len(image)} images and {len(text)} sentences for {len(photos)} photos")
+    if not np.isfinite(similarity).all():
+        raise ValueError("embeddings hold NaN or infinity: the weights are broken")
+    _, sentences = np.unique([exif_to_text(photo.tags) for photo in photos], return_inverse=True)  # [n]
+    rng = np.random.default_rng(seed)
+
+    def hits(group: np.ndarray) -> np.ndarray:
+        """Of each photo of the group, whether it found its sentence and how likely a guess does: float [2, group]."""
+        group = rng.permutation(group)
+        nearest = group[similarity[np.ix_(group, group)].argmax(1)]
+        own = sentences[group]
+        return np.stack([sentences[nearest] == own, (own[:, None] == own).mean(1)])
+
+    size = min(among, len(photos))
+    groups = [rng.choice(len(photos), size, replace=False) for _ in range(100)]
+    cameras = pd.Series(range(len(photos))).groupby([photo.camera for photo in photos]).indices.values()
+    cameras = [members for members in cameras if len(members) > 1]
+    recall, chance = np.concatenate([hits(group) for group in groups], axis=1).mean(1)
+    result = {"recall": float(recall), "chance": float(chance)}
+    if cameras:
+        recall, chance = np.concatenate([hits(members) for members in cameras], axis=1).mean(1)
+        result |= {"recall_camera": float(recall), "chance_camera": float(chance)}
+    return result | {"photos": len(photos), "among": size, "cameras": len(cameras)}

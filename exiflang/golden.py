@@ -1,0 +1,159 @@
+"""Golden figures: the demo over several seeds, with its two controls, into reports/golden/ and the README's tables.
+
+`python -m exiflang.golden` measures what is not measured yet: each seed redraws the held-out makes, the photos, the
+splices and the weights, and runs three times by the same notebooks: the model, a model trained on EXIF shuffled among
+the photos, and an untrained network. A run that has finished is not repeated, so an interrupted renewal goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from exiflang.parameters import PipelineError, project_path
+from exiflang.pipeline import STEPS, run_pipeline, write_json
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "model": {},
+    "shuffled EXIF": {"exif": "shuffled", "baselines": False},
+    "untrained": {"steps": 0, "baselines": False},
+}
+SHOWN = ("p_map", "ap", "auc", "ciou", "detection_ap")
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1) and the range in which one more run lies with a chance of 95 %.
+
+    `low` and `high` are `mean ± t(0.975, n - 1) sd sqrt(1 + 1/n)`, the prediction interval of a normal sample; for one
+    value they are that value. Raises `ValueError` for none.
+    """
+    if not len(values):
+        raise ValueError("no values to take the spread of")
+    n, mean = len(values), float(np.mean(values))
+    sd = float(np.std(values, ddof=1)) if n > 1 else 0.0
+    reach = float(student.ppf(0.975, n - 1)) * sd * (1 + 1 / n) ** 0.5 if n > 1 else 0.0
+    return {"mean": mean, "sd": sd, "low": mean - reach, "high": mean + reach, "values": list(values)}
+
+
+def gather(preset: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """What the finished runs of `seeds` x `VARIANTS` have found: `metrics` of the model, `controls` beside them."""
+    found: dict[str, dict[str, list[float]]] = {variant: {} for variant in VARIANTS}
+    for seed in seeds:
+        for variant in VARIANTS:
+            metrics = (run_folder(preset, seed, variant) / "metrics.json").read_text(encoding="utf-8")
+            report = json.loads(metrics)["03_evaluate"]
+            for name, value in report["check"].items():
+                found[variant].setdefault(name, []).append(value)
+    counts = {row["set"]: {"spliced": row["pictures"], "authentic": row["authentic"]} for row in report["table"]}
+    searched = ("among", "photos", "chance", "cameras", "chance_camera")
+    retrieval = {key: report["retrieval"][key] for key in searched if key in report["retrieval"]}
+    return {
+        "preset": preset,
+        "seeds": list(seeds),
+        "protocol": report["protocol"] | {"pictures": counts, "retrieval": retrieval},
+        "metrics": {name: spread(values) for name, values in found["model"].items()},
+        "controls": {
+            variant: {name: spread(values) for name, values in found[variant].items()}
+            for variant in VARIANTS
+            if variant != "model"
+        },
+    }
+
+
+def run_folder(preset: str, seed: int, variant: str) -> Path:
+    """Where the run of one seed and variant lies."""
+    return project_path("reports/runs") / f"golden-{preset}-{seed}-{variant.split()[0]}"
+
+
+def run_seed(preset: str, seed: int) -> None:
+    """Run what is missing of the variants of one seed, which share its data set."""
+    for variant, overrides in VARIANTS.items():
+        run = run_folder(preset, seed, variant)
+        if run.exists():
+            if json.loads((run / "manifest.json").read_text(encoding="utf-8"))["status"] == "finished":
+                continue
+            raise PipelineError(f"{run} has failed: look into it, delete it, and run again")
+        folders = {"data_dir": f"data/golden/{preset}-{seed}", "model_dir": f"data/models/golden/{run.name}"}
+        steps = STEPS if variant == "model" else STEPS[1:]
+        run_pipeline(preset, {"seed": seed, **folders, **overrides}, run.name, steps)
+
+
+def markdown(golden: Mapping[str, Any]) -> str:
+    """The README's table of one golden file: a row a method and readout of each set, mean ± deviation over seeds."""
+    methods = {"controls": golden["controls"], "metrics": {"": golden["metrics"]}}
+    table: dict[tuple[str, str, str], dict[str, str]] = {}
+    for group in methods.values():
+        for variant, metrics in group.items():
+            for name, value in metrics.items():
+                if name.startswith("retrieval/"):
+                    continue
+                pictures, method, readout, metric = name.split("/")
+                label = variant or method
+                table.setdefault((pictures, readout, label), {})[metric] = _figure(value)
+    lines = ["| pictures | readout | method | " + " | ".join(SHOWN) + " |", "|" + "---|" * (3 + len(SHOWN))]
+    order = {"model": 0, "residual statistics": 1, "mean colour": 2}
+    for key in sorted(table, key=lambda k: (k[0] != "unseen", k[0], k[1], order.get(k[2], 3), k[2])):
+        bold = "**" if key[2] == "model" else ""
+        cells = [f"{bold}{table[key].get(metric, '')}{bold}" for metric in SHOWN]
+        lines.append(f"| {key[0]} | {key[1].replace('_', ' ')} | {key[2]} | " + " | ".join(cells) + " |")
+    columns = ["photo → EXIF recall@1", "model", *golden["controls"], "chance"]
+    lines += ["", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for name, label, chance in (
+        ("retrieval/recall", f"among {golden['protocol']['retrieval']['among']} photos", "chance"),
+        ("retrieval/recall_camera", "among the photos of one camera", "chance_camera"),
+    ):
+        if name in golden["metrics"]:
+            values = [golden["metrics"][name], *(control[name] for control in golden["controls"].values())]
+            cells = [_figure(value) for value in values] + [f"{golden['protocol']['retrieval'][chance]:.3f}"]
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _figure(value: Mapping[str, Any]) -> str:
+    return f"{value['mean']:.2f} ± {value['sd']:.2f}" if len(value["values"]) > 1 else f"{value['mean']:.2f}"
+
+
+def with_table(readme: str, preset: str, table: str) -> str:
+    """The README with the text between its two `golden:<preset>` comments replaced by `table`."""
+    pattern = re.compile(rf"(<!-- golden:{preset} -->\n).*?(<!-- /golden:{preset} -->)", re.DOTALL)
+    return pattern.sub(lambda match: f"{match[1]}\n{table}\n\n{match[2]}", readme)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns 0, or 1 when a run fails."""
+    parser = argparse.ArgumentParser(prog="python -m exiflang.golden", description="Renews reports/golden/.")
+    parser.add_argument("--preset", default="demo", help="notebooks/params/<preset>.yaml (default: demo)")
+    parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default: 5)")
+    options = parser.parse_args(arguments)
+    seeds = range(options.seeds)
+    # One seed a core: two single-threaded runs get more done than one that shares each step between two cores.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+            list(pool.map(run_seed, repeat(options.preset), seeds))
+        golden = gather(options.preset, seeds)
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    write_json(project_path(f"reports/golden/{options.preset}.json"), golden)
+    readme = project_path("README.md")
+    table = markdown(golden)
+    readme.write_text(with_table(readme.read_text(encoding="utf-8"), options.preset, table), encoding="utf-8")
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

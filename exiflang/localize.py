@@ -1,0 +1,236 @@
+"""Picture → windows → embeddings → votes of windows for cells → heatmap, mask, score (paper, section 3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+from exiflang.clustering import READOUTS, NormalizedCut
+from exiflang.images import load_image
+
+#: Windows on the longer side that half-overlapping may cost at most; pairs of windows take the memory.
+MOST_WINDOWS_PER_SIDE = 60
+
+
+class ImageEncoder(Protocol):
+    """Anything that embeds windows: `ExifLang`, or a training-free baseline."""
+
+    def encode_image(self, patches: Tensor) -> Tensor:
+        """uint8 [B, 3, P, P] → float32 [B, D], unit norm."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpliceResult:
+    """What the localiser found in one picture of H x W pixels, rows x cols windows and h x w cells.
+
+    Attributes:
+        heatmap: float32 [H, W] in 0..1, high = foreign.
+        raw: float32 [H, W], the readout's own values, which the heatmap maps to 0..1 (same order).
+        mask: bool [H, W], the smaller of two spectral clusters of cells.
+        score: higher = more likely spliced (see `detection_score`).
+        consistency: float32 [h, w, h, w], dissimilarity `1 - cosine` voted to cells, 0..2.
+        embeddings: float32 [rows, cols, D], unit norm.
+        pca: float32 [h, w, 3] in 0..1, three whitened principal components of the embeddings, voted to cells.
+        window_size, stride: in pixels.
+    """
+
+    heatmap: np.ndarray = field(repr=False)
+    raw: np.ndarray = field(repr=False)
+    mask: np.ndarray = field(repr=False)
+    score: float
+    consistency: np.ndarray = field(repr=False)
+    embeddings: np.ndarray = field(repr=False)
+    pca: np.ndarray = field(repr=False)
+    window_size: int
+    stride: int
+
+
+def window_grid(height: int, width: int, window_size: int, windows_per_side: int) -> tuple[int, int]:
+    """(window, stride) in pixels for a picture: about `windows_per_side` windows on the longer side.
+
+    The window shrinks to a quarter of a small picture's shorter side (but not below 16, nor above the side). The
+    stride is at most half a window, so that two windows a side vote for a cell, unless the longer side then had more
+    than `MOST_WINDOWS_PER_SIDE` (or `windows_per_side`, if more): a photo of 24 MP or a strip has gaps between windows.
+    """
+    side, longest = min(height, width), max(height, width)
+    window = min(window_size, max(side // 4, 16), side)
+    wanted = -(-(longest - window) // windows_per_side)
+    least = -(-(longest - window) // max(MOST_WINDOWS_PER_SIDE, windows_per_side))
+    return window, max(min(wanted, window // 2), least, 1)
+
+
+def embed_windows(
+    model: ImageEncoder, image: np.ndarray, window: int, stride: int, batch_size: int = 256
+) -> np.ndarray:
+    """Embeddings of all windows, uint8 [H, W, 3] → float32 [rows, cols, D]; the picture is never copied as a whole."""
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
+    views = pixels.unfold(1, window, stride).unfold(2, window, stride)  # [3, H, W] -> [3, rows, cols, P, P]
+    views = views.permute(1, 2, 0, 3, 4)  # [rows, cols, 3, P, P]
+    rows, cols = views.shape[:2]
+    index = torch.arange(rows * cols)
+    device = getattr(model, "device", "cpu")
+    with torch.inference_mode():
+        parts = [
+            model.encode_image(views[part // cols, part % cols].to(device)).float().cpu()
+            for part in index.split(batch_size)
+        ]
+    return torch.cat(parts).reshape(rows, cols, -1).numpy()  # [rows * cols, D] -> [rows, cols, D]
+
+
+def _spread_sum(array: np.ndarray, spread: int, axis: int) -> np.ndarray:
+    """Each entry adds itself to `spread` cells along `axis`, which grows by `spread - 1`."""
+    shape = list(array.shape)
+    shape[axis] += spread - 1
+    total = np.zeros(shape, array.dtype)
+    for shift in range(spread):
+        place = [slice(None)] * array.ndim
+        place[axis] = slice(shift, shift + array.shape[axis])
+        total[tuple(place)] += array
+    return total
+
+
+def vote(values: np.ndarray, spread: int, pairs: bool = False) -> np.ndarray:
+    """Average the windows' values over the cells they cover: each window votes for `spread` cells a side.
+
+    `values` is [rows, cols, ...] → [h, w, ...] with `h = rows + spread - 1`. With `pairs`, responses of pairs of
+    windows [rows, cols, rows, cols] → [h, w, h, w], in the closed form `(M' S M) / (c c' + 1e-4)`, where `M` is the
+    0/1 membership of windows in cells and `c` its column sums; `M` is a box along each axis, hence separable.
+    """
+    axes = (0, 1, 2, 3) if pairs else (0, 1)
+    total = np.asarray(values, np.float32)
+    for axis in axes:
+        total = _spread_sum(total, spread, axis)
+    count = np.ones(values.shape[:2], np.float32)
+    for axis in (0, 1):
+        count = _spread_sum(count, spread, axis)  # [h, w]
+    if pairs:
+        return total / (count[:, :, None, None] * count + np.float32(1e-4))
+    return total / count.reshape(count.shape + (1,) * (total.ndim - 2))
+
+
+def resize_cells(
+    cells: np.ndarray, height: int, width: int, window: int, stride: int, nearest: bool = False
+) -> np.ndarray:
+    """Draw cells at their true place: [h, w] → [H, W], float32 and bilinear between centres, or nearest in their dtype.
+
+    Cells are `stride` pixels wide. Those of a window lie in its middle: a window is rarely a multiple of its stride.
+    """
+    margin = (window - max(1, window // stride) * stride) / 2
+    y, x = ((np.arange(side) + 0.5 - margin) / stride for side in (height, width))  # in cells
+    if nearest:
+        y, x = (np.clip(place, 0, n - 1).astype(int) for place, n in zip((y, x), cells.shape, strict=True))
+        return cells[np.ix_(y, x)]
+    return _interpolate(_interpolate(cells.astype(np.float32), y - 0.5, 0), x - 0.5, 1)
+
+
+def _interpolate(array: np.ndarray, place: np.ndarray, axis: int) -> np.ndarray:
+    """Linear interpolation of [h, w] along `axis` at `place` (in cells), constant beyond the ends."""
+    last = array.shape[axis] - 1
+    place = np.clip(place, 0, last)
+    low = place.astype(int)
+    share = np.expand_dims((place - low).astype(np.float32), 1 - axis)
+    before, after = array.take(low, axis), array.take(np.minimum(low + 1, last), axis)
+    after -= before  # in place: these are as large as the picture
+    after *= share
+    before += after
+    return before
+
+
+def principal_components(embeddings: np.ndarray, spread: int) -> np.ndarray:
+    """Three whitened components of [rows, cols, D], voted to cells, clipped at 3 deviations: float32 [h, w, 3] in 0..1.
+
+    A component that the windows do not have (fewer than four windows, one colour) is 0.5 everywhere.
+    """
+    rows, cols, dim = embeddings.shape
+    flat = embeddings.reshape(rows * cols, dim)
+    components = np.zeros((rows * cols, 3), np.float32)
+    wanted = min(3, rows * cols - 1, dim)
+    if wanted > 0 and np.ptp(flat, axis=0).max() > 1e-5:
+        pca = PCA(wanted, whiten=True, random_state=0)
+        found = pca.fit_transform(flat)  # [rows * cols, D] -> [rows * cols, wanted]
+        # Whitening would blow the rounding errors of an empty component up to full contrast.
+        components[:, :wanted] = np.where(pca.explained_variance_ratio_ > 1e-6, found, 0)
+    return np.clip(vote(components.reshape(rows, cols, 3), spread) / 6 + 0.5, 0, 1)
+
+
+class SpliceLocalizer:
+    """Finds regions of a picture whose camera traces do not agree with the rest of it.
+
+    Args:
+        model: an `ExifLang`, or any object with `encode_image`; a torch module is put in evaluation mode.
+        windows_per_side: windows on the picture's longer side, about (see `window_grid`).
+        window_size: side of a window in pixels; None: the model's patch size.
+        readout: "diffusion" (default), "far_friends", "mean_shift" (the paper's) or "mean_dissimilarity".
+        batch_size: windows embedded at a time; bounds the memory.
+    """
+
+    def __init__(
+        self,
+        model: ImageEncoder,
+        windows_per_side: int = 30,
+        window_size: int | None = None,
+        readout: str = "diffusion",
+        batch_size: int = 256,
+    ):
+        if readout not in READOUTS:
+            raise ValueError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
+        if windows_per_side < 1 or batch_size < 1 or (window_size is not None and window_size < 1):
+            raise ValueError("windows_per_side, window_size and batch_size must be at least 1")
+        if isinstance(model, nn.Module):
+            model.eval()  # else batch norm makes a window's embedding depend on its batch
+        config = getattr(model, "config", None)
+        self.model, self.windows_per_side, self.readout, self.batch_size = model, windows_per_side, readout, batch_size
+        self.window_size = window_size or getattr(config, "patch_size", 64)
+
+    def embed(self, image: np.ndarray) -> tuple[np.ndarray, int, int]:
+        """Embeddings float32 [rows, cols, D] of a uint8 [H, W, 3] picture's windows, window and stride in pixels."""
+        window, stride = window_grid(*image.shape[:2], self.window_size, self.windows_per_side)
+        return embed_windows(self.model, image, window, stride, self.batch_size), window, stride
+
+    def __call__(self, picture) -> SpliceResult:
+        """Analyse a picture: a path, bytes, a PIL image or a uint8 array [H, W, 3].
+
+        Raises `ImageError` for what is not a picture. One window, or a picture of one colour, gives a flat heatmap.
+        """
+        image = load_image(picture)
+        height, width = image.shape[:2]
+        embeddings, window, stride = self.embed(image)
+        spread = max(1, window // stride)
+        consistency = cell_consistency(embeddings, spread)
+        cells = READOUTS[self.readout]().fit_predict(consistency)  # [h, w, h, w] -> [h, w]
+        raw = resize_cells(cells, height, width, window, stride)
+        return SpliceResult(
+            heatmap=to_heatmap(raw, self.readout),
+            raw=raw,
+            mask=resize_cells(NormalizedCut().fit_predict(consistency), height, width, window, stride, nearest=True),
+            score=detection_score(cells, consistency, self.readout),
+            consistency=consistency,
+            embeddings=embeddings,
+            pca=principal_components(embeddings, spread),
+            window_size=window,
+            stride=stride,
+        )
+
+
+def cell_consistency(embeddings: np.ndarray, spread: int) -> np.ndarray:
+    """Dissimilarity of windows voted to cells: unit [rows, cols, D] → float32 [h, w, h, w], `1 - cosine`, 0..2."""
+    rows, cols, dim = embeddings.shape
+    flat = embeddings.reshape(rows * cols, dim)
+    response = 1 - np.clip(flat @ flat.T, -1, 1)  # [rows * cols, rows * cols]
+    return vote(response.reshape(rows, cols, rows, cols), spread, pairs=True)
+
+
+def detection_score(cells: np.ndarray, consistency: np.ndarray, readout: str) -> float:
+    """Higher = more likely spliced: the deviation of the cells' values, or the mean response as the paper has it."""
+    return float(consistency.mean() if readout == "mean_shift" else cells.std())
+
+
+def to_heatmap(raw: np.ndarray, readout: str) -> np.ndarray:
+    """The readout's values on a fixed scale of 0..1: `-cosine` (-1..1) or `1 - cosine` (0..2) both span 2."""
+    low = -1.0 if readout in ("far_friends", "diffusion") else 0.0
+    return np.clip((raw - low) / 2, 0, 1).astype(np.float32)

@@ -1,0 +1,340 @@
+"""Two towers, one embedding space: image patches on one side, EXIF sentences on the other (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import cached_file, logging
+
+from exiflang.exif import SENTENCE_VERSION, exif_to_text
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+# In a small tower dropout costs more time than it gains, and on a CPU plain attention is twice as fast as the fused.
+SMALL_TEXT = {"model_type": "distilbert", "dropout": 0.0, "attention_dropout": 0.0, "attn_implementation": "eager"}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "image_config": {
+            "model_type": "resnet",
+            "embedding_size": 8,
+            "hidden_sizes": [8, 16],
+            "depths": [1, 1],
+            "layer_type": "basic",
+        },
+        "text_config": {**SMALL_TEXT, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64},
+        "embed_dim": 32,
+        "patch_size": 32,
+        "pooling": "mean_std",
+    },
+    "demo": {
+        "image_config": {
+            "model_type": "resnet",
+            "embedding_size": 32,
+            "hidden_sizes": [32, 64, 128],
+            "depths": [2, 2, 2],
+            "layer_type": "basic",
+        },
+        "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 1, "n_heads": 4, "hidden_dim": 256},
+        "embed_dim": 128,
+        "patch_size": 64,
+        "pooling": "mean_std",
+    },
+    # ResNet-50 with its last layer replaced by 2048 -> 768, DistilBERT without a projection, CLIP's trained scale.
+    "paper": {
+        "image_config": {"model_type": "resnet"},
+        "text_config": {"model_type": "distilbert"},
+        "embed_dim": 768,
+        "patch_size": 124,
+        "pixel_mean": CLIP_MEAN,
+        "pixel_std": CLIP_STD,
+        "logit_scale": 100.0,
+        "learn_logit_scale": False,
+    },
+}
+
+
+@strict
+class ExifLangConfig(PreTrainedConfig):
+    """What a pair of towers looks like.
+
+    Args:
+        image_config, text_config: configurations of any `transformers` image backbone that returns a feature map and
+            of any text encoder that returns hidden states, as a dict with `model_type`.
+        embed_dim: size D of the common space. The text tower is projected only if its width differs from it.
+        patch_size: side in pixels of the training crop, and of the window unless the localiser says otherwise.
+        pooling: "mean", or "mean_std" (mean and standard deviation of the feature map over its cells).
+        pixel_mean, pixel_std: statistics of pixels in 0..1 that are subtracted and divided out inside the model.
+        logit_scale: initial (or fixed) inverse temperature; `learn_logit_scale` makes it a parameter, at most 100.
+        sentence_version: version of the EXIF sentences that the weights were trained on (`exif.SENTENCE_VERSION`).
+    """
+
+    model_type = "exiflang"
+
+    image_config: dict | None = None
+    text_config: dict | None = None
+    embed_dim: int = 128
+    patch_size: int = 64
+    pooling: str = "mean"
+    pixel_mean: list | tuple = (0.5, 0.5, 0.5)
+    pixel_std: list | tuple = (0.25, 0.25, 0.25)
+    logit_scale: int | float = 20.0
+    learn_logit_scale: bool = True
+    sentence_version: int = SENTENCE_VERSION
+
+    def __post_init__(self, **others: Any) -> None:
+        super().__post_init__(**others)
+        if unknown := sorted(key for key in others if not hasattr(PreTrainedConfig(), key)):
+            known = sorted(type(self).__annotations__)
+            raise ValueError(f"unknown configuration fields {unknown}: choose among {known}")
+        if self.pooling not in ("mean", "mean_std"):
+            raise ValueError(f"pooling is {self.pooling!r}: choose 'mean' or 'mean_std'")
+        for name in ("embed_dim", "patch_size"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least 1")
+        if not 0 < self.logit_scale <= 100:
+            raise ValueError(f"logit_scale is {self.logit_scale}: it must be above 0 and at most 100")
+        if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3 or min(self.pixel_std) <= 0:
+            raise ValueError("pixel_mean and pixel_std must be three numbers each, one a channel, pixel_std above 0")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> ExifLangConfig:
+        """Configuration "tiny", "demo" or "paper", with `changes` to single fields. Unknown names: `ValueError`."""
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **changes})
+
+
+def _tower(config: Mapping[str, Any] | None, side: str) -> nn.Module:
+    if not config or "model_type" not in config:
+        raise ValueError(f"the {side} tower has no model_type: start from ExifLangConfig.preset('demo')")
+    tower = AutoModel.from_config(AutoConfig.for_model(**config))
+    width = {"image": "hidden_sizes", "text": "hidden_size"}[side]
+    if not hasattr(tower.config, width):
+        raise ValueError(f"{config['model_type']} cannot be the {side} tower: its configuration has no {width}")
+    return tower
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Silence the bars of `transformers` for what takes a moment."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+class ExifLang(PreTrainedModel):
+    """Joint embedding of image patches and EXIF sentences.
+
+    `ExifLang(config)` has random weights; `ExifLang.from_pretrained(folder or hub id)` loads trained ones together
+    with their tokenizer; `ExifLang.from_towers` starts from pretrained towers.
+    """
+
+    config_class = ExifLangConfig
+    base_model_prefix = "exiflang"
+    main_input_name = "patches"
+
+    def __init__(self, config: ExifLangConfig, tokenizer: PreTrainedTokenizerFast | None = None):
+        super().__init__(config)
+        self.tokenizer = tokenizer
+        self.image_tower = _tower(config.image_config, "image")
+        self.text_tower = _tower(config.text_config, "text")
+        channels = self.image_tower.config.hidden_sizes[-1] * (2 if config.pooling == "mean_std" else 1)
+        width = self.text_tower.config.hidden_size
+        self.image_projection = nn.Linear(channels, config.embed_dim)
+        self.text_projection = nn.Linear(width, config.embed_dim) if width != config.embed_dim else nn.Identity()
+        log_scale = torch.tensor(float(config.logit_scale)).log()
+        self.log_logit_scale = nn.Parameter(log_scale, requires_grad=config.learn_logit_scale)
+        self.post_init()
+
+    @property
+    def towers(self) -> dict[str, nn.Module]:
+        """The two towers by side, "image" and "text"."""
+        return {"image": self.image_tower, "text": self.text_tower}
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Inverse temperature, a scalar of at most 100 (CLIP's clamp)."""
+        return self.log_logit_scale.exp().clamp(max=100.0)
+
+    def encode_image(self, patches: Tensor) -> Tensor:
+        """Embed patches: uint8 0..255 or float 0..1, [B, 3, H, W] -> float32 [B, D] of unit norm.
+
+        Raises `ValueError` for another shape or dtype, and for float pixels outside 0..1 (the reference fed 0..255
+        to a converter that expected 0..1, and tested on colour negatives).
+        """
+        if not isinstance(patches, Tensor) or patches.ndim != 4 or patches.shape[1] != 3 or 0 in patches.shape[2:]:
+            found = list(patches.shape) if isinstance(patches, Tensor) else type(patches).__name__
+            raise ValueError(f"patches must be a tensor [B, 3, H, W], not {found}")
+        if len(patches) == 0:
+            return torch.zeros(0, self.config.embed_dim, device=patches.device)
+        if patches.dtype == torch.uint8:
+            pixels = patches.float() / 255
+        elif patches.is_floating_point():
+            pixels = patches.float()
+            if not (pixels.amin() >= 0 and pixels.amax() <= 1):
+                raise ValueError("float patches must lie in 0..1 without NaN: divide by 255, or pass uint8")
+        else:
+            raise ValueError(f"patches must be uint8 or float, not {patches.dtype}")
+        mean = torch.tensor(self.config.pixel_mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.config.pixel_std, device=pixels.device).view(1, 3, 1, 1)
+        pixels = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+        features = self.image_tower(pixels).last_hidden_state  # [B, 3, H, W] -> [B, C, h, w]
+        pooled = features.mean((2, 3))  # [B, C, h, w] -> [B, C]
+        if self.config.pooling == "mean_std":
+            spread = (features.float().var((2, 3), unbiased=False) + 1e-5).sqrt()
+            pooled = torch.cat([pooled, spread], dim=1)  # [B, C] -> [B, 2C]
+        return F.normalize(self.image_projection(pooled).float(), dim=1)  # [B, 2C] -> [B, D]
+
+    def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embed tokenised sentences: int64 [B, T] and their mask -> float32 [B, D] of unit norm.
+
+        Mean of the last hidden states over the mask, as the paper's code does, then the projection, if there is one.
+        """
+        hidden = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weight = attention_mask.unsqueeze(-1).to(hidden.dtype)  # [B, T] -> [B, T, 1]
+        pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)  # [B, T, W] -> [B, W]
+        return F.normalize(self.text_projection(pooled).float(), dim=1)  # [B, W] -> [B, D]
+
+    def tokenize(self, sentences: Sequence[str]) -> dict[str, Tensor]:
+        """Sentences -> `input_ids` and `attention_mask`, int64 [B, T], padded to the longest, cut to the tower's limit.
+
+        Raises `ValueError` if there is no tokenizer, or one with more tokens than the text tower has embeddings.
+        """
+        if self.tokenizer is None:
+            raise ValueError("this model has no tokenizer: set model.tokenizer, e.g. train_tokenizer(sentences)")
+        config = self.text_tower.config
+        if len(self.tokenizer) > config.vocab_size:
+            raise ValueError(
+                f"the tokenizer knows {len(self.tokenizer)} tokens, the text tower {config.vocab_size}: "
+                "set vocab_size in text_config to len(tokenizer)"
+            )
+        limit = getattr(config, "max_position_embeddings", 512)
+        if config.model_type == "roberta":  # counts its positions from the padding id on
+            limit -= config.pad_token_id + 1
+        tokens = self.tokenizer(
+            list(sentences),
+            padding=True,
+            truncation=True,
+            max_length=limit,
+            return_tensors="pt",
+            split_special_tokens=True,  # "[PAD]" in somebody's EXIF is text
+        )
+        return {key: tokens[key] for key in ("input_ids", "attention_mask")}
+
+    def encode_exif(self, exif: Sequence[str | Mapping[str, str]]) -> Tensor:
+        """Embed EXIF given as sentences or as `{tag: value}`: B of them -> float32 [B, D] of unit norm."""
+        if isinstance(exif, (str, Mapping)):
+            raise ValueError("encode_exif takes a list of sentences or tag dictionaries: wrap the single one in [ ]")
+        if strange := [type(item).__name__ for item in exif if not isinstance(item, (str, Mapping))]:
+            raise ValueError(f"encode_exif takes sentences (str) or {{tag: value}}, not {strange[0]}")
+        sentences = [item if isinstance(item, str) else exif_to_text(item) for item in exif]
+        if not sentences:
+            return torch.zeros(0, self.config.embed_dim, device=self.device)
+        return self.encode_tokens(**{key: value.to(self.device) for key, value in self.tokenize(sentences).items()})
+
+    def forward(self, patches: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches [B, 3, P, P] and U tokenised sentences [U, T] -> image [B, D] and text [U, D] embeddings."""
+        return self.encode_image(patches), self.encode_tokens(input_ids, attention_mask)
+
+    @classmethod
+    def from_towers(cls, config: ExifLangConfig, image_tower: str, text_tower: str) -> ExifLang:
+        """Start from pretrained towers: folders or hub ids that `AutoModel.from_pretrained` knows.
+
+        The towers' own configurations replace those of `config`; projections are random. The tokenizer comes with the
+        text tower. The paper starts from ImageNet's ResNet-50 and from `distilbert-base-uncased`.
+
+        Raises `OSError` if there is no such folder or id, `ValueError` for a model that cannot serve as that tower.
+        """
+        image, text = AutoModel.from_pretrained(image_tower), AutoModel.from_pretrained(text_tower)
+        local = ("_name_or_path", "transformers_version")
+        image_config, text_config = (
+            {key: value for key, value in tower.config.to_diff_dict().items() if key not in local}
+            for tower in (image, text)
+        )
+        fields = {**config.to_dict(), "image_config": image_config, "text_config": text_config}
+        model = cls(ExifLangConfig(**fields), AutoTokenizer.from_pretrained(text_tower))
+        model.image_tower, model.text_tower = image, text
+        return model.eval()
+
+    @classmethod
+    def from_pretrained(cls, name: str, *args: Any, **kwargs: Any) -> ExifLang:
+        """Load `config.json`, `model.safetensors` and the tokenizer from a folder or a hub id, in evaluation mode.
+
+        Raises `OSError` if there is no such folder or id, `ValueError` if weights are missing or left over (nothing is
+        filled in at random), or were trained on another version of the EXIF sentences than this package writes.
+        """
+        try:
+            model, found = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+        except OSError as error:
+            raise OSError(
+                f"{name}: no model there: give a folder with config.json and model.safetensors, as train() writes "
+                f"it, or a hub id within reach ({error})"
+            ) from error
+        if wrong := sorted(found["missing_keys"]) + sorted(found["unexpected_keys"]):
+            raise ValueError(f"{name}: the weights do not fit config.json, missing or left over: {', '.join(wrong)}")
+        if model.config.sentence_version != SENTENCE_VERSION:
+            raise ValueError(
+                f"{name}: trained on EXIF sentences of version {model.config.sentence_version}, this package writes "
+                f"version {SENTENCE_VERSION}: install the exiflang release that the weights came with, or retrain"
+            )
+        place = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
+        if cached_file(name, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **place):
+            model.tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **place)
+        return model
+
+    def save_pretrained(self, folder: str, *args: Any, **kwargs: Any) -> None:
+        """Write `config.json`, `model.safetensors` and the tokenizer into `folder`."""
+        with _no_progress_bar():
+            super().save_pretrained(folder, *args, **kwargs)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+
+
+def train_tokenizer(sentences: Sequence[str], vocab_size: int = 3000) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over EXIF sentences whose tokens never cross from one `tag: value` to the next.
+
+    A frequent `tag: value` thereby becomes one token, a rare one several, and no value is out of vocabulary. The 256
+    bytes and two special tokens are always there, so that the tokenizer may have more than `vocab_size` tokens: see its
+    `len`. Raises `ValueError` if there are no sentences.
+    """
+    if isinstance(sentences, str):
+        raise ValueError("train_tokenizer takes a list of sentences, not one str")
+    if not sentences:
+        raise ValueError("no sentences to train a tokenizer on: the training shards hold no EXIF")
+    tokenizer = Tokenizer(models.BPE(unk_token=None))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(", ", behavior="merged_with_previous"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    special = ["[PAD]", "[CLS]"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    # Every sentence, even an empty one, starts with a token: a mean over no token has no meaning.
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]")

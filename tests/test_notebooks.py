@@ -1,0 +1,84 @@
+"""The notebooks themselves: run with the tiny preset, then run again by nbval, which must show the same outputs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from exiflang.parameters import project_path
+from exiflang.pipeline import KERNEL_ENVIRONMENT, STEPS, run_pipeline
+
+NOTEBOOKS = project_path("notebooks")
+
+
+def nbval(copies: list[Path]) -> subprocess.CompletedProcess:
+    """Runs the executed `copies` again, in order and apart from this pytest's settings, and compares their outputs."""
+    tests = Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(copies[0].parent), "-q"]
+    command += ["-p", "no:cacheprovider", "-p", "nbval_plotly", "--nbval", "--nbval-current-env"]
+    command += ["--nbval-sanitize-with", str(NOTEBOOKS / "sanitize.cfg"), *map(str, copies)]
+    environment = os.environ | KERNEL_ENVIRONMENT | {"PYTHONPATH": str(tests)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+
+
+def test_tiny_run_and_its_repetition_show_the_same_outputs(tmp_path):
+    folders = {"data_dir": tmp_path / "data", "model_dir": tmp_path / "model"}
+    overrides = {name: str(folder) for name, folder in folders.items()}
+    run = run_pipeline("tiny", overrides, run_id="tiny", runs_dir=tmp_path / "runs")
+    first = json.loads((run / "metrics.json").read_text())
+
+    # nbval on a finished run would find everything made and compute nothing.
+    for folder in [*folders.values(), *(run / stem for stem in STEPS)]:
+        shutil.rmtree(folder)
+        folder.mkdir()
+    second = nbval([run / f"{stem}.ipynb" for stem in STEPS])
+
+    assert second.returncode == 0, second.stdout + second.stderr
+    again = json.loads((run / STEPS[-1] / "metrics.json").read_text())
+    assert again["check"] == first[STEPS[-1]]["check"]
+
+
+def test_nbval_sees_a_changed_number_and_overlooks_bars_times_and_figures(tmp_path):
+    def notebook(number, seconds, rate):
+        cells = [
+            ("print('loss', 0.5)", nbformat.v4.new_output("stream", name="stdout", text=f"loss {number}\n")),
+            ("print('took 1.5 s')", nbformat.v4.new_output("stream", name="stdout", text=f"took {seconds} s\n")),
+            (
+                "from tqdm.auto import tqdm\nfor _ in tqdm(range(2)):\n    list(tqdm(range(2), leave=False))",
+                nbformat.v4.new_output("stream", name="stderr", text=f"100%|####| 2/2 [00:01<00:00, {rate}it/s]\n"),
+            ),
+            (
+                "import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[2])).show()",
+                nbformat.v4.new_output("display_data", {"application/vnd.plotly.v1+json": {"data": [], "layout": {}}}),
+            ),
+        ]
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source, _ in cells])
+        for count, (cell, (_, output)) in enumerate(zip(made.cells, cells, strict=True), 1):
+            cell.execution_count, cell.outputs = count, [output]
+        return made
+
+    nbformat.write(notebook(number=0.5, seconds=7, rate=99.0), tmp_path / "same.ipynb")
+    nbformat.write(notebook(number=0.6, seconds=1.5, rate=1.0), tmp_path / "other.ipynb")
+
+    answer = nbval([tmp_path / "same.ipynb", tmp_path / "other.ipynb"])
+    assert "1 failed, 7 passed" in answer.stdout, answer.stdout + answer.stderr
+    assert "other.ipynb::Cell 0" in answer.stdout
+
+
+@pytest.mark.parametrize("stem", STEPS)
+def test_committed_notebooks_are_thin(stem):
+    cells = nbformat.read(NOTEBOOKS / f"{stem}.ipynb", as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    lines = [line for cell in code for line in cell.source.splitlines()]
+    parameters = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert not [line for line in lines if line.lstrip().startswith(("def ", "class "))]
+    assert len(lines) <= 120
+    assert len(parameters) == 1
+    assert all("#" in line for line in parameters[0].source.splitlines() if "=" in line)  # type and meaning

@@ -1,0 +1,135 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import Photos, Stream, same_weights, settings, small_model, timeless
+
+from exiflang.train import train
+
+torch.set_num_threads(1)
+
+
+class SlowPhotos(Photos):
+    """Slowed down so that a kill comes in time."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
+        time.sleep(0.02)
+        return super().__getitem__(index)
+
+
+class SlowStream(Stream):
+    """Slowed down so that a kill comes in time."""
+
+    def __iter__(self):
+        for item in super().__iter__():
+            time.sleep(0.02)
+            yield item
+
+
+LONG = settings(steps=20)
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_train_resume import *
+train(small_model(), {"map": SlowPhotos, "stream": SlowStream}[sys.argv[2]](), LONG, sys.argv[3])
+"""
+
+
+@pytest.fixture(scope="module")
+def killed_runs(tmp_path_factory) -> dict[str, Path]:
+    """Two runs in processes of their own, killed after nine steps: at the end of the third epoch of three batches."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("map", "stream")}
+    processes = {}
+    for kind, folder in folders.items():
+        command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), kind, str(folder)]
+        processes[kind] = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    deadline, running = time.monotonic() + 120, set(folders)
+    while running and time.monotonic() < deadline:
+        for kind in list(running):
+            log = folders[kind] / "log.jsonl"
+            if processes[kind].poll() is not None:
+                running.remove(kind)
+            elif log.exists() and log.read_bytes().count(b"\n") >= 9:
+                processes[kind].send_signal(signal.SIGKILL)
+                running.remove(kind)
+        time.sleep(0.01)
+    for kind, process in processes.items():
+        if kind in running:
+            process.terminate()
+        errors = process.communicate()[1].decode()
+        assert process.returncode == -signal.SIGKILL, errors[-2000:]
+    return folders
+
+
+@pytest.mark.parametrize("kind", ["map", "stream"])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, killed_runs, kind):
+    killed = killed_runs[kind]
+    assert (killed / "checkpoint").exists() and not (killed / "model.safetensors").exists()
+    data = {"map": Photos, "stream": Stream}[kind]
+    resumed, uninterrupted = small_model(seed=1), small_model()
+    log = train(resumed, data(), LONG, killed)
+    expected = train(uninterrupted, data(), LONG, tmp_path)
+    assert timeless(log) == timeless(expected)
+    assert same_weights(resumed, uninterrupted)
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (killed / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert {path.name for path in killed.iterdir()} == {path.name for path in tmp_path.iterdir()}
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Breaks(Photos):
+    """Raises once so many items are drawn."""
+
+    def __init__(self, after: int):
+        super().__init__()
+        self.left = after
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.left < 0:
+            raise Interrupted
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4])
+def test_interruptions_wherever_they_come(tmp_path, every):
+    """Twice, at any place in an epoch of three batches; a resumed run may be interrupted before its next checkpoint."""
+    config = settings(steps=10, checkpoint_every=every)
+    expected, whole = small_model(), tmp_path / "whole"
+    log = train(expected, Photos(), config, whole)
+    for after in (50, 12):
+        with pytest.raises(Interrupted):
+            train(small_model(), Breaks(after), config, tmp_path / "run")
+    resumed = small_model()
+    assert timeless(train(resumed, Photos(), config, tmp_path / "run")) == timeless(log)
+    assert same_weights(resumed, expected)
+
+
+@pytest.mark.parametrize("place", ["old only", "new beside old", "half a line"])
+def test_a_kill_while_the_checkpoint_is_swapped(tmp_path, place):
+    config = settings(steps=10, checkpoint_every=2)
+    expected, run = small_model(), tmp_path / "run"
+    log = train(expected, Photos(), config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(small_model(), Breaks(50), config, run)
+    if place == "old only":
+        (run / "checkpoint").rename(run / "checkpoint.old")
+    elif place == "new beside old":
+        (run / "checkpoint.new").mkdir()
+        (run / "checkpoint.new" / "model.safetensors").write_bytes(b"half")
+    else:
+        with open(run / "log.jsonl", "a") as file:
+            file.write('{"step": 9, "lo')
+    resumed = small_model()
+    assert timeless(train(resumed, Photos(), config, run)) == timeless(log)
+    assert same_weights(resumed, expected)
+    assert not list(run.glob("checkpoint*"))
