@@ -26,6 +26,7 @@ reproduce: $(INSTALLED) ## data, training and evaluation of the demo, into repor
 
 test: $(INSTALLED) ## ruff, stripped notebooks, pytest; the notebooks run with the tiny preset and are compared by nbval
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 	$(BIN)/python -m pytest
 

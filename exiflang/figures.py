@@ -52,7 +52,14 @@ def plot_training(log: Sequence[Mapping[str, float]], batch_size: int) -> go.Fig
     for row, (column, title) in enumerate(titles.items(), 1):
         figure.add_scatter(x=frame["step"], y=frame[column], name=title, line_width=1.5, row=row, col=1)
         figure.update_yaxes(title=title, row=row, col=1)
-    figure.add_hline(y=float(np.log(batch_size)), line_dash="dot", annotation_text="a guess", row=1, col=1)
+    figure.add_hline(
+        y=float(np.log(batch_size)),
+        line_dash="dot",
+        annotation_text="a guess",
+        annotation_position="top left",
+        row=1,
+        col=1,
+    )
     figure.update_xaxes(title="step", row=3, col=1)
     figure.update_layout(template=TEMPLATE, height=560, showlegend=False, margin={"t": 20, "b": 40})
     return figure

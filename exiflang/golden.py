@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -148,6 +149,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     write_json(project_path(f"reports/golden/{options.preset}.json"), golden)
+    if options.preset == "demo":  # simulated pictures alone: those of real photos are not ours to publish
+        gallery = run_folder("demo", 0, "model") / STEPS[-1] / "gallery.png"
+        shutil.copyfile(gallery, project_path("reports/golden/gallery.png"))
     readme = project_path("README.md")
     table = markdown(golden)
     readme.write_text(with_table(readme.read_text(encoding="utf-8"), options.preset, table), encoding="utf-8")

@@ -1,8 +1,8 @@
 """How well a heatmap finds the foreign pixels of a picture, and a score the spliced pictures of a set.
 
 A mask is bool (or 0 / 1) [H, W], true where the pixels are foreign; a heatmap is any real dtype [H, W], high = foreign.
-Every figure is per picture; ``summarise`` averages over pictures. No border of the mask is eroded or left out, so none
-of these may share a column with figures of a protocol that does so.
+Every figure is per picture. No border of the mask is eroded or left out, so none of these may share a column with
+figures of a protocol that does so.
 
 Conventions for a mask of one kind only, the same in every function: without a foreign pixel AP, F1, IoU and the IoU
 of the foreign class are 0 (there was nothing to find) and AUC is NaN; with nothing but foreign pixels AP and best F1
@@ -12,7 +12,7 @@ ValueError for an empty input, for shapes that differ, for a mask that is not 0 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -119,30 +119,6 @@ def localisation_scores(mask: np.ndarray, heatmap: np.ndarray) -> dict[str, floa
         "best_f1": _best_f1(levels),
         "ciou": _ciou(ious),
         "ciou_legacy": _ciou_legacy(ious),
-    }
-
-
-def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Scores of pictures -> ``{name: {"mean", "stderr", "n"}}``.
-
-    ``stderr`` is the standard error of the mean over pictures, ``std(ddof=1) / sqrt(n)``, NaN for one picture. A NaN
-    score (an undefined AUC) is left out of its mean, and ``n`` says how many counted; a mean of none is NaN.
-    ValueError for no rows, or rows with different names.
-    """
-    if not rows:
-        raise ValueError("no scores to summarise: every picture was left out; see the benchmark's .skipped")
-    if any(row.keys() != rows[0].keys() for row in rows):
-        raise ValueError("every picture needs the same scores; the rows have different names")
-    return {name: _mean_and_error([row[name] for row in rows]) for name in rows[0]}
-
-
-def _mean_and_error(scores: list[float]) -> dict[str, float]:
-    values = np.array([score for score in scores if not math.isnan(score)], dtype=np.float64)  # [n]
-    n = len(values)
-    return {
-        "mean": float(values.mean()) if n else math.nan,
-        "stderr": float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan,
-        "n": n,
     }
 
 

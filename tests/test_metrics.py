@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 
 import numpy as np
 import pytest
@@ -273,22 +272,3 @@ def test_detection_average_precision():
     ):
         with pytest.raises(ValueError, match=message):
             metrics.detection_average_precision(bad_scores, bad_labels)
-
-
-def test_summary_gives_mean_and_standard_error():
-    rows = [{"ap": 0.2, "auc": 0.5}, {"ap": 0.6, "auc": math.nan}, {"ap": 0.4, "auc": 0.7}]
-    summary = metrics.summarise(rows)
-    assert summary["ap"] == pytest.approx({"mean": 0.4, "stderr": 0.2 / math.sqrt(3), "n": 3})
-    assert summary["auc"] == pytest.approx({"mean": 0.6, "stderr": math.sqrt(0.02) / math.sqrt(2), "n": 2})
-
-
-def test_summary_of_little_or_nothing():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        single = metrics.summarise([{"ap": 0.3, "auc": math.nan}])
-    assert single["ap"] == pytest.approx({"mean": 0.3, "stderr": math.nan, "n": 1}, nan_ok=True)
-    assert single["auc"] == pytest.approx({"mean": math.nan, "stderr": math.nan, "n": 0}, nan_ok=True)
-    with pytest.raises(ValueError, match="no scores to summarise"):
-        metrics.summarise([])
-    with pytest.raises(ValueError, match="different names"):
-        metrics.summarise([{"ap": 0.3}, {"auc": 0.3}])

@@ -1,0 +1,52 @@
+"""The README's Python runs as it stands, one block after the other, and its commands name what exists."""
+
+import re
+
+import numpy as np
+import torch
+from PIL import Image
+
+from exiflang import ExifLang, ExifLangConfig
+from exiflang.model import train_tokenizer
+from exiflang.parameters import declared_parameters, project_path
+from exiflang.pipeline import STEPS
+
+README = project_path("README.md").read_text(encoding="utf-8")
+
+
+def test_python_blocks_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = train_tokenizer(["Make: Canon"])
+    config = ExifLangConfig.preset("tiny")
+    config.text_config |= {"vocab_size": len(tokenizer)}
+    ExifLang(config, tokenizer).save_pretrained("data/models/demo")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[271] = "Canon"
+    for name in ("suspect.jpg", "photo.jpg"):
+        picture.save(name, exif=exif)
+
+    names = {"patches": torch.zeros(2, 3, 32, 32, dtype=torch.uint8)}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+
+    assert len(blocks) == 3
+    assert names["tags"]["Make"] == "Canon"
+    assert names["result"].heatmap.shape == (96, 128) and "(96, 128)" in capsys.readouterr().out
+    assert len(names["log"]) == 20 and (tmp_path / "data/models/mine/model.safetensors").exists()
+
+
+def test_parameters_and_presets_named_in_commands_exist():
+    known = set().union(*(declared_parameters(f"notebooks/{stem}.ipynb") for stem in STEPS))
+    given = re.findall(r" -p (\w+) ", README)
+    presets = re.findall(r"--preset (\w+)", README)
+    assert given and set(given) <= known | {"name"}
+    assert {"demo", "real", "paper"} <= set(presets)
+    assert all(project_path(f"notebooks/params/{preset}.yaml").exists() for preset in presets)
+
+
+def test_make_targets_named_exist():
+    targets = re.findall(r"^(\w+):", project_path("Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(r"`make (\w+)", README) + re.findall(r"^make (\w+)", README, re.MULTILINE)
+    assert named and set(named) - {"TORCH_INDEX"} <= set(targets)
