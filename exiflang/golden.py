@@ -15,7 +15,8 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
+from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ from exiflang.pipeline import STEPS, run_pipeline, write_json
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "model": {},
-    "shuffled EXIF": {"exif": "shuffled", "baselines": False},
-    "untrained": {"steps": 0, "baselines": False},
+    "shuffled EXIF": {"exif": "shuffled", "baselines": False, "readouts": ["diffusion"]},
+    "untrained": {"steps": 0, "baselines": False, "readouts": ["diffusion"]},
 }
 SHOWN = ("p_map", "ap", "auc", "ciou", "detection_ap")
 
@@ -78,17 +79,16 @@ def run_folder(preset: str, seed: int, variant: str) -> Path:
     return project_path("reports/runs") / f"golden-{preset}-{seed}-{variant.split()[0]}"
 
 
-def run_seed(preset: str, seed: int) -> None:
-    """Run what is missing of the variants of one seed, which share its data set."""
-    for variant, overrides in VARIANTS.items():
-        run = run_folder(preset, seed, variant)
-        if run.exists():
-            if json.loads((run / "manifest.json").read_text(encoding="utf-8"))["status"] == "finished":
-                continue
-            raise PipelineError(f"{run} has failed: look into it, delete it, and run again")
-        folders = {"data_dir": f"data/golden/{preset}-{seed}", "model_dir": f"data/models/golden/{run.name}"}
-        steps = STEPS if variant == "model" else STEPS[1:]
-        run_pipeline(preset, {"seed": seed, **folders, **overrides}, run.name, steps)
+def run(preset: str, seed: int, variant: str) -> None:
+    """Run one variant of one seed, unless it has finished; "model" makes the data set that the others share."""
+    folder = run_folder(preset, seed, variant)
+    if folder.exists():
+        if json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["status"] == "finished":
+            return
+        raise PipelineError(f"{folder} has failed: look into it, delete it, and run again")
+    folders = {"data_dir": f"data/golden/{preset}-{seed}", "model_dir": f"data/models/golden/{folder.name}"}
+    steps = STEPS if variant == "model" else STEPS[1:]
+    run_pipeline(preset, {"seed": seed, **folders, **VARIANTS[variant]}, folder.name, steps)
 
 
 def markdown(golden: Mapping[str, Any]) -> str:
@@ -139,11 +139,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default: 5)")
     options = parser.parse_args(arguments)
     seeds = range(options.seeds)
-    # One seed a core: two single-threaded runs get more done than one that shares each step between two cores.
+    model, *controls = VARIANTS
+    # One run a core: two single-threaded runs get more done than one that shares each step between two cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-            list(pool.map(run_seed, repeat(options.preset), seeds))
+            list(pool.map(partial(run, options.preset, variant=model), seeds))
+            list(pool.map(partial(run, options.preset), *zip(*product(seeds, controls), strict=True)))
         golden = gather(options.preset, seeds)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)

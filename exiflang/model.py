@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -32,6 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "image_config": {
             "model_type": "resnet",
+            "num_channels": 6,
             "embedding_size": 8,
             "hidden_sizes": [8, 16],
             "depths": [1, 1],
@@ -41,10 +41,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "embed_dim": 32,
         "patch_size": 32,
         "pooling": "mean_std",
+        "residual_gain": 60.0,
     },
     "demo": {
         "image_config": {
             "model_type": "resnet",
+            "num_channels": 6,
             "embedding_size": 32,
             "hidden_sizes": [32, 64, 128],
             "depths": [2, 2, 2],
@@ -54,6 +56,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "embed_dim": 128,
         "patch_size": 64,
         "pooling": "mean_std",
+        "residual_gain": 60.0,
     },
     # ResNet-50 with its last layer replaced by 2048 -> 768, DistilBERT without a projection, CLIP's trained scale.
     "paper": {
@@ -80,6 +83,10 @@ class ExifLangConfig(PreTrainedConfig):
         patch_size: side in pixels of the training crop, and of the window unless the localiser says otherwise.
         pooling: "mean", or "mean_std" (mean and standard deviation of the feature map over its cells).
         pixel_mean, pixel_std: statistics of pixels in 0..1 that are subtracted and divided out inside the model.
+        residual_gain: above 0, the image tower sees 6 channels: the pixels, and beside them what is left of them after
+            their mean over 3 x 3 is taken off, times this gain and squashed by tanh. Camera traces are a hundredth of
+            the contrast of a scene; a small network finds them much sooner so (Fridrich and Kodovsky 2012 start from
+            such residuals, Zhou et al. 2018 feed them to a network beside the pixels).
         logit_scale: initial (or fixed) inverse temperature; `learn_logit_scale` makes it a parameter, at most 100.
         sentence_version: version of the EXIF sentences that the weights were trained on (`exif.SENTENCE_VERSION`).
     """
@@ -93,6 +100,7 @@ class ExifLangConfig(PreTrainedConfig):
     pooling: str = "mean"
     pixel_mean: list | tuple = (0.5, 0.5, 0.5)
     pixel_std: list | tuple = (0.25, 0.25, 0.25)
+    residual_gain: int | float = 0.0
     logit_scale: int | float = 20.0
     learn_logit_scale: bool = True
     sentence_version: int = SENTENCE_VERSION
@@ -109,6 +117,8 @@ class ExifLangConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least 1")
         if not 0 < self.logit_scale <= 100:
             raise ValueError(f"logit_scale is {self.logit_scale}: it must be above 0 and at most 100")
+        if not self.residual_gain >= 0:
+            raise ValueError(f"residual_gain is {self.residual_gain}: it must be 0 or above")
         if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3 or min(self.pixel_std) <= 0:
             raise ValueError("pixel_mean and pixel_std must be three numbers each, one a channel, pixel_std above 0")
 
@@ -158,6 +168,12 @@ class ExifLang(PreTrainedModel):
         self.tokenizer = tokenizer
         self.image_tower = _tower(config.image_config, "image")
         self.text_tower = _tower(config.text_config, "text")
+        seen, given = getattr(self.image_tower.config, "num_channels", 3), 6 if config.residual_gain else 3
+        if seen != given:
+            raise ValueError(
+                f"the image tower takes {seen} channels and is given {given}: set num_channels in image_config to "
+                "3, or to 6 with a residual_gain above 0"
+            )
         channels = self.image_tower.config.hidden_sizes[-1] * (2 if config.pooling == "mean_std" else 1)
         width = self.text_tower.config.hidden_size
         self.image_projection = nn.Linear(channels, config.embed_dim)
@@ -197,7 +213,11 @@ class ExifLang(PreTrainedModel):
             raise ValueError(f"patches must be uint8 or float, not {patches.dtype}")
         mean = torch.tensor(self.config.pixel_mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.config.pixel_std, device=pixels.device).view(1, 3, 1, 1)
-        pixels = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+        channels = [(pixels - mean) / std]
+        if self.config.residual_gain:
+            local = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+            channels.append(torch.tanh((pixels - local) * self.config.residual_gain))
+        pixels = torch.cat(channels, dim=1).contiguous(memory_format=torch.channels_last)  # [B, 3 or 6, H, W]
         features = self.image_tower(pixels).last_hidden_state  # [B, 3, H, W] -> [B, C, h, w]
         pooled = features.mean((2, 3))  # [B, C, h, w] -> [B, C]
         if self.config.pooling == "mean_std":
@@ -221,7 +241,9 @@ class ExifLang(PreTrainedModel):
         Raises `ValueError` if there is no tokenizer, or one with more tokens than the text tower has embeddings.
         """
         if self.tokenizer is None:
-            raise ValueError("this model has no tokenizer: set model.tokenizer, e.g. train_tokenizer(sentences)")
+            raise ValueError(
+                "this model has no tokenizer: set model.tokenizer, e.g. exiflang.tokenizer.train_tokenizer(sentences)"
+            )
         config = self.text_tower.config
         if len(self.tokenizer) > config.vocab_size:
             raise ValueError(
@@ -308,33 +330,3 @@ class ExifLang(PreTrainedModel):
             super().save_pretrained(folder, *args, **kwargs)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
-
-
-def train_tokenizer(sentences: Sequence[str], vocab_size: int = 3000) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over EXIF sentences whose tokens never cross from one `tag: value` to the next.
-
-    A frequent `tag: value` thereby becomes one token, a rare one several, and no value is out of vocabulary. The 256
-    bytes and two special tokens are always there, so that the tokenizer may have more than `vocab_size` tokens: see its
-    `len`. Raises `ValueError` if there are no sentences.
-    """
-    if isinstance(sentences, str):
-        raise ValueError("train_tokenizer takes a list of sentences, not one str")
-    if not sentences:
-        raise ValueError("no sentences to train a tokenizer on: the training shards hold no EXIF")
-    tokenizer = Tokenizer(models.BPE(unk_token=None))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(", ", behavior="merged_with_previous"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    special = ["[PAD]", "[CLS]"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(sentences, trainer)
-    # Every sentence, even an empty one, starts with a token: a mean over no token has no meaning.
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]")

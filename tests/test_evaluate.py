@@ -16,7 +16,8 @@ from exiflang.evaluate import LOCALISATION, embed_photos, retrieval, score_pictu
 from exiflang.exif import exif_to_text
 from exiflang.localize import SpliceLocalizer
 from exiflang.metrics import localisation_scores
-from exiflang.model import ExifLang, ExifLangConfig, train_tokenizer
+from exiflang.model import ExifLang, ExifLangConfig
+from exiflang.tokenizer import train_tokenizer
 
 
 class ColourEncoder:

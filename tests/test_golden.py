@@ -65,7 +65,8 @@ def runs(tmp_path, monkeypatch):
 
 def measured(*seeds):
     for seed in seeds:
-        golden.run_seed("demo", seed)
+        for variant in golden.VARIANTS:
+            golden.run("demo", seed, variant)
     return golden.gather("demo", seeds)
 
 

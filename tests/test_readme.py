@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from exiflang import ExifLang, ExifLangConfig
-from exiflang.model import train_tokenizer
 from exiflang.parameters import declared_parameters, project_path
 from exiflang.pipeline import STEPS
+from exiflang.tokenizer import train_tokenizer
 
 README = project_path("README.md").read_text(encoding="utf-8")
 
