@@ -304,3 +304,37 @@ def test_the_scale_is_a_parameter_or_fixed(tokenizer):
     assert fixed.logit_scale.item() == pytest.approx(100) and not fixed.log_logit_scale.requires_grad
     learned.log_logit_scale.data.fill_(50.0)
     assert learned.logit_scale.item() == 100
+
+
+def test_the_image_tower_sees_pixels_and_their_residual(model):
+    seen = {}
+    hook = model.image_tower.register_forward_pre_hook(lambda _, given: seen.update(pixels=given[0]))
+    picture = patches(1, 6)
+    model.encode_image(picture)
+    hook.remove()
+
+    levels = (picture[0].double() / 255).numpy()
+    config, padded = model.config, np.pad(levels, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    for channel, y, x in np.ndindex(3, 6, 6):
+        value = levels[channel, y, x]
+        residual = np.tanh(config.residual_gain * (value - padded[channel, y : y + 3, x : x + 3].mean()))
+        standard = (value - config.pixel_mean[channel]) / config.pixel_std[channel]
+        assert seen["pixels"][0, channel, y, x].item() == pytest.approx(standard, abs=1e-5)
+        assert seen["pixels"][0, 3 + channel, y, x].item() == pytest.approx(residual, abs=1e-4)
+
+
+def test_a_flat_patch_has_no_residual_and_the_paper_uses_none(model):
+    seen = {}
+    hook = model.image_tower.register_forward_pre_hook(lambda _, given: seen.update(pixels=given[0]))
+    model.encode_image(torch.full((1, 3, 5, 5), 77, dtype=torch.uint8))
+    hook.remove()
+    assert seen["pixels"][:, 3:].abs().max() < 1e-4
+    assert ExifLangConfig.preset("paper").residual_gain == 0
+
+
+@pytest.mark.parametrize(("gain", "channels"), [(0.0, 6), (10.0, 3)])
+def test_residual_and_channels_must_agree(gain, channels):
+    config = ExifLangConfig.preset("tiny", residual_gain=gain)
+    config.image_config = config.image_config | {"num_channels": channels}
+    with pytest.raises(ValueError, match="set num_channels"):
+        ExifLang(config)
