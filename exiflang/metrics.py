@@ -186,12 +186,12 @@ def _class_ious_at_best(mask: np.ndarray, heatmap: np.ndarray) -> tuple[float, f
 
 def _levels(mask, heatmap, mask_name: str = "mask", heatmap_name: str = "heatmap") -> _Levels:
     mask, heatmap = _checked(mask, heatmap, mask_name, heatmap_name)
-    order = np.argsort(heatmap)[::-1]  # [N], highest first
-    ranked = heatmap[order]
-    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # [K] where each level ends
-    found = np.cumsum(mask[order])[last]
-    foreign = np.diff(found, prepend=0)
-    return _Levels(foreign, np.diff(last, prepend=-1) - foreign)
+    # Two sorts of values and a search are several times faster than one sort of indices.
+    ranked, found = np.sort(heatmap), np.sort(heatmap[mask])  # [N], [positives], rising
+    first = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # [K] where each level begins
+    total = np.diff(first, append=len(ranked))
+    foreign = np.diff(np.searchsorted(found, ranked[first]), append=len(found))
+    return _Levels(foreign[::-1], (total - foreign)[::-1])
 
 
 def _checked(mask, heatmap, mask_name: str = "mask", heatmap_name: str = "heatmap") -> tuple[np.ndarray, np.ndarray]:
