@@ -15,8 +15,6 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -144,8 +142,13 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-            list(pool.map(partial(run, options.preset, variant=model), seeds))
-            list(pool.map(partial(run, options.preset), *zip(*product(seeds, controls), strict=True)))
+            models = [pool.submit(run, options.preset, seed, model) for seed in seeds]
+            checks = []
+            for seed, made in zip(seeds, models, strict=True):
+                made.result()  # the controls train on its data set
+                checks += [pool.submit(run, options.preset, seed, control) for control in controls]
+            for done in checks:
+                done.result()
         golden = gather(options.preset, seeds)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
