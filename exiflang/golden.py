@@ -91,17 +91,16 @@ def run(preset: str, seed: int, variant: str) -> None:
 
 def markdown(golden: Mapping[str, Any]) -> str:
     """The README's table of one golden file: a row a method and readout of each set, mean ± deviation over seeds."""
-    methods = {"controls": golden["controls"], "metrics": {"": golden["metrics"]}}
     table: dict[tuple[str, str, str], dict[str, str]] = {}
-    for group in methods.values():
-        for variant, metrics in group.items():
-            for name, value in metrics.items():
-                if name.startswith("retrieval/"):
-                    continue
+    for variant, metrics in ({"": golden["metrics"]} | golden["controls"]).items():
+        for name, value in metrics.items():
+            if not name.startswith("retrieval/"):
                 pictures, method, readout, metric = name.split("/")
-                label = variant or method
-                table.setdefault((pictures, readout, label), {})[metric] = _figure(value)
-    lines = ["| pictures | readout | method | " + " | ".join(SHOWN) + " |", "|" + "---|" * (3 + len(SHOWN))]
+                table.setdefault((pictures, readout, variant or method), {})[metric] = _figure(value)
+    seeds = len(golden["seeds"])
+    counts = [f"{n['spliced']} + {n['authentic']} {name}" for name, n in golden["protocol"]["pictures"].items()]
+    lines = [f"{seeds} seed{'s' * (seeds > 1)}; pictures of each seed, spliced + authentic: {', '.join(counts)}.", ""]
+    lines += ["| pictures | readout | method | " + " | ".join(SHOWN) + " |", "|" + "---|" * (3 + len(SHOWN))]
     order = {"model": 0, "residual statistics": 1, "mean colour": 2}
     for key in sorted(table, key=lambda k: (k[0] != "unseen", k[0], k[1], order.get(k[2], 3), k[2])):
         bold = "**" if key[2] == "model" else ""
