@@ -41,20 +41,24 @@ class MeanShiftMode:
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
         """float [h, w, h, w] → float32 [h, w], the dissimilarity of each cell to the picture's largest mode."""
         rows, h, w = _square(dissimilarity)
-        radius = np.percentile(_distances(rows, rows), self.percentile) + 1e-5
-        shifted = rows
+        gram = rows @ rows.T  # [n, n]
+        weights = np.eye(h * w)  # a shifted row is weights @ rows: its distances need the Gram matrix alone
+        distances = _distances(weights, gram)
+        radius = np.percentile(distances, self.percentile) + 1e-5
         for _ in range(self.iterations):
-            near = _distances(shifted, rows) <= radius  # [n, n]
+            near = distances <= radius  # [n, n]
             size = near.sum(1, keepdims=True)
             # A row with no original row in reach stays where it is.
-            shifted = np.where(size > 0, near @ rows / np.maximum(size, 1), shifted)
-        votes = (_distances(shifted, rows) <= radius).sum(1)  # [n]
-        return shifted[votes == votes.max()].mean(0).reshape(h, w).astype(np.float32)
+            weights = np.where(size > 0, near / np.maximum(size, 1), weights)
+            distances = _distances(weights, gram)
+        votes = (distances <= radius).sum(1)  # [n]
+        return (weights[votes == votes.max()].mean(0) @ rows).reshape(h, w).astype(np.float32)
 
 
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Euclidean distances [n, m] of the rows of [n, d] and [m, d], by one matrix product."""
-    squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None, :] - 2 * a @ b.T
+def _distances(weights: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """Euclidean distances [m, n] of mixtures `weights @ rows` [m, d] to the rows [n, d], from their `gram` [n, n]."""
+    across = weights @ gram  # [m, n]
+    squared = (across * weights).sum(1)[:, None] + np.diag(gram)[None, :] - 2 * across
     return np.sqrt(np.maximum(squared, 0))
 
 
