@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exiflang.loss import contrastive_loss
+from exiflang.loss import contrastive_loss, sigmoid_loss
 
 torch.set_num_threads(1)
 
@@ -113,6 +113,54 @@ def test_without_their_numbers_equal_sentences_would_be_pushed_apart():
     assert similarity_gradient(image, text, None).max() > 1.0
 
 
+def naive_sigmoid_loss(image, text, scale: float, bias: float, sentence: list[int]) -> float:
+    """The definition, pair by pair, in numbers that do not overflow."""
+    count, total = len(sentence), 0.0
+    for i in range(count):
+        for j in range(count):
+            logit = scale * sum(float(a * b) for a, b in zip(image[i], text[j], strict=True)) + bias
+            against = -logit if sentence[i] == sentence[j] else logit
+            total += max(against, 0.0) + math.log1p(math.exp(-abs(against)))
+    return total / count
+
+
+@given(batches, st.floats(-20, 20))
+@settings(max_examples=40)
+def test_the_sigmoid_loss_is_the_naive_loop(batch, bias):
+    sentence, width, scale, seed = batch
+    image, text = unit(len(sentence), width, seed), unit(len(sentence), width, seed + 1)
+    loss = sigmoid_loss(image, text, scale, bias, torch.tensor(sentence))
+    assert loss.shape == () and loss.dtype == torch.float64
+    expected = naive_sigmoid_loss(image, text, scale, bias, sentence)
+    assert loss.item() == pytest.approx(expected, rel=1e-10, abs=1e-10)
+
+
+@given(st.integers(1, 9), st.floats(0.1, 100), st.floats(-20, 20), st.integers(0, 999))
+@settings(max_examples=30)
+def test_without_duplicates_it_is_siglips(count, scale, bias, seed):
+    image, text = unit(count, 4, seed), unit(count, 4, seed + 1)
+    labels = 2 * torch.eye(count) - torch.ones(count, count)  # SigLIP, algorithm 1
+    siglip = -F.logsigmoid(labels * (image @ text.T * scale + bias)).sum() / count
+    for sentence in (None, torch.randperm(count) + 7):
+        torch.testing.assert_close(sigmoid_loss(image, text, scale, bias, sentence), siglip, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("sentence", [[0, 1, 2, 3], [0, 1, 0, 2], [5, 5, 5, 5]])
+def test_gradients_of_the_sigmoid_loss_are_those_of_finite_differences(sentence):
+    image, text = unit(4, 3, 0).requires_grad_(), unit(4, 3, 1).requires_grad_()
+    scale, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (3.0, -2.0))
+    which = torch.tensor(sentence)
+    assert torch.autograd.gradcheck(lambda a, b, s, c: sigmoid_loss(a, b, s, c, which), (image, text, scale, bias))
+
+
+def test_the_sigmoid_loss_stays_finite_at_the_extremes():
+    image = torch.eye(3).requires_grad_()
+    for scale, bias in ((1e4, -1e4), (1e4, 1e4), (0.0, -1e4)):
+        loss = sigmoid_loss(image, torch.eye(3).flip(0), scale, bias)
+        assert loss.isfinite() and torch.autograd.grad(loss, image)[0].isfinite().all()
+    assert sigmoid_loss(torch.eye(6), torch.eye(6), 100.0, -50.0).item() < 1e-6  # each told apart with certainty
+
+
 @pytest.mark.parametrize(
     ("image", "text", "sentence", "message"),
     [
@@ -127,3 +175,5 @@ def test_without_their_numbers_equal_sentences_would_be_pushed_apart():
 def test_shapes_that_do_not_match_are_refused(image, text, sentence, message):
     with pytest.raises(ValueError, match=message):
         contrastive_loss(image, text, 1.0, sentence)
+    with pytest.raises(ValueError, match=message):
+        sigmoid_loss(image, text, 1.0, 0.0, sentence)

@@ -1,0 +1,249 @@
+"""Losses over all processes: in two real ones, they are the plain loss of one process, forward and gradient."""
+
+import datetime
+import warnings
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from exiflang.gradient_cache import cached_backward
+from exiflang.loss import contrastive_loss, sigmoid_loss
+from exiflang.negatives import gather_rows, global_loss, sentence_ids
+
+torch.set_num_threads(1)
+
+PROCESSES = 2
+SENTENCES = [
+    "Make: Canon",
+    "Make: NIKON",
+    "",
+    "Make: Canon",
+    "Make: ソニー",
+    "Make: Canon",
+    "Make: NIKON",
+    "Model: D90",
+]
+SPLITS = [(3, 5), (1, 7), (4, 4)]  # of the rows, over the processes; equal sentences fall into both
+
+
+def unit(count: int, width: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(count, width, dtype=torch.float64, generator=generator), dim=1)
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / PROCESSES
+
+
+def plain_loss(kind, image, text, scale, bias, sentence):
+    if kind == "sigmoid":
+        return sigmoid_loss(image, text, scale, bias, sentence)
+    return contrastive_loss(image, text, scale, sentence)
+
+
+def inputs(requires_grad: bool = True) -> list[torch.Tensor]:
+    """Image and text embeddings of the whole batch, scale and bias."""
+    numbers = [torch.tensor(value, dtype=torch.float64) for value in (7.0, -3.0)]
+    return [tensor.requires_grad_(requires_grad) for tensor in (unit(8, 5, 0), unit(8, 5, 1), *numbers)]
+
+
+class Towers(nn.Module):
+    """Two linear towers and a scale that, as in `ExifLang`, is used outside `forward`."""
+
+    def __init__(self, biased: bool):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.image, self.text = nn.Linear(6, 5, dtype=torch.float64), nn.Linear(4, 5, dtype=torch.float64)
+        self.log_scale = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.tensor(-2.0, dtype=torch.float64)) if biased else None
+        for parameter in (*self.image.parameters(), *self.text.parameters()):
+            nn.init.normal_(parameter, generator=generator)
+
+    def forward(self, pixels, words):
+        return F.normalize(self.image(pixels), dim=1), F.normalize(self.text(words), dim=1)
+
+    def learned(self):
+        return [self.log_scale.exp()] + ([] if self.bias is None else [self.bias])
+
+
+def check_inputs(rank: int, split: tuple[int, int], kind: str, local: bool, numbered: bool) -> None:
+    own = slice(sum(split[:rank]), sum(split[: rank + 1]))
+    sentence = sentence_ids(SENTENCES) if numbered else None
+    image, text, scale, bias = inputs()
+    expected = plain_loss(kind, image, text, scale, bias, sentence)
+    expected.backward()
+
+    my_image, my_text, my_scale, my_bias = inputs(requires_grad=False)
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (my_image[own], my_text[own], my_scale, my_bias)]
+    loss = global_loss(
+        *leaves[:3],
+        sentence[own] if numbered else None,
+        kind=kind,
+        logit_bias=leaves[3] if kind == "sigmoid" else None,
+        local=local,
+    )
+    loss.backward()
+    close(mean_over_processes(loss), expected.detach())
+    if not local:
+        close(loss.detach(), expected.detach())
+    close(leaves[0].grad / PROCESSES, image.grad[own])  # averaging over processes divides what one of them has
+    close(leaves[1].grad / PROCESSES, text.grad[own])
+    close(mean_over_processes(leaves[2].grad), scale.grad)
+    if kind == "sigmoid":
+        close(mean_over_processes(leaves[3].grad), bias.grad)
+
+
+def check_gather(rank: int) -> None:
+    """The gradient of a gathered row is the sum of what all processes want of it."""
+    counts = [2, 3]
+    rows = (torch.arange(counts[rank] * 2.0).reshape(-1, 2) + 10 * rank).requires_grad_()
+    gathered = gather_rows(rows, counts)
+    close(gathered.detach(), torch.tensor([[0.0, 1], [2, 3], [10, 11], [12, 13], [14, 15]]))
+    arrived = []
+    gathered.register_hook(arrived.append)
+    weights = torch.arange(10.0).reshape(5, 2)
+    (gathered * weights * (rank + 1)).sum().backward()
+    close(arrived[0], weights * (rank + 1))  # autograd's own tensor is not summed into
+    close(rows.grad, weights.split(counts)[rank] * 3)  # 1 of process 0 + 2 of process 1
+    whole_numbers = gather_rows(torch.tensor([2**62 + rank] * counts[rank]), counts)
+    assert whole_numbers.tolist() == [2**62] * 2 + [2**62 + 1] * 3
+
+
+def check_training(rank: int, split: tuple[int, int], kind: str, chunk: int | None) -> None:
+    """Gradients of parameters, averaged by DistributedDataParallel, two steps in a row; `chunk` rows at a time."""
+    own = slice(sum(split[:rank]), sum(split[: rank + 1]))
+    sentence = sentence_ids(SENTENCES)
+    alone, shared = Towers(kind == "sigmoid"), Towers(kind == "sigmoid")
+    wrapped = DistributedDataParallel(shared)
+    for step in range(2):
+        pixels, words = unit(8, 6, 20 + step), unit(8, 4, 30 + step)
+        alone.zero_grad()
+        shared.zero_grad()
+        expected = plain_loss(kind, *alone(pixels, words), *(alone.learned() + [None])[:2], sentence)
+        expected.backward()
+
+        def loss_of(image, text, scale, bias=None):
+            return global_loss(image, text, scale, sentence[own], kind=kind, logit_bias=bias)
+
+        if chunk is None:
+            loss = loss_of(*wrapped(pixels[own], words[own]), *shared.learned())
+            loss.backward()
+        else:
+            chunks = list(zip(pixels[own].split(chunk), words[own].split(chunk), strict=True))
+            loss = cached_backward(
+                wrapped, lambda pair: wrapped(*pair), chunks, loss_of, shared.learned(), no_sync=wrapped.no_sync
+            )
+        close(mean_over_processes(loss), expected.detach())
+        for found, wanted in zip(shared.parameters(), alone.parameters(), strict=True):
+            close(found.grad, wanted.grad)
+
+
+def worker(rank: int, meeting_place: str) -> None:
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{meeting_place}",
+        rank=rank,
+        world_size=PROCESSES,
+        timeout=datetime.timedelta(minutes=5),
+    )
+    try:
+        check_gather(rank)
+        for split in SPLITS:
+            for kind in ("infonce", "sigmoid"):
+                for local in (True, False):
+                    for numbered in (True, False):
+                        check_inputs(rank, split, kind, local, numbered)
+        for kind in ("infonce", "sigmoid"):
+            check_training(rank, (3, 5), kind, chunk=None)
+            check_training(rank, (3, 5), kind, chunk=2)  # 2 + 1 rows here, 2 + 2 + 1 there
+            check_training(rank, (1, 7), kind, chunk=4)  # a single chunk here
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
+    mp.spawn(worker, args=(str(tmp_path / "meeting"),), nprocs=PROCESSES)
+
+
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("kind", ["infonce", "sigmoid"])
+@pytest.mark.parametrize("sentence", [None, sentence_ids(SENTENCES)])
+def test_one_process_has_the_plain_loss_to_the_bit(kind, local, sentence):
+    image, text, scale, bias = inputs()
+    loss = global_loss(
+        image, text, scale, sentence, kind=kind, logit_bias=bias if kind == "sigmoid" else None, local=local
+    )
+    assert torch.equal(loss, plain_loss(kind, image, text, scale, bias, sentence))
+
+
+def test_a_group_of_one_process_has_the_plain_loss_to_the_bit(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    try:
+        image, text, scale, _ = inputs()
+        loss = global_loss(image, text, scale, sentence_ids(SENTENCES))
+        assert torch.equal(loss, contrastive_loss(image, text, scale, sentence_ids(SENTENCES)))
+        assert gather_rows(image, [8]).equal(image)
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "clip"}, "kind is 'clip': choose 'infonce' or 'sigmoid'"),
+        ({"kind": "sigmoid"}, "give a logit_bias with kind='sigmoid', and only then"),
+        ({"logit_bias": 0.0}, "and only then"),
+        ({"sentence": torch.zeros(3)}, r"sentence must be \[2\], not \[3\]"),
+        ({"text": torch.zeros(3, 4)}, r"\[2, 4\] and \[3, 4\]"),
+        ({"image": torch.zeros(0, 4), "text": torch.zeros(0, 4)}, "B > 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        global_loss(**{"image": torch.eye(2, 4), "text": torch.eye(2, 4), "logit_scale": 1.0} | arguments)
+
+
+@given(st.lists(st.text(max_size=5), max_size=8))
+@settings(max_examples=30)
+def test_sentences_have_one_number_each(sentences):
+    ids = sentence_ids(sentences)
+    assert ids.dtype == torch.int64 and ids.shape == (len(sentences),) and (ids >= 0).all()
+    same = torch.tensor([[a == b for b in sentences] for a in sentences], dtype=torch.bool)
+    assert torch.equal((ids[:, None] == ids[None, :]).reshape(-1), same.reshape(-1))
+    assert torch.equal(sentence_ids(sentences[::-1]), ids.flip(0))  # whatever stands beside it
+
+
+@pytest.mark.parametrize(
+    ("sentence", "b2sum"),  # of `printf '...' | b2sum -l 64`
+    [
+        ("", "e4a6a0577479b2b4"),
+        ("Make: Canon, Model: EOS 40D", "0809831d92a36351"),
+        ("Make: ソニー", "1482a1ea09f05d77"),
+    ],
+)
+def test_numbers_of_sentences_never_change(sentence, b2sum):
+    assert sentence_ids([sentence]).item() == int(b2sum, 16) // 2
+
+
+def test_sentences_that_are_no_unicode_have_numbers():
+    assert len(set(sentence_ids(["\udcff", "\udcfe", "?", ""]).tolist())) == 4
+
+
+def test_a_single_sentence_is_refused():
+    with pytest.raises(ValueError, match=r"list of sentences: wrap the single one in \[ \]"):
+        sentence_ids("Make: Canon")
