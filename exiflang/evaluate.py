@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
 from exiflang.benchmarks import Benchmark, BenchmarkError, Item
 from exiflang.clustering import READOUTS
-from exiflang.data import Photo, decode_patch
+from exiflang.data import Photo, decode_patch, plain_name
 from exiflang.exif import exif_to_text
 from exiflang.localize import (
     ImageEncoder,
@@ -40,6 +41,8 @@ def score_pictures(
 
     Columns: name, format, spliced, method (the encoder's name), readout, detection (the picture's score), and for
     spliced pictures `ap`, `p_map`, `auc`, `best_f1`, `ciou`, `ciou_legacy` over all pixels (NaN for authentic ones).
+    Maps and detection are scored before the model's calibration: it keeps their order, on which all but the cIoUs
+    depend, and those compare methods, of which the baselines have none.
     Pictures that cannot be read are in `benchmark.skipped` afterwards. Raises `BenchmarkError` if none can be read,
     `ValueError` for an unknown readout.
     """
@@ -128,11 +131,7 @@ def retrieval(image: np.ndarray, text: np.ndarray, photos: Sequence[Photo], amon
 
     Raises `ValueError` for no photos, for embeddings that are not one a photo, and for NaN.
     """
-    similarity = image @ text.T  # [n, D] x [D, n] -> [n, n]
-    if not photos or similarity.shape != (len(photos), len(photos)):
-        raise ValueError(f"embeddings of {len(image)} images and {len(text)} sentences for {len(photos)} photos")
-    if not np.isfinite(similarity).all():
-        raise ValueError("embeddings hold NaN or infinity: the weights are broken")
+    similarity = _similarity(image, text, photos)
     _, sentences = np.unique([exif_to_text(photo.tags) for photo in photos], return_inverse=True)  # [n]
     rng = np.random.default_rng(seed)
 
@@ -153,3 +152,44 @@ def retrieval(image: np.ndarray, text: np.ndarray, photos: Sequence[Photo], amon
         recall, chance = np.concatenate([hits(members) for members in cameras], axis=1).mean(1)
         result |= {"recall_camera": float(recall), "chance_camera": float(chance)}
     return result | {"photos": len(photos), "among": size, "cameras": len(cameras)}
+
+
+def exif_fit(image: np.ndarray, text: np.ndarray, photos: Sequence[Photo]) -> dict:
+    """How well own sentences are told from those of other cameras: AUC by cosine, 0.5 for chance.
+
+    `auc`: pooled over all photos; positives are the n photos with their own sentences, negatives all pairs of a photo
+    and a sentence whose cameras (make and model, whatever case, spaces and punctuation) differ. `macro`: the mean over
+    photos of each one's own AUC, which asks less: no scale common to all photos. Ties count half. `photos`, `cameras`
+    and `negatives` count what it is measured on; it takes some 80 bytes of memory for each pair of photos.
+
+    Args:
+        image, text: embeddings of the photos and of their sentences, float [n, D], as `embed_photos` gives.
+
+    Raises `ValueError` for no photos, for embeddings that are not one a photo, for NaN, and for fewer than two cameras.
+    """
+    similarity = _similarity(image, text, photos)
+    cameras, camera = np.unique([plain_name(photo.camera) for photo in photos], return_inverse=True)  # [n]
+    if len(cameras) < 2:
+        raise ValueError(f"all {len(photos)} photos are of one camera: give photos of two or more")
+    other = camera[:, None] != camera  # [n, n]
+    own = np.diag(similarity)
+    negatives = similarity[other]  # [pairs]
+    labels = np.repeat([True, False], [len(own), len(negatives)])
+    lower = (own[:, None] > similarity) + 0.5 * (own[:, None] == similarity)  # [n, n]
+    return {
+        "auc": float(roc_auc_score(labels, np.concatenate([own, negatives]))),
+        "macro": float(lower.mean(1, where=other).mean()),
+        "photos": len(photos),
+        "cameras": len(cameras),
+        "negatives": len(negatives),
+    }
+
+
+def _similarity(image: np.ndarray, text: np.ndarray, photos: Sequence[Photo]) -> np.ndarray:
+    """Of each photo (rows) and sentence; `ValueError` for embeddings that are broken or not one a photo."""
+    similarity = image @ text.T  # [n, D] x [D, n] -> [n, n]
+    if not photos or similarity.shape != (len(photos), len(photos)):
+        raise ValueError(f"embeddings of {len(image)} images and {len(text)} sentences for {len(photos)} photos")
+    if not np.isfinite(similarity).all():
+        raise ValueError("embeddings hold NaN or infinity: the weights are broken")
+    return similarity

@@ -1,21 +1,18 @@
-"""Shards: written whole and reproducibly, read with suspicion; patches: the same for (seed, epoch, index)."""
+"""Shards: written whole and reproducibly, read with suspicion."""
 
 import gzip
 import io
 import json
 import tarfile
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from exiflang.data import (
     DataError,
@@ -28,7 +25,6 @@ from exiflang.data import (
     read_photos,
     write_shards,
 )
-from exiflang.exif import exif_to_text
 
 EXIF = '{"Image Make": "Canon", "Image Model": "Canon EOS 40D", "EXIF ISOSpeedRatings": "400"}'
 
@@ -335,123 +331,9 @@ def test_mutated_shards_give_photos_or_one_kind_of_error(tmp_path, changes):
 
 
 def test_the_real_photos(shared):
-    start = time.monotonic()
     photos, left_out = read_photos(find_shards(shared / "photos"))
-    assert time.monotonic() - start < 60  # 2 s on an idle machine
     assert len(photos) == 4983 and sum(len(photo.tiles) for photo in photos) == 9309
     assert left_out == Counter()
     assert len({photo.camera for photo in photos}) > 450
     patch = decode_patch(photos[0], 124, np.random.default_rng(0))
     assert patch.shape == (3, 124, 124)
-
-
-# ------------------------------------------------ patches ------------------------------------------------
-@pytest.fixture
-def shards(tmp_path) -> list[Path]:
-    return write_shards((sample(i, photo=f"p{i // 2}") for i in range(20)), tmp_path / "set", per_shard=7)
-
-
-def test_items(shards):
-    dataset = PatchDataset(shards, 16)
-    assert len(dataset) == 10
-    patch, sentence = dataset[3]
-    assert patch.dtype == torch.uint8 and patch.shape == (3, 16, 16) and patch.is_contiguous()
-    assert sentence == exif_to_text({"Make": "Canon", "Model": "EOS 6"})
-    with pytest.raises(IndexError):
-        dataset[10]
-
-
-def test_a_patch_is_a_piece_of_one_of_its_tiles(shards):
-    """Naive oracle: search all places of both tiles."""
-    dataset = PatchDataset(shards, 40)
-    for index in range(3):
-        patch = dataset[index][0].numpy().transpose(1, 2, 0)  # [3, P, P] -> [P, P, 3]
-        tiles = [np.array(Image.open(io.BytesIO(tile(2 * index + i)))) for i in range(2)]
-        places = [(i, y, x) for i in range(2) for y in range(9) for x in range(9)]
-        assert any(np.array_equal(patch, tiles[i][y : y + 40, x : x + 40]) for i, y, x in places)
-
-
-def test_crops_depend_on_seed_epoch_and_index_alone(shards):
-    dataset, again, other = PatchDataset(shards, 16, seed=1), PatchDataset(shards, 16, seed=1), PatchDataset(shards, 16)
-    backwards = {i: again[i][0] for i in reversed(range(10))}
-    first = [dataset[i][0] for i in range(10)]
-    assert all(torch.equal(first[i], backwards[i]) for i in range(10))
-    assert sum(torch.equal(first[i], other[i][0]) for i in range(10)) < 3
-    dataset.set_epoch(1)
-    assert sum(torch.equal(first[i], dataset[i][0]) for i in range(10)) < 3
-    dataset.set_epoch(0)
-    assert all(torch.equal(first[i], dataset[i][0]) for i in range(10))
-
-
-def test_worker_processes_change_nothing(shards):
-    dataset = PatchDataset(shards, 16, seed=5)
-    dataset.set_epoch(2)
-    loader = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context="spawn")
-    patches, sentences = zip(*loader, strict=True)
-    assert torch.equal(torch.cat(patches), torch.stack([dataset[i][0] for i in range(10)]))
-    assert [text for batch in sentences for text in batch] == dataset.sentences
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 20])
-def test_shuffled_exif_is_a_stable_permutation_without_fixed_points(tmp_path, count):
-    shards = write_shards(map(sample, range(count)), tmp_path)
-    own, shuffled = PatchDataset(shards, 8, seed=3), PatchDataset(shards, 8, seed=3, exif="shuffled")
-    assert sorted(shuffled.sentences) == sorted(own.sentences)
-    assert count == 1 or all(a != b for a, b in zip(own.sentences, shuffled.sentences, strict=True))
-    shuffled.set_epoch(4)
-    assert shuffled.sentences == PatchDataset(shards, 8, seed=3, exif="shuffled").sentences
-    assert torch.equal(own[0][0], PatchDataset(shards, 8, seed=3, exif="shuffled")[0][0])
-    if count == 20:
-        assert shuffled.sentences != PatchDataset(shards, 8, seed=4, exif="shuffled").sentences
-
-
-def test_fingerprint_tells_what_is_learnt_from(shards, tmp_path):
-    same = write_shards((sample(i, photo=f"p{i // 2}") for i in range(20)), tmp_path / "copy", per_shard=7)
-    fewer = write_shards((sample(i, photo=f"p{i // 2}") for i in range(18)), tmp_path / "fewer", per_shard=7)
-    recut = [replace(sample(i, photo=f"p{i // 2}"), data=tile(i, size=56)) for i in range(20)]
-    recut = write_shards(recut, tmp_path / "recut", per_shard=7)
-    base = PatchDataset(shards, 16).fingerprint
-    assert PatchDataset(same, 16).fingerprint == base
-    dataset = PatchDataset(shards, 16)
-    dataset.set_epoch(3)
-    assert dataset.fingerprint == base
-    others = [
-        PatchDataset(shards, 17),
-        PatchDataset(shards, 16, seed=1),
-        PatchDataset(shards, 16, exif="shuffled"),
-        PatchDataset(fewer, 16),
-        PatchDataset(recut, 16),
-    ]
-    assert len({base, *(dataset.fingerprint for dataset in others)}) == 6
-
-
-def test_a_patch_as_large_as_the_tile_and_one_larger(shards):
-    assert PatchDataset(shards, 48)[0][0].shape == (3, 48, 48)
-    with pytest.raises(DataError, match="photo p0 is 48 x 48 pixels, smaller than a patch of 49: choose a smaller"):
-        PatchDataset(shards, 49)[0]
-
-
-def test_a_broken_tile_is_named(tmp_path):
-    path = shard(tmp_path, {"a.jpg": b"\xff\xd8\xff no picture", "a.json": json.dumps({"exif": EXIF}).encode()})
-    dataset = PatchDataset([path], 16)
-    with pytest.raises(DataError, match="00000.tar: a tile of photo 00000.tar/a cannot be decoded"):
-        dataset[0]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"), [({"exif": "none"}, "'own' or 'shuffled'"), ({"patch_size": 0}, "1")]
-)
-def test_wrong_arguments(shards, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        PatchDataset(shards, **{"patch_size": 16} | arguments)
-
-
-def test_paths_as_text(shards):
-    assert len(PatchDataset([str(path) for path in shards], 16)) == 10
-
-
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 48), st.integers(0, 2**63), st.integers(0, 9))
-def test_any_patch_size_and_seed(shards, size, seed, index):
-    patch, sentence = PatchDataset(shards, size, seed)[index]
-    assert patch.shape == (3, size, size) and sentence

@@ -1,0 +1,118 @@
+"""A data set is written whole or not at all, used again as it is, and never mixed with anything else."""
+
+from types import SimpleNamespace
+
+import pytest
+from test_prepare import SMALL, album
+
+import exiflang.prepare as room
+from exiflang.data import DataError
+from exiflang.prepare import prepare
+
+
+def test_a_second_call_does_no_work(tmp_path, monkeypatch):
+    source = album(tmp_path / "album")
+    first = prepare(str(source), tmp_path / "set", **SMALL)
+    monkeypatch.setattr(room, "cut_tiles", lambda *arguments: pytest.fail("worked again"))
+    monkeypatch.setattr(room, "_write_split", lambda *arguments: pytest.fail("worked again"))
+    assert prepare(str(source), tmp_path / "set", **SMALL) == first
+    assert prepare(source, str(tmp_path / "set"), workers=1, **SMALL) == first
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"tile_size": 64}, {"heldout_share": 0.2}, {"min_tags": 2}], ids=str)
+def test_other_arguments_are_refused(tmp_path, change):
+    source = album(tmp_path / "album")
+    prepare(str(source), tmp_path / "set", **SMALL)
+    before = {path: path.read_bytes() for path in (tmp_path / "set").rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match="set holds a data set made with other arguments: choose another data_dir"):
+        prepare(str(source), tmp_path / "set", **SMALL | change)
+    assert {path: path.read_bytes() for path in (tmp_path / "set").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_run_leaves_nothing_and_the_next_succeeds(tmp_path, monkeypatch, fault):
+    source = album(tmp_path / "album")
+    clean = prepare(str(source), tmp_path / "clean", **SMALL)
+    with monkeypatch.context() as patch:
+        calls = iter(range(100))
+
+        def failing(*arguments):
+            if next(calls) == 2:
+                raise fault("stopped")
+            return cut(*arguments)
+
+        cut = room.cut_tiles
+        patch.setattr(room, "cut_tiles", failing)
+        with pytest.raises(fault, match="stopped"):
+            prepare(str(source), tmp_path / "set", **SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "clean"]
+    assert prepare(str(source), tmp_path / "set", **SMALL) == clean
+
+
+def test_a_killed_run_leaves_no_data_dir_and_its_draft_is_no_obstacle(tmp_path, monkeypatch):
+    source = album(tmp_path / "album")
+    with monkeypatch.context() as patch:
+        kept = SimpleNamespace(rmtree=lambda *arguments, **options: None)  # a killed process clears nothing
+        patch.setattr(room, "shutil", kept)
+        patch.setattr(room.os, "replace", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(str(source), tmp_path / "set", **SMALL)
+    assert not (tmp_path / "set").exists() and (tmp_path / ".set.part").exists()
+    (tmp_path / ".set.part" / "train").mkdir(exist_ok=True)
+    (tmp_path / ".set.part" / "train" / "00007.tar").write_bytes(b"half")
+    result = prepare(str(source), tmp_path / "set", **SMALL)
+    assert sorted(result["shards"]) == ["train/00000.tar"] and not (tmp_path / ".set.part").exists()
+
+
+def test_foreign_files_in_data_dir_are_kept(tmp_path):
+    source, folder = album(tmp_path / "album"), tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter1.txt").write_text("years of work")
+    with pytest.raises(
+        DataError, match="thesis holds other files and no data set: choose another data_dir or empty it"
+    ):
+        prepare(str(source), folder, **SMALL)
+    with pytest.raises(DataError, match="chapter1.txt holds other files"):
+        prepare(str(source), folder / "chapter1.txt", **SMALL)
+    assert (folder / "chapter1.txt").read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "thesis"]
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_an_empty_or_new_nested_data_dir_is_fine(tmp_path, monkeypatch, relative):
+    source = album(tmp_path / "album")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "a/b/c"):
+        assert prepare(str(source), name if relative else tmp_path / name, **SMALL)["photos"]["train"] == 4
+        assert (tmp_path / name / "dataset.json").is_file()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"arguments": {}, "shards": null}'])
+def test_a_damaged_description(tmp_path, content):
+    source = album(tmp_path / "album")
+    prepare(str(source), tmp_path / "set", **SMALL)
+    (tmp_path / "set" / "dataset.json").write_text(content)
+    with pytest.raises(DataError, match="set/dataset.json is damaged: remove the folder"):
+        prepare(str(source), tmp_path / "set", **SMALL)
+
+
+def test_a_shard_gone_from_a_data_set(tmp_path):
+    source = album(tmp_path / "album")
+    prepare(str(source), tmp_path / "set", **SMALL)
+    (tmp_path / "set" / "train" / "00000.tar").unlink()
+    with pytest.raises(DataError, match="set/train/00000.tar is missing: remove the folder"):
+        prepare(str(source), tmp_path / "set", **SMALL)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"heldout_share": 0.0}, {"heldout_share": 1.0}, {"heldout_share": float("nan")}, {"splices": -1},
+     {"authentic": -1}, {"tile_size": 100}, {"tile_size": 0}, {"tiles_per_photo": 0}],
+    ids=str,
+)  # fmt: skip
+def test_arguments_out_of_range(tmp_path, wrong):
+    source = album(tmp_path / "album", 1)
+    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+        prepare(str(source), tmp_path / "set", **SMALL | wrong)
+    assert [path.name for path in tmp_path.iterdir()] == ["album"]
