@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from scipy.sparse.linalg import eigsh
 from sklearn.cluster import SpectralClustering
 
 
@@ -84,6 +85,41 @@ def smooth(dissimilarity: np.ndarray, sigma: float) -> np.ndarray:
     return (1 - cosine / np.outer(norm, norm)).reshape(h, w, h, w)
 
 
+def affinity(smoothed: np.ndarray) -> np.ndarray:
+    """Positive part of the cosines of centred embeddings, from their dissimilarity [h, w, h, w]: [n, n], symmetric.
+
+    The diagonal is 1: a cell without variance has itself alone.
+    """
+    _, h, w = _square(smoothed)
+    cosine = 1 - smoothed.reshape(h * w, h * w)
+    # Cosines of centred embeddings: double-centre the Gram matrix, then scale its diagonal to one.
+    gram = cosine - cosine.mean(0) - cosine.mean(1)[:, None] + cosine.mean()
+    norm = np.sqrt(np.maximum(np.diag(gram), 1e-12))
+    edges = np.maximum(gram / np.outer(norm, norm), 0)
+    np.fill_diagonal(edges, 1)
+    return edges
+
+
+def second_eigenvector(edges: np.ndarray) -> np.ndarray:
+    """`v = D^-1/2 u`, `u` the second eigenvector of `D^-1/2 A D^-1/2`, from the affinity A: standardised, float64 [n].
+
+    All zeros where there is nothing to tell apart. The sign is arbitrary, but the same for the same input.
+    """
+    degree = edges.sum(1, dtype=np.float64)
+    n = len(degree)
+    if n < 2:
+        return np.zeros(n)
+    # The first eigenvector is known, D^1/2 1: taken off, it cannot mix with the second where parts are unconnected.
+    first = np.sqrt(degree / degree.sum())
+    rest = edges / np.sqrt(np.outer(degree, degree)) - np.outer(first, first)  # [n, n]
+    start = np.random.default_rng(0).standard_normal(n)
+    _, vector = eigsh(rest, k=1, which="LA", v0=start, tol=1e-5)  # [n, 1]
+    v = vector[:, 0] / np.sqrt(degree)
+    v -= v.mean()
+    deviation = v.std()
+    return v / deviation if deviation > 1e-6 * np.abs(vector).max() else np.zeros(n)
+
+
 @dataclass
 class FarFriends:
     """A cell of the host has friends all over the picture, a foreign one only beside itself.
@@ -133,19 +169,65 @@ class Diffusion:
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
         """float [h, w, h, w] → float32 [h, w], on the scale of `FarFriends`."""
         far = FarFriends(share=self.share, sigma=self.sigma).fit_predict(dissimilarity)
-        _, h, w = _square(dissimilarity)
-        cosine = 1 - smooth(dissimilarity, self.sigma).reshape(h * w, h * w)
-        # Cosines of centred embeddings: double-centre the Gram matrix, then scale its diagonal to one.
-        gram = cosine - cosine.mean(0) - cosine.mean(1)[:, None] + cosine.mean()
-        norm = np.sqrt(np.maximum(np.diag(gram), 1e-12))
-        affinity = np.maximum(gram / np.outer(norm, norm), 0)
-        np.fill_diagonal(affinity, 1)  # a cell without variance keeps its own value
-        affinity /= affinity.sum(1, keepdims=True)
-        f = far.reshape(-1)
-        q = f
-        for _ in range(self.steps):
-            q = (1 - self.weight) * f + self.weight * (affinity @ q)
-        return q.reshape(h, w).astype(np.float32)
+        return _diffuse(far, affinity(smooth(dissimilarity, self.sigma)), self.steps, self.weight)
+
+
+def _diffuse(far: np.ndarray, edges: np.ndarray, steps: int, weight: float) -> np.ndarray:
+    """`Diffusion` of the map [h, w] along the affinities [n, n]: float32 [h, w]."""
+    walk = edges / edges.sum(1, keepdims=True)
+    f = far.reshape(-1)
+    q = f
+    for _ in range(steps):
+        q = (1 - weight) * f + weight * (walk @ q)
+    return q.reshape(far.shape).astype(np.float32)
+
+
+@dataclass
+class SignedEigenvector:
+    """The relaxed normalised cut (Shi and Malik 2000), turned so that the part without far friends is high.
+
+    With `A` the affinity and `D` its row sums, `u` the second eigenvector of `D^-1/2 A D^-1/2` and `v = D^-1/2 u`,
+    nearly constant in each part of the picture. Neither its sign nor its size means anything, so the far-friends map
+    `f` gives both: the regression of `f` on `v`, `mean f + (v - mean v) cov(f, v) / var(v)`. It has the order of
+    `v`, the sign of their correlation, and stays flat on an authentic picture, where `f` is.
+    """
+
+    share: float = 0.1
+    sigma: float = 1.0
+
+    def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
+        """float [h, w, h, w] → float32 [h, w], about on the scale of `FarFriends`."""
+        smoothed = smooth(dissimilarity, self.sigma)
+        far = FarFriends(share=self.share, sigma=0).fit_predict(smoothed)
+        vector = second_eigenvector(affinity(smoothed)).reshape(far.shape)
+        return (far.mean() + _covariance(far, vector) * vector).astype(np.float32)
+
+
+@dataclass
+class DiffusedCut:
+    """Diffused far friends, which find small regions, plus the eigenvector, which cuts off large ones.
+
+    `q + cut * sign * std(q) * v`, with `v` of `SignedEigenvector`, standardised, its `sign` that of its correlation
+    with the far-friends map, and its size that of the diffused map `q`, which is flat on an authentic picture.
+    """
+
+    cut: float = 0.5
+    share: float = 0.1
+    sigma: float = 1.0
+
+    def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
+        """float [h, w, h, w] → float32 [h, w], about on the scale of `FarFriends`."""
+        smoothed = smooth(dissimilarity, self.sigma)
+        far = FarFriends(share=self.share, sigma=0).fit_predict(smoothed)
+        edges = affinity(smoothed)
+        diffused = _diffuse(far, edges, Diffusion.steps, Diffusion.weight)
+        vector = second_eigenvector(edges).reshape(far.shape)
+        size = self.cut * np.sign(_covariance(far, vector)) * diffused.std()
+        return (diffused + size * vector).astype(np.float32)
+
+
+def _covariance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(((a - a.mean()) * (b - b.mean())).mean())
 
 
 @dataclass
@@ -170,4 +252,11 @@ READOUTS = {
     "mean_dissimilarity": MeanDissimilarity,
     "far_friends": FarFriends,
     "diffusion": Diffusion,
+    "eigenvector": SignedEigenvector,
+    "diffused_cut": DiffusedCut,
 }
+
+
+def detection_score(cells: np.ndarray, consistency: np.ndarray, readout: str) -> float:
+    """Higher = more likely spliced: the deviation of the cells' values, or the mean response as the paper has it."""
+    return float(consistency.mean() if readout == "mean_shift" else cells.std())

@@ -10,11 +10,16 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from exiflang.clustering import READOUTS, NormalizedCut
+from exiflang.calibration import share_below
+from exiflang.clustering import READOUTS, NormalizedCut, detection_score
 from exiflang.images import load_image
 
 #: Windows on the longer side that half-overlapping may cost at most; pairs of windows take the memory.
 MOST_WINDOWS_PER_SIDE = 60
+
+#: Calibrated heatmaps are masked above this share of authentic cells: 2 % of an authentic picture on average. Lower,
+#: most authentic pictures would show a region; higher, the calibration's few pictures say too little.
+FOREIGN = 0.98
 
 
 class ImageEncoder(Protocol):
@@ -29,10 +34,12 @@ class SpliceResult:
     """What the localiser found in one picture of H x W pixels, rows x cols windows and h x w cells.
 
     Attributes:
-        heatmap: float32 [H, W] in 0..1, high = foreign.
+        heatmap: float32 [H, W] in 0..1, high = foreign: the share of authentic pictures' cells below, if the model is
+            calibrated for the readout, else the readout's fixed scale.
         raw: float32 [H, W], the readout's own values, which the heatmap maps to 0..1 (same order).
-        mask: bool [H, W], the smaller of two spectral clusters of cells.
-        score: higher = more likely spliced (see `detection_score`).
+        mask: bool [H, W]: heatmap above `FOREIGN` if calibrated, else the smaller of two spectral clusters of cells.
+        score: higher = more likely spliced: the share of authentic pictures below, in 0..1, if calibrated, else
+            `detection_score` itself.
         consistency: float32 [h, w, h, w], dissimilarity `1 - cosine` voted to cells, 0..2.
         embeddings: float32 [rows, cols, D], unit norm.
         pca: float32 [h, w, 3] in 0..1, three whitened principal components of the embeddings, voted to cells.
@@ -50,17 +57,28 @@ class SpliceResult:
     stride: int
 
 
+def picture_window(height: int, width: int, largest: int, calibrated: bool) -> int:
+    """Side of the windows for a picture: `largest`, what the model was trained for, but less in a small picture.
+
+    Calibrated models take a sixth of the shorter side, at least 40: foreign regions of a small picture are small.
+    Without a calibration, whose figures were measured so: a quarter, at least 16. Never more than the side itself.
+    """
+    side = min(height, width)
+    return min(largest, max(side // 6, 40) if calibrated else max(side // 4, 16), side)
+
+
 def window_grid(height: int, width: int, window_size: int, windows_per_side: int) -> tuple[int, int]:
     """(window, stride) in pixels for a picture: about `windows_per_side` windows on the longer side.
 
-    The window shrinks to a quarter of a small picture's shorter side (but not below 16, nor above the side). The
-    stride is at most half a window, so that two windows a side vote for a cell, unless the longer side then had more
-    than `MOST_WINDOWS_PER_SIDE` (or `windows_per_side`, if more): a photo of 24 MP or a strip has gaps between windows.
+    The window is as large as the picture lets it. The stride is at most half a window, so that two windows a side vote
+    for a cell, unless the longer side then had more than `MOST_WINDOWS_PER_SIDE` (or `windows_per_side`, if more): a
+    photo of 24 MP or a strip has gaps between windows. A window votes for at most 16 cells a side (or a third of
+    `windows_per_side`): windows almost as large as the picture would otherwise make as many cells as pixels.
     """
-    side, longest = min(height, width), max(height, width)
-    window = min(window_size, max(side // 4, 16), side)
+    longest, window = max(height, width), min(window_size, height, width)
     wanted = -(-(longest - window) // windows_per_side)
     least = -(-(longest - window) // max(MOST_WINDOWS_PER_SIDE, windows_per_side))
+    least = max(least, -(-window // max(16, windows_per_side // 3)))
     return window, max(min(wanted, window // 2), least, 1)
 
 
@@ -164,8 +182,10 @@ class SpliceLocalizer:
     Args:
         model: an `ExifLang`, or any object with `encode_image`; a torch module is put in evaluation mode.
         windows_per_side: windows on the picture's longer side, about (see `window_grid`).
-        window_size: side of a window in pixels; None: the model's patch size.
-        readout: "diffusion" (default), "far_friends", "mean_shift" (the paper's) or "mean_dissimilarity".
+        window_size: side of a window in pixels, at most the picture's; None: by the picture's size, at most the
+            model's patch size (see `picture_window`).
+        readout: "diffusion" (default), "far_friends", "eigenvector", "diffused_cut", "mean_shift" (the paper's) or
+            "mean_dissimilarity".
         batch_size: windows embedded at a time; bounds the memory.
     """
 
@@ -186,11 +206,25 @@ class SpliceLocalizer:
         config = getattr(model, "config", None)
         self.model, self.windows_per_side, self.readout, self.batch_size = model, windows_per_side, readout, batch_size
         self.window_size = window_size or getattr(config, "patch_size", 64)
+        self.by_picture_size = window_size is None
+        self.calibration = getattr(config, "calibration", None) or {}
 
-    def embed(self, image: np.ndarray) -> tuple[np.ndarray, int, int]:
-        """Embeddings float32 [rows, cols, D] of a uint8 [H, W, 3] picture's windows, window and stride in pixels."""
-        window, stride = window_grid(*image.shape[:2], self.window_size, self.windows_per_side)
+    def embed(self, image: np.ndarray, calibrated: bool | None = None) -> tuple[np.ndarray, int, int]:
+        """Embeddings float32 [rows, cols, D] of a uint8 [H, W, 3] picture's windows, window and stride in pixels.
+
+        calibrated: take the windows of a calibrated model, or those of one that is not; None: as the model is.
+        """
+        height, width = image.shape[:2]
+        size = self.window_size
+        if self.by_picture_size:
+            size = picture_window(height, width, size, bool(self.calibration) if calibrated is None else calibrated)
+        window, stride = window_grid(height, width, size, self.windows_per_side)
         return embed_windows(self.model, image, window, stride, self.batch_size), window, stride
+
+    def consistency(self, image: np.ndarray, calibrated: bool | None = None) -> np.ndarray:
+        """Dissimilarity of the cells of a uint8 [H, W, 3] picture, by the windows of `embed`: float32 [h, w, h, w]."""
+        embeddings, window, stride = self.embed(image, calibrated)
+        return cell_consistency(embeddings, max(1, window // stride))
 
     def __call__(self, picture) -> SpliceResult:
         """Analyse a picture: a path, bytes, a PIL image or a uint8 array [H, W, 3].
@@ -204,11 +238,20 @@ class SpliceLocalizer:
         consistency = cell_consistency(embeddings, spread)
         cells = READOUTS[self.readout]().fit_predict(consistency)  # [h, w, h, w] -> [h, w]
         raw = resize_cells(cells, height, width, window, stride)
+        score = detection_score(cells, consistency, self.readout)
+        if known := self.calibration.get(self.readout):
+            heatmap = share_below(raw, known["cells"]).astype(np.float32)
+            mask = heatmap > FOREIGN
+            score = float(share_below(score, known["scores"]))
+        else:
+            heatmap = to_heatmap(raw, self.readout)
+            smaller = NormalizedCut().fit_predict(consistency)
+            mask = resize_cells(smaller, height, width, window, stride, nearest=True)
         return SpliceResult(
-            heatmap=to_heatmap(raw, self.readout),
+            heatmap=heatmap,
             raw=raw,
-            mask=resize_cells(NormalizedCut().fit_predict(consistency), height, width, window, stride, nearest=True),
-            score=detection_score(cells, consistency, self.readout),
+            mask=mask,
+            score=score,
             consistency=consistency,
             embeddings=embeddings,
             pca=principal_components(embeddings, spread),
@@ -225,12 +268,7 @@ def cell_consistency(embeddings: np.ndarray, spread: int) -> np.ndarray:
     return vote(response.reshape(rows, cols, rows, cols), spread, pairs=True)
 
 
-def detection_score(cells: np.ndarray, consistency: np.ndarray, readout: str) -> float:
-    """Higher = more likely spliced: the deviation of the cells' values, or the mean response as the paper has it."""
-    return float(consistency.mean() if readout == "mean_shift" else cells.std())
-
-
 def to_heatmap(raw: np.ndarray, readout: str) -> np.ndarray:
     """The readout's values on a fixed scale of 0..1: `-cosine` (-1..1) or `1 - cosine` (0..2) both span 2."""
-    low = -1.0 if readout in ("far_friends", "diffusion") else 0.0
+    low = 0.0 if readout in ("mean_shift", "mean_dissimilarity") else -1.0
     return np.clip((raw - low) / 2, 0, 1).astype(np.float32)

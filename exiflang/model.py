@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import cached_file, logging
 
+from exiflang.calibration import check_calibration
 from exiflang.exif import SENTENCE_VERSION, exif_to_text
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -88,6 +89,7 @@ class ExifLangConfig(PreTrainedConfig):
             the contrast of a scene; a small network finds them much sooner so (Fridrich and Kodovsky 2012 start from
             such residuals, Zhou et al. 2018 feed them to a network beside the pixels).
         logit_scale: initial (or fixed) inverse temperature; `learn_logit_scale` makes it a parameter, at most 100.
+        calibration: what raw values mean, `{readout: {"cells", "scores", "pictures"}}` (see `exiflang.calibration`).
         sentence_version: version of the EXIF sentences that the weights were trained on (`exif.SENTENCE_VERSION`).
     """
 
@@ -103,6 +105,7 @@ class ExifLangConfig(PreTrainedConfig):
     residual_gain: int | float = 0.0
     logit_scale: int | float = 20.0
     learn_logit_scale: bool = True
+    calibration: dict | None = None
     sentence_version: int = SENTENCE_VERSION
 
     def __post_init__(self, **others: Any) -> None:
@@ -121,6 +124,8 @@ class ExifLangConfig(PreTrainedConfig):
             raise ValueError(f"residual_gain is {self.residual_gain}: it must be 0 or above")
         if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3 or min(self.pixel_std) <= 0:
             raise ValueError("pixel_mean and pixel_std must be three numbers each, one a channel, pixel_std above 0")
+        if self.calibration is not None:
+            check_calibration(self.calibration)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ExifLangConfig:

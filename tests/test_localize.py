@@ -1,4 +1,4 @@
-"""Windows, votes, cells and the localiser, from a picture of one pixel to one of 24 megapixels."""
+"""The localiser, its views and scores, from a picture of one pixel on."""
 
 import io
 
@@ -14,15 +14,10 @@ from exiflang.baselines import BASELINES, MeanColour
 from exiflang.clustering import READOUTS
 from exiflang.images import ImageError
 from exiflang.localize import (
-    MOST_WINDOWS_PER_SIDE,
     SpliceLocalizer,
-    cell_consistency,
     detection_score,
-    embed_windows,
     principal_components,
-    resize_cells,
     to_heatmap,
-    vote,
     window_grid,
 )
 from exiflang.metrics import average_precision
@@ -32,19 +27,8 @@ from exiflang.model import ExifLang, ExifLangConfig
 class ColourEncoder:
     """Embeds a window as its mean colour; no `config`, no `device`."""
 
-    def __init__(self):
-        self.batches = []
-
     def encode_image(self, patches):
-        self.batches.append(len(patches))
         return F.normalize(patches.float().mean((2, 3)) - 127.5, dim=1)
-
-
-class PixelEncoder:
-    """Embeds a window as its very pixels."""
-
-    def encode_image(self, patches):
-        return patches.float().flatten(1)
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -65,204 +49,12 @@ def grid_cells(height: int, width: int, window: int, stride: int) -> tuple[int, 
     return tuple((side - window) // stride + spread for side in (height, width))
 
 
-# Windows
-
-
-@settings(max_examples=300)
-@given(st.integers(1, 70_000), st.integers(1, 70_000), st.integers(1, 600), st.integers(1, 100))
-def test_window_grid_fits_every_picture(height, width, size, per_side):
-    window, stride = window_grid(height, width, size, per_side)
-    side, longest = min(height, width), max(height, width)
-    assert 1 <= window <= min(side, size) and stride >= 1
-    most = max(MOST_WINDOWS_PER_SIDE, per_side)
-    assert (longest - window) // stride + 1 <= most + 1
-    if (longest - window) <= most * (window // 2):
-        assert stride <= max(window // 2, 1)
-    if longest - window <= per_side * (window // 2):
-        assert (longest - window) // stride + 1 <= per_side + 1
-
-
-@settings(max_examples=300)
-@given(st.integers(1, 70_000), st.integers(1, 70_000), st.sampled_from([16, 32, 40, 64, 96, 124]))
-def test_consistency_of_every_picture_stays_small(height, width, size):
-    window, stride = window_grid(height, width, size, 30)
-    h, w = grid_cells(height, width, window, stride)
-    assert h >= 1 and w >= 1
-    assert max(h, w) <= 64  # at most 4096 cells: 67 MB
-
-
-@pytest.mark.parametrize(
-    "height, width, megabytes",
-    [(4000, 6000, 50), (20, 8000, 1), (8000, 20, 1), (1, 100_000_000, 1), (78, 78, 20), (1, 1, 1), (20_000, 8000, 50)],
-)
-def test_memory_of_pairs(height, width, megabytes):
-    h, w = grid_cells(height, width, *window_grid(height, width, 64, 30))
-    assert 4 * (h * w) ** 2 < megabytes * 1e6
-
-
-def test_window_grid_by_hand():
-    assert window_grid(750, 1000, 64, 30) == (64, 32)  # (1000 - 64) / 30 = 31.2
-    assert window_grid(800, 1200, 64, 30) == (64, 32)  # half a window at most
-    assert window_grid(4000, 6000, 64, 30) == (64, 99)  # or 186 windows a side
-    assert window_grid(100, 120, 64, 30) == (25, 4)
-    assert window_grid(10, 30, 64, 30) == (10, 1)
-    assert window_grid(1, 1, 64, 30) == (1, 1)
-
-
-@pytest.mark.parametrize("height, width, window, stride", [(20, 31, 8, 4), (9, 9, 9, 1), (17, 11, 4, 7), (1, 5, 1, 1)])
-def test_windows_equal_crops_in_raster_order(height, width, window, stride):
-    image = noise(height, width)
-    embeddings = embed_windows(PixelEncoder(), image, window, stride)
-    crops = [
-        [image[y : y + window, x : x + window].transpose(2, 0, 1).ravel() for x in range(0, width - window + 1, stride)]
-        for y in range(0, height - window + 1, stride)
-    ]
-    assert embeddings.dtype == np.float32
-    np.testing.assert_array_equal(embeddings, np.array(crops, np.float32))
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 10_000])
-def test_batch_size_bounds_the_batch_and_changes_nothing(batch_size):
-    image, encoder = noise(50, 70), ColourEncoder()
-    embeddings = embed_windows(encoder, image, 16, 8, batch_size)
-    np.testing.assert_array_equal(embeddings, embed_windows(ColourEncoder(), image, 16, 8))
-    assert max(encoder.batches) <= batch_size and sum(encoder.batches) == embeddings.shape[0] * embeddings.shape[1]
-
-
-@pytest.mark.parametrize("turn", [0, 1])
-def test_windows_of_a_read_only_or_turned_array(turn):
-    image = np.rot90(noise(30, 40), turn)
-    expected = embed_windows(PixelEncoder(), image.copy(), 8, 4)
-    image.flags.writeable = False
-    np.testing.assert_array_equal(embed_windows(PixelEncoder(), image, 8, 4), expected)
-
-
-def test_module_is_put_in_evaluation_mode():
-    """Batch norm would let a window's neighbours in the batch decide its embedding, and learn from the picture."""
-    torch.manual_seed(0)
-    model = ExifLang(ExifLangConfig.preset("tiny")).train()
-    image = noise(80, 100)
-    one, many = (SpliceLocalizer(model, 8, batch_size=size)(image).embeddings for size in (3, 1000))
-    assert not model.training
-    np.testing.assert_allclose(one, many, atol=1e-6)
-
-
-# Votes
-
-
-def loop_votes(values: np.ndarray, spread: int, pairs: bool) -> np.ndarray:
-    """Every window (or pair) adds to every cell (or pair) it covers, one by one, in float64."""
-    rows, cols = values.shape[:2]
-    h, w = rows + spread - 1, cols + spread - 1
-    cover = [(y, x, y + i, x + j) for y, x in np.ndindex(rows, cols) for i, j in np.ndindex(spread, spread)]
-    count = np.zeros((h, w))
-    for _, _, v, u in cover:
-        count[v, u] += 1
-    total = np.zeros((h, w, h, w) if pairs else (h, w, *values.shape[2:]))
-    for y, x, v, u in cover:
-        if not pairs:
-            total[v, u] += values[y, x]
-            continue
-        for y2, x2, v2, u2 in cover:
-            total[v, u, v2, u2] += values[y, x, y2, x2]
-    if pairs:
-        return total / (count[:, :, None, None] * count[None, None] + 1e-4)
-    return total / count.reshape(h, w, *[1] * (values.ndim - 2))
-
-
-@pytest.mark.parametrize("rows, cols", [(1, 1), (1, 2), (1, 6), (5, 1), (2, 3), (3, 4)])
-@pytest.mark.parametrize("spread", [1, 2, 3, 5])
-def test_votes_of_pairs_equal_the_loop(rows, cols, spread):
-    values = np.random.default_rng(rows * cols + spread).uniform(0, 2, (rows, cols, rows, cols))
-    got = vote(values, spread, pairs=True)
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, loop_votes(values, spread, pairs=True), atol=1e-6)
-
-
-@settings(max_examples=40)
-@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 9), st.integers(0, 99))
-def test_votes_of_values_equal_the_loop(rows, cols, spread, seed):
-    values = np.random.default_rng(seed).normal(size=(rows, cols, 3))
-    np.testing.assert_allclose(vote(values, spread), loop_votes(values, spread, pairs=False), atol=1e-6)
-
-
-def test_votes_stay_exact_for_a_large_spread():
-    """16 windows a side for a cell: 65,536 votes for a pair in float32."""
-    values = np.random.default_rng(0).uniform(0, 2, (16, 16, 16, 16))
-    membership = np.array([[i <= j < i + 16 for j in range(31)] for i in range(16)], float)  # [rows, h]
-    total = np.einsum("abcd,ah,bw,cg,dv->hwgv", values, *[membership] * 4, optimize=True)
-    count = np.outer(membership.sum(0), membership.sum(0))
-    expected = total / (count[:, :, None, None] * count + 1e-4)
-    np.testing.assert_allclose(vote(values, 16, pairs=True), expected, atol=1e-6)
-
-
-def test_consistency_is_one_minus_cosine():
-    rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(3, 5, 4)).astype(np.float32)
-    embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
-    expected = (1 - np.einsum("abd,efd->abef", embeddings, embeddings)) / (1 + 1e-4)
-    got = cell_consistency(embeddings, 1)
-    assert got.dtype == np.float32 and got.min() >= 0 and got.max() <= 2
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-
-
-# Cells to pixels
-
-
-def loop_resize(cells: np.ndarray, height: int, width: int, window: int, stride: int, nearest: bool) -> np.ndarray:
-    h, w = cells.shape
-    margin = (window - max(1, window // stride) * stride) / 2
-    centres_y, centres_x = ([margin + stride * (i + 0.5) for i in range(n)] for n in (h, w))
-    out = np.empty((height, width), cells.dtype if nearest else np.float64)
-    for y, x in np.ndindex(height, width):
-        py, px = y + 0.5, x + 0.5
-        if nearest:  # of two equally near, the later one
-            row = min(range(h), key=lambda i: (abs(centres_y[i] - py), -i))
-            col = min(range(w), key=lambda i: (abs(centres_x[i] - px), -i))
-            out[y, x] = cells[row, col]
-        else:
-            along = [np.interp(px, centres_x, row) for row in cells]
-            out[y, x] = np.interp(py, centres_y, along)
-    return out
-
-
-@pytest.mark.parametrize("nearest", [False, True])
-@pytest.mark.parametrize(
-    "height, width, window, stride",
-    [(1, 1, 1, 1), (20, 33, 8, 4), (20, 33, 8, 3), (31, 17, 5, 8), (16, 64, 16, 5), (9, 30, 9, 1)],
-)
-def test_cells_lie_where_their_windows_vote(height, width, window, stride, nearest):
-    cells = np.random.default_rng(0).uniform(size=grid_cells(height, width, window, stride)).astype(np.float32)
-    got = resize_cells(cells, height, width, window, stride, nearest)
-    assert got.shape == (height, width) and got.dtype == np.float32
-    expected = loop_resize(cells, height, width, window, stride, nearest)
-    np.testing.assert_allclose(got, expected, atol=2e-6)
-
-
-def test_a_mask_stays_bool_and_cells_stay_as_they_are():
-    cells = np.array([[True, False], [False, False]])
-    got = resize_cells(cells, 8, 8, 4, 4, nearest=True)
-    assert got.dtype == bool
-    np.testing.assert_array_equal(got, np.kron(cells, np.ones((4, 4), bool)))
-
-
-def test_the_map_of_a_picture_wider_than_32767_pixels():
-    got = resize_cells(np.array([[0.0, 1.0]]), 1, 40_000, 20_000, 20_000)
-    assert got.shape == (1, 40_000) and got[0, 0] == 0 and got[0, -1] == 1 and (np.diff(got[0]) >= 0).all()
-
-
-def test_gaps_between_windows_leave_the_map_centred():
-    """A picture symmetric about its middle has a symmetric map, though the stride is wider than the window."""
-    got = resize_cells(np.array([[0.0, 1.0, 0.0]]), 4, 24, 4, 10)
-    np.testing.assert_allclose(got, got[:, ::-1], atol=1e-6)
-
-
 # Views and scores
 
 
 @pytest.mark.parametrize("readout", READOUTS)
 def test_heatmap_keeps_the_order_in_0_to_1(readout):
-    low = -1.0 if readout in ("far_friends", "diffusion") else 0.0
+    low = 0.0 if readout in ("mean_shift", "mean_dissimilarity") else -1.0
     raw = np.linspace(low - 1e-6, low + 2 + 1e-6, 101, dtype=np.float32)[None]
     heatmap = to_heatmap(raw, readout)
     assert heatmap.dtype == np.float32 and heatmap.min() == 0 and heatmap.max() == 1
