@@ -22,6 +22,7 @@ from transformers.utils import cached_file, logging
 
 from exiflang.calibration import check_calibration
 from exiflang.exif import SENTENCE_VERSION, exif_to_text
+from exiflang.tower import TraceResNetConfig
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -59,6 +60,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pooling": "mean_std",
         "residual_gain": 60.0,
     },
+    # Camera traces live in the finest pixels: a tower that keeps full resolution at its start.
+    "base": {
+        "image_config": {"model_type": TraceResNetConfig.model_type, "num_channels": 6},
+        "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 512},
+        "embed_dim": 256,
+        "patch_size": 64,
+        "pooling": "mean_std",
+        "residual_gain": 60.0,
+    },
     # ResNet-50 with its last layer replaced by 2048 -> 768, DistilBERT without a projection, CLIP's trained scale.
     "paper": {
         "image_config": {"model_type": "resnet"},
@@ -89,6 +99,7 @@ class ExifLangConfig(PreTrainedConfig):
             the contrast of a scene; a small network finds them much sooner so (Fridrich and Kodovsky 2012 start from
             such residuals, Zhou et al. 2018 feed them to a network beside the pixels).
         logit_scale: initial (or fixed) inverse temperature; `learn_logit_scale` makes it a parameter, at most 100.
+        logit_bias: initial bias of the sigmoid loss, a parameter, e.g. -10; None: the model has none.
         calibration: what raw values mean, `{readout: {"cells", "scores", "pictures"}}` (see `exiflang.calibration`).
         sentence_version: version of the EXIF sentences that the weights were trained on (`exif.SENTENCE_VERSION`).
     """
@@ -105,6 +116,7 @@ class ExifLangConfig(PreTrainedConfig):
     residual_gain: int | float = 0.0
     logit_scale: int | float = 20.0
     learn_logit_scale: bool = True
+    logit_bias: int | float | None = None
     calibration: dict | None = None
     sentence_version: int = SENTENCE_VERSION
 
@@ -129,7 +141,7 @@ class ExifLangConfig(PreTrainedConfig):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ExifLangConfig:
-        """Configuration "tiny", "demo" or "paper", with `changes` to single fields. Unknown names: `ValueError`."""
+        """Configuration "tiny", "demo", "base" or "paper", with `changes` to fields. Unknown names: `ValueError`."""
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **changes})
@@ -185,6 +197,8 @@ class ExifLang(PreTrainedModel):
         self.text_projection = nn.Linear(width, config.embed_dim) if width != config.embed_dim else nn.Identity()
         log_scale = torch.tensor(float(config.logit_scale)).log()
         self.log_logit_scale = nn.Parameter(log_scale, requires_grad=config.learn_logit_scale)
+        if config.logit_bias is not None:
+            self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias)))
         self.post_init()
 
     @property
