@@ -45,12 +45,17 @@ def plot_tag_shares(shares: pd.DataFrame) -> go.Figure:
 
 
 def plot_training(log: Sequence[Mapping[str, float]], batch_size: int) -> go.Figure:
-    """Loss (with the loss of a guess), gradient norm and learning rate over the steps of `train`'s log."""
+    """Loss (with the loss of a guess), gradient norm, learning rate and, if steps were judged, the verdicts: over the
+    steps of `train`'s log."""
     frame = pd.DataFrame(log)
-    figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.5, 0.25, 0.25])
-    titles = {"loss": "loss", "grad_norm": "gradient norm", "lr": "learning rate"}
+    titles = {"loss": "loss", "grad_norm": "gradient norm", "lr": "learning rate", "validation": "validation"}
+    titles = {column: title for column, title in titles.items() if column in frame}
+    heights = [0.5, *[0.25] * (len(titles) - 1)]
+    figure = make_subplots(rows=len(titles), cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=heights)
     for row, (column, title) in enumerate(titles.items(), 1):
-        figure.add_scatter(x=frame["step"], y=frame[column], name=title, line_width=1.5, row=row, col=1)
+        part = frame.dropna(subset=column)
+        mode = "lines+markers" if column == "validation" else "lines"
+        figure.add_scatter(x=part["step"], y=part[column], name=title, mode=mode, line_width=1.5, row=row, col=1)
         figure.update_yaxes(title=title, row=row, col=1)
     figure.add_hline(
         y=float(np.log(batch_size)),
@@ -60,8 +65,8 @@ def plot_training(log: Sequence[Mapping[str, float]], batch_size: int) -> go.Fig
         row=1,
         col=1,
     )
-    figure.update_xaxes(title="step", row=3, col=1)
-    figure.update_layout(template=TEMPLATE, height=560, showlegend=False, margin={"t": 20, "b": 40})
+    figure.update_xaxes(title="step", row=len(titles), col=1)
+    figure.update_layout(template=TEMPLATE, height=190 * len(titles), showlegend=False, margin={"t": 20, "b": 40})
     return figure
 
 

@@ -5,69 +5,34 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
+from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
-from exiflang.loss import contrastive_loss
+from exiflang.gradient_cache import cached_backward, pair_chunks
 from exiflang.model import ExifLang
+from exiflang.negatives import sentence_ids
+from exiflang.objective import batch_loss
+from exiflang.processing import Processing
+from exiflang.run_folder import RunFolder, TrainingError
+from exiflang.train_config import TrainConfig
 
 
-class TrainingError(RuntimeError):
-    """Training that cannot start or go on; the message says why and what to do."""
-
-
-@dataclass
-class TrainConfig:
-    """How to train.
-
-    Args:
-        steps: optimiser steps in all; 0 saves the model as it is.
-        batch_size: pairs per step and process, at least 2: one pair has nothing to be told apart from.
-        learning_rate, weight_decay, beta2, eps: of AdamW; beta1 is 0.9.
-        warmup_steps: linear warm-up, before the schedule takes over; both advance at every step.
-        schedule: any name that `transformers.get_scheduler` knows, e.g. "cosine" or "constant_with_warmup".
-        mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the hardware multiplies in it, else "no".
-        max_grad_norm: gradients are clipped to this norm.
-        workers: processes that load patches; 0 loads in this one.
-        checkpoint_every: steps between checkpoints, from which an interrupted run goes on.
-        seed: of everything random here.
-    """
-
-    steps: int = 1000
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    beta2: float = 0.98
-    eps: float = 1e-6
-    warmup_steps: int = 50
-    schedule: str = "cosine"
-    mixed_precision: str = "auto"
-    max_grad_norm: float = 1.0
-    workers: int = 0
-    checkpoint_every: int = 200
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least_of = {"steps": 0, "batch_size": 2, "warmup_steps": 0, "workers": 0, "checkpoint_every": 1}
-        for name, least in least_of.items():
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least {least}")
-
-
-def collate(pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, Tensor, list[str]]:
-    """Pairs → patches [B, 3, P, P], each pair's index into the distinct sentences [B], and those U sentences.
+def collate(pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, list[str]]:
+    """Pairs → patches uint8 or float [B, 3, P, P] or [B, V, 3, P, P], and B sentences.
 
     Raises `TrainingError` for anything that is not such a pair.
     """
@@ -78,53 +43,85 @@ def collate(pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, Tensor, list[s
             raise TrainingError(f"the data set gives ({names}): each item must be a pair (patch tensor, sentence str)")
     if len(shapes := {tuple(patch.shape) for patch, _ in pairs}) > 1:
         raise TrainingError(f"the data set gives patches of different shapes, {sorted(shapes)}: crop them to one size")
+    return torch.stack([patch for patch, _ in pairs]), [sentence for _, sentence in pairs]
+
+
+def distinct(sentences: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The U distinct sentences in order of appearance, and of each of the B which it is: int64 [B]."""
     index: dict[str, int] = {}
-    which = [index.setdefault(sentence, len(index)) for _, sentence in pairs]
-    return torch.stack([patch for patch, _ in pairs]), torch.tensor(which), list(index)
+    which = [index.setdefault(sentence, len(index)) for sentence in sentences]
+    return list(index), torch.tensor(which)
 
 
-def train(model: ExifLang, dataset: Dataset, config: TrainConfig, out_dir: str | Path) -> list[dict[str, float]]:
+def train(
+    model: ExifLang,
+    dataset: Dataset,
+    config: TrainConfig,
+    out_dir: str | Path,
+    *,
+    sampler: Sampler[int] | None = None,
+    processing: Processing | None = None,
+    validate: Callable[[ExifLang], float] | None = None,
+) -> list[dict[str, float]]:
     """Train `model` in place and save it into `out_dir`.
 
-    Writes `log.jsonl` (a line a step: step, loss, lr, grad_norm, logit_scale, pairs_per_second), `checkpoint/` while
-    it runs, and at the end the weights. Called again with the same arguments it goes on from the last checkpoint, to
-    the same result as without the interruption; a finished run is loaded, not repeated.
+    Writes `log.jsonl` (a line a step: step, loss, lr, grad_norm, logit_scale, pairs_per_second, and validation where a
+    step was judged), `checkpoint/` and `best/` while it runs, and at the end the weights: with `validate` the best
+    ones, and the last ones beside them in `last/`. Called again with the same arguments it goes on from the last
+    checkpoint, to the same result as without the interruption; a finished run is loaded, not repeated. Started in
+    several processes (`accelerate launch`), each draws `batch_size` photos and all pairs are contrasted with all.
 
     Args:
         model: with a tokenizer.
         dataset: map-style or iterable `torch.utils.data.Dataset` of `(patch, sentence)`, patch uint8 [3, P, P] (or
-            float in 0..1) and sentence a str. Its `set_epoch(int)` is called before each epoch, and its `fingerprint`
-            (a str that changes with the data) keeps runs on other data out of `out_dir`, if it has them. A run
-            resumes exactly if items depend on the epoch and their place in it alone: no global random numbers.
+            float in 0..1), or [V, 3, P, P] for V views of one photo, and sentence a str. Its `set_epoch(int)` is called
+            before each epoch, and its `fingerprint` (a str that changes with the data) keeps runs on other data out of
+            `out_dir`, if it has them. A run resumes exactly if items depend on the epoch and their place in it alone:
+            no global random numbers.
         config: see `TrainConfig`.
         out_dir: folder of this run.
+        sampler: order of a map-style data set, e.g. a `CameraSampler`; None: shuffled.
+        processing: what is done to a batch's patches and said in its sentences, see `Processing`.
+        validate: judges a model in evaluation mode, higher is better, in the main process alone; it must not draw from
+            global random numbers.
 
     Returns:
         The log, a dict a step.
 
     Raises:
         TrainingError: fewer items than a batch, items that are no pairs, another run's folder, a loss or gradient that
-            is not finite.
+            is not finite (the batch is then in `out_dir/bad_batch.safetensors`), a full disk.
+        ValueError: settings that do not fit the model or the data.
     """
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _claim(out_dir, model, dataset, config)
-    log_path, checkpoint = out_dir / "log.jsonl", out_dir / "checkpoint"
-    if (out_dir / "model.safetensors").exists():
-        finished = ExifLang.from_pretrained(str(out_dir))
+    if (config.loss == "sigmoid") != (model.config.logit_bias is not None):
+        raise ValueError("loss='sigmoid' needs a model with a logit_bias in its configuration, 'infonce' one without")
+    folder = RunFolder(out_dir)
+    precision = config.mixed_precision if config.mixed_precision != "auto" else ("bf16" if _has_fast_bf16() else "no")
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        dataloader_config=DataLoaderConfiguration(
+            dispatch_batches=False, use_seedable_sampler=True, data_seed=config.seed
+        ),
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=str(folder.path),
+    )
+    if accelerator.is_main_process:
+        folder.claim(_settings(model, dataset, config, sampler, processing))
+    accelerator.wait_for_everyone()
+    if folder.weights.exists():
+        finished = ExifLang.from_pretrained(str(folder.path))
         model.load_state_dict(finished.state_dict())
         model.tokenizer = finished.tokenizer
         model.eval()
-        return _read_log(log_path)
+        return folder.read_log()
 
     set_seed(config.seed)
-    loader_config = DataLoaderConfiguration(dispatch_batches=False, use_seedable_sampler=True, data_seed=config.seed)
-    precision = config.mixed_precision if config.mixed_precision != "auto" else ("bf16" if _has_fast_bf16() else "no")
-    accelerator = Accelerator(mixed_precision=precision, dataloader_config=loader_config)
     loader = DataLoader(
         dataset,
         batch_size=config.batch_size,
-        shuffle=not isinstance(dataset, IterableDataset) and len(dataset) > 0,  # an empty one cannot be shuffled
+        # an empty data set cannot be shuffled
+        shuffle=sampler is None and not isinstance(dataset, IterableDataset) and len(dataset) > 0,
+        sampler=sampler,
         drop_last=True,
         collate_fn=collate,
         num_workers=config.workers,
@@ -140,23 +137,38 @@ def train(model: ExifLang, dataset: Dataset, config: TrainConfig, out_dir: str |
     )
     processes = accelerator.num_processes  # Accelerate advances a prepared schedule once for every process.
     schedule = get_scheduler(config.schedule, optimizer, config.warmup_steps * processes, config.steps * processes)
+    averaged = model
+    if config.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        average.to(accelerator.device)
+        accelerator.register_for_checkpointing(average)
+        averaged = average.module
     wrapped, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
-    _drop_unfinished(checkpoint)
-    history: list[dict[str, float]] = []
-    first_epoch, done_in_epoch = 0, 0
-    if checkpoint.exists():
-        accelerator.load_state(str(checkpoint))
-        state = json.loads((checkpoint / "progress.json").read_text())
-        history = _rewind_log(log_path, state["step"])
-        first_epoch, done_in_epoch = state["epoch"], state["batch"]
-    else:
-        log_path.unlink(missing_ok=True)
+    done, first_epoch, done_in_epoch, best = 0, 0, 0, -math.inf
+    if folder.checkpoint.exists():
+        accelerator.load_state(str(folder.checkpoint))
+        progress = folder.read_progress()
+        done, first_epoch, done_in_epoch, best = (progress[key] for key in ("step", "epoch", "batch", "best"))
+    if accelerator.is_main_process:
+        folder.rewind_log(done)
+    accelerator.wait_for_everyone()
+    history = folder.read_log()
+    purge = {"tensorboard": {"purge_step": done}}  # steps that will be repeated
+    accelerator.init_trackers("tensorboard", init_kwargs=purge if config.tracker == "tensorboard" else {})
     model.train()
 
+    def encode(chunk: tuple[Tensor, dict[str, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Patches [b, V, 3, P, P] and tokens of the u sentences which[b] -> image [b, V, D], text [b, D]."""
+        patches, tokens, which = chunk
+        with accelerator.autocast():
+            image, text = wrapped(patches.flatten(0, 1), **tokens)  # [b * V, 3, P, P] -> [b * V, D], [u, D]
+        return image.unflatten(0, patches.shape[:2]), text[which]
+
     with (
-        open(log_path, "a", encoding="utf-8", buffering=1) as log,  # by lines: whoever watches sees each step
-        tqdm(total=config.steps, initial=len(history), desc="train", disable=not accelerator.is_main_process) as bar,
+        open(folder.log, "a", encoding="utf-8", buffering=1) as log,  # by lines: whoever watches sees each step
+        tqdm(total=config.steps, initial=done, desc="train", disable=not accelerator.is_main_process) as bar,
     ):
+        saved_at = minutes()
         for epoch in count(first_epoch):
             if len(history) == config.steps:
                 break
@@ -165,38 +177,79 @@ def train(model: ExifLang, dataset: Dataset, config: TrainConfig, out_dir: str |
                     part.set_epoch(epoch)
             batches = skip_first_batches(loader, done_in_epoch) if done_in_epoch else loader
             before, began = len(history), time.perf_counter()
-            for batch, (patches, which, sentences) in enumerate(batches, start=done_in_epoch + 1):
-                tokens = {key: value.to(accelerator.device) for key, value in model.tokenize(sentences).items()}
-                with accelerator.autocast():
-                    image, text = wrapped(patches, **tokens)  # [B, D], [U, D]
-                loss = contrastive_loss(image, text[which], model.logit_scale, which)
-                if not math.isfinite(loss.item()):
-                    raise _diverged("loss", loss.item(), len(history) + 1, checkpoint)
+            for batch, (patches, sentences) in enumerate(batches, start=done_in_epoch + 1):
+                step = len(history) + 1
+                if processing is not None:
+                    rank = accelerator.process_index
+                    patches, sentences = processing(patches, sentences, (config.seed, step), rank)
+                if patches.ndim == 4:
+                    patches = patches.unsqueeze(1)  # [B, 3, P, P] -> [B, 1, 3, P, P]
+                different, which = distinct(sentences)
+                tokens = {key: value.to(accelerator.device) for key, value in model.tokenize(different).items()}
+                ids = sentence_ids(different)[which].to(accelerator.device)
+                which = which.to(accelerator.device)
                 optimizer.zero_grad()
-                accelerator.backward(loss)
+                bias = [] if model.config.logit_bias is None else [model.logit_bias]
+                scalars = [model.logit_scale, *bias]
+
+                def objective(image: Tensor, text: Tensor, *scalars: Tensor, ids: Tensor = ids) -> Tensor:
+                    return batch_loss(image, text, *scalars, sentence=ids, image_weight=config.image_weight)
+
+                if config.chunk_size:
+                    loss = cached_backward(
+                        model,
+                        encode,
+                        pair_chunks(patches, tokens, which, config.chunk_size),
+                        objective,
+                        scalars,
+                        backward=accelerator.backward,
+                        no_sync=lambda: accelerator.no_sync(wrapped),
+                    )
+                else:
+                    loss = objective(*encode((patches, tokens, which)), *scalars)
+                value = accelerator.reduce(loss.detach(), "mean").item()  # of all pairs, the same in every process
+                if not math.isfinite(value):
+                    raise _diverged("loss", value, step, folder, patches, sentences)
+                if not config.chunk_size:
+                    accelerator.backward(loss)
                 norm = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
                 if not math.isfinite(norm) and accelerator.scaler is None:  # fp16's scaler skips such a step by itself
-                    raise _diverged("gradient norm", norm, len(history) + 1, checkpoint)
+                    raise _diverged("gradient norm", norm, step, folder, patches, sentences)
                 optimizer.step()
+                if config.ema:
+                    average.update_parameters(model)
                 rate = schedule.get_last_lr()[0]
                 schedule.step()
                 seconds, began = time.perf_counter() - began, time.perf_counter()
                 row = {
-                    "step": len(history) + 1,
-                    "loss": loss.item(),
+                    "step": step,
+                    "loss": value,
                     "lr": rate,
                     "grad_norm": norm,
                     "logit_scale": model.logit_scale.item(),
                     "pairs_per_second": config.batch_size * processes / seconds,
                 }
+                if validate is not None and (step % config.validate_every == 0 or step == config.steps):
+                    row["validation"] = _judge(accelerator, averaged, validate)
+                    if row["validation"] > best:
+                        best = row["validation"]
+                        if accelerator.is_main_process:
+                            folder.save_best(averaged)
+                    began = time.perf_counter()
                 history.append(row)
-                log.write(json.dumps(row) + "\n")
+                if accelerator.is_main_process:
+                    log.write(json.dumps(row) + "\n")
+                accelerator.log({key: number for key, number in row.items() if key != "step"}, step=step)
                 bar.update()
-                bar.set_postfix(loss=f"{row['loss']:.3f}")
-                if len(history) == config.steps:
+                bar.set_postfix(loss=f"{value:.3f}")
+                if step == config.steps:
                     break
-                if len(history) % config.checkpoint_every == 0:
-                    _save_checkpoint(accelerator, checkpoint, {"step": len(history), "epoch": epoch, "batch": batch})
+                late = minutes() - saved_at >= config.checkpoint_minutes
+                if broadcast(torch.tensor(late, device=accelerator.device)).item():  # all save, or none
+                    progress = {"step": step, "epoch": epoch, "batch": batch, "best": best}
+                    folder.save_checkpoint(partial(_save_state, accelerator), progress, accelerator.is_main_process)
+                    accelerator.wait_for_everyone()
+                    saved_at = minutes()
             if len(history) == before and done_in_epoch == 0:
                 raise TrainingError(
                     f"no whole batch of {config.batch_size} pairs in the data set (epoch {epoch}): "
@@ -204,17 +257,39 @@ def train(model: ExifLang, dataset: Dataset, config: TrainConfig, out_dir: str |
                 )
             done_in_epoch = 0
 
+    if config.ema:
+        model.load_state_dict(averaged.state_dict())
     model.eval()
+    if validate is not None and config.steps:
+        if accelerator.is_main_process:
+            model.save_pretrained(str(folder.path / "last"))
+        accelerator.wait_for_everyone()
+        model.load_state_dict(ExifLang.from_pretrained(str(folder.best)).state_dict())
     if accelerator.is_main_process:
-        model.save_pretrained(str(out_dir / "finished"))
-        for path in (out_dir / "finished").iterdir():  # The weights' own file comes last: it says the run is whole.
-            if path.name != "model.safetensors":
-                path.replace(out_dir / path.name)
-        (out_dir / "finished" / "model.safetensors").replace(out_dir / "model.safetensors")
-        (out_dir / "finished").rmdir()
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        folder.finish(model)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return history
+
+
+def minutes() -> float:
+    """A clock that only goes forward."""
+    return time.monotonic() / 60
+
+
+def _save_state(accelerator: Accelerator, folder: str) -> None:
+    accelerator.save_state(folder)
+    accelerator.wait_for_everyone()  # each process writes its own random state
+
+
+def _judge(accelerator: Accelerator, model: ExifLang, validate: Callable[[ExifLang], float]) -> float:
+    """The main process's verdict, known to all."""
+    verdict = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    if accelerator.is_main_process:
+        training = model.training
+        verdict += validate(model.eval())
+        model.train(training)
+    return broadcast(verdict).item()
 
 
 def _has_fast_bf16() -> bool:
@@ -224,56 +299,33 @@ def _has_fast_bf16() -> bool:
     return processor.get("avx512_bf16", False) or processor.get("amx_bf16", False)
 
 
-def _diverged(what: str, value: float, step: int, checkpoint: Path) -> TrainingError:
-    kept = f"the last checkpoint is in {checkpoint}" if checkpoint.exists() else "no checkpoint was written yet"
+def _diverged(
+    what: str, value: float, step: int, folder: RunFolder, patches: Tensor, sentences: list[str]
+) -> TrainingError:
+    place = folder.path / "bad_batch.safetensors"
+    save_file({"patches": patches.cpu().contiguous()}, place, {"sentences": json.dumps(sentences), "step": str(step)})
+    kept = f"the last checkpoint is in {folder.checkpoint}" if folder.checkpoint.exists() else "no checkpoint yet"
     advice = "lower learning_rate, or use mixed_precision 'no', in an empty folder"
-    return TrainingError(f"the {what} is {value} at step {step}: {advice}; {kept}")
+    return TrainingError(f"the {what} is {value} at step {step}, its batch is in {place}: {advice}; {kept}")
 
 
-def _claim(out_dir: Path, model: ExifLang, dataset: Dataset, config: TrainConfig) -> None:
-    """Refuse a folder that holds the checkpoint or the weights of other settings."""
-    path = out_dir / "train_config.json"
+def _settings(
+    model: ExifLang, dataset: Dataset, config: TrainConfig, sampler: Sampler | None, processing: Processing | None
+) -> dict[str, Any]:
+    """What makes this run this run."""
     fields = {name: getattr(model.config, name) for name in type(model.config).__annotations__}
-    settings = {"train": dataclasses.asdict(config), "model": fields, "data": getattr(dataset, "fingerprint", None)}
-    mine = json.dumps(settings, default=str, indent=1)
-    trained = any((out_dir / name).exists() for name in ("model.safetensors", "checkpoint", "checkpoint.old"))
-    if not trained:
-        path.write_text(mine, encoding="utf-8")
-    elif not path.exists() or path.read_text(encoding="utf-8") != mine:
-        advice = "choose another folder, or clear it"
-        raise TrainingError(f"{out_dir} holds a run with other settings ({path.name}): {advice}")
+    data = getattr(dataset, "fingerprint", None)
+    settings = {"train": dataclasses.asdict(config), "model": fields, "data": data}
+    if sampler is not None:
+        settings["sampler"] = getattr(sampler, "settings", type(sampler).__name__)
+    if processing is not None:
+        settings["processing"] = dataclasses.asdict(processing)
+    return settings
 
 
-def _read_log(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+if __name__ == "__main__":
+    import sys
 
+    from exiflang.recipe import main  # which builds on this module
 
-def _rewind_log(path: Path, steps: int) -> list[dict[str, float]]:
-    """Cut the log to its first `steps` lines, the last of which may be half, in one rename; return them parsed."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:steps]
-    fresh = path.with_name("log.new")
-    fresh.write_text("".join(lines), encoding="utf-8")
-    fresh.replace(path)
-    return _read_log(path)
-
-
-def _save_checkpoint(accelerator: Accelerator, checkpoint: Path, progress: dict[str, int]) -> None:
-    """Write beside, then swap by two renames: a kill leaves the old state or the new one, never half of one."""
-    fresh, old = checkpoint.with_name("checkpoint.new"), checkpoint.with_name("checkpoint.old")
-    accelerator.save_state(str(fresh))
-    if accelerator.is_main_process:
-        (fresh / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-        if checkpoint.exists():
-            checkpoint.rename(old)
-        fresh.rename(checkpoint)
-        shutil.rmtree(old, ignore_errors=True)
-    accelerator.wait_for_everyone()
-
-
-def _drop_unfinished(checkpoint: Path) -> None:
-    """Tidy up after a kill in `_save_checkpoint`: the old state counts if the new one had not taken its place."""
-    fresh, old = checkpoint.with_name("checkpoint.new"), checkpoint.with_name("checkpoint.old")
-    if not checkpoint.exists() and old.exists():
-        old.rename(checkpoint)
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    sys.exit(main())

@@ -65,6 +65,13 @@ def test_training_curves():
     ]
 
 
+def test_the_curve_shows_which_steps_were_judged():
+    log = [{"step": step, "loss": 1.0, "grad_norm": 1.0, "lr": 1e-3} for step in (1, 2, 3, 4)]
+    log[1]["validation"], log[3]["validation"] = 0.5, 0.75
+    verdicts = plot_training(log, batch_size=8).data[3]
+    assert list(verdicts.x) == [2, 4] and list(verdicts.y) == [0.5, 0.75] and "markers" in verdicts.mode
+
+
 def summary() -> pd.DataFrame:
     rows = [
         {"set": group, "method": method, "readout": "far_friends", "p_map": value, "p_map_se": 0.01, "auc": value / 2}

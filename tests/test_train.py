@@ -9,7 +9,7 @@ from transformers import get_scheduler
 
 from exiflang.model import ExifLang, ExifLangConfig
 from exiflang.tokenizer import train_tokenizer
-from exiflang.train import TrainConfig, TrainingError, collate, train
+from exiflang.train import TrainConfig, TrainingError, collate, distinct, train
 
 torch.set_num_threads(1)
 
@@ -63,7 +63,17 @@ def small_model(seed: int = 0, **changes) -> ExifLang:
 
 
 def settings(**changes) -> TrainConfig:
-    return TrainConfig(**{"steps": 5, "batch_size": 8, "warmup_steps": 2, "checkpoint_every": 2, "seed": 3, **changes})
+    return TrainConfig(
+        **{
+            "steps": 5,
+            "batch_size": 8,
+            "warmup_steps": 2,
+            "checkpoint_minutes": 0.0,
+            "tracker": "none",
+            "seed": 3,
+            **changes,
+        }
+    )
 
 
 def timeless(log: list[dict]) -> list[dict]:
@@ -256,7 +266,7 @@ def test_fewer_photos_than_a_batch(tmp_path, dataset):
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     model = small_model()
     model.image_projection.weight.data[0, 0] = math.nan
-    with pytest.raises(TrainingError, match="the loss is nan at step 1: lower learning_rate.*no checkpoint was"):
+    with pytest.raises(TrainingError, match="the loss is nan at step 1, .*: lower learning_rate.*no checkpoint yet"):
         train(model, Photos(), settings(), tmp_path)
 
 
@@ -269,7 +279,7 @@ def test_a_gradient_that_is_no_number_leaves_the_checkpoint_whole(tmp_path):
         return gradient * math.inf if len(calls) == 4 else gradient
 
     model.image_projection.bias.register_hook(spoil)
-    with pytest.raises(TrainingError, match="gradient norm is (inf|nan) at step 4: .*last checkpoint is in"):
+    with pytest.raises(TrainingError, match="gradient norm is (inf|nan) at step 4, .*last checkpoint is in"):
         train(model, Photos(), settings(), tmp_path)
     weights = torch.cat([parameter.flatten() for parameter in model.parameters()])
     assert weights.isfinite().all() and (tmp_path / "checkpoint" / "progress.json").exists()
@@ -295,15 +305,16 @@ def test_patches_of_two_sizes():
         collate([(torch.zeros(3, 4, 4), "a"), (torch.zeros(3, 4, 5), "b")])
 
 
-def test_collate_numbers_the_sentences():
-    patches, which, sentences = collate([(torch.full((3, 2, 2), i), text) for i, text in enumerate("abcab")])
-    assert patches.shape == (5, 3, 2, 2) and which.tolist() == [0, 1, 2, 0, 1] and sentences == ["a", "b", "c"]
-    assert patches[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+def test_collate_stacks_and_distinct_numbers_the_sentences():
+    patches, sentences = collate([(torch.full((3, 2, 2), i), text) for i, text in enumerate("abcab")])
+    assert patches.shape == (5, 3, 2, 2) and sentences == list("abcab")
+    different, which = distinct(sentences)
+    assert different == ["a", "b", "c"] and which.tolist() == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", -1), ("steps", 2.5), ("steps", "1e3"), ("batch_size", 1), ("checkpoint_every", 0), ("workers", -1)],
+    [("steps", -1), ("steps", 2.5), ("steps", "1e3"), ("batch_size", 1), ("chunk_size", -1), ("workers", -1)],
 )
 def test_numbers_that_make_no_sense(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value!r}: it must be a whole number of at least"):

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -100,10 +101,17 @@ class Breaks(Photos):
         return super().__getitem__(index)
 
 
-@pytest.mark.parametrize("every", [1, 2, 3, 4])
-def test_interruptions_wherever_they_come(tmp_path, every):
+@pytest.fixture
+def a_minute_a_step(monkeypatch):
+    """The clock that decides on checkpoints is looked at once a step, and once more after each checkpoint."""
+    ticks = count()
+    monkeypatch.setattr("exiflang.train.minutes", lambda: next(ticks))
+
+
+@pytest.mark.parametrize("every", [0, 1, 2, 3])
+def test_interruptions_wherever_they_come(tmp_path, a_minute_a_step, every):
     """Twice, at any place in an epoch of three batches; a resumed run may be interrupted before its next checkpoint."""
-    config = settings(steps=10, checkpoint_every=every)
+    config = settings(steps=10, checkpoint_minutes=every)
     expected, whole = small_model(), tmp_path / "whole"
     log = train(expected, Photos(), config, whole)
     for after in (50, 12):
@@ -116,7 +124,7 @@ def test_interruptions_wherever_they_come(tmp_path, every):
 
 @pytest.mark.parametrize("place", ["old only", "new beside old", "half a line"])
 def test_a_kill_while_the_checkpoint_is_swapped(tmp_path, place):
-    config = settings(steps=10, checkpoint_every=2)
+    config = settings(steps=10)
     expected, run = small_model(), tmp_path / "run"
     log = train(expected, Photos(), config, tmp_path / "whole")
     with pytest.raises(Interrupted):

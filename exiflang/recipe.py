@@ -1,0 +1,216 @@
+"""A training run from its parameters: data set, model, processing, judge; in this process or in several.
+
+`accelerate launch -m exiflang.train --config run.yaml` and `notebooks/02_train` both start here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate.utils import set_seed
+from torch.utils.data import Sampler
+
+from exiflang.data import DataError, PatchDataset, find_shards, read_photos
+from exiflang.evaluate import embed_photos, exif_fit
+from exiflang.model import ExifLang, ExifLangConfig
+from exiflang.parameters import project_path
+from exiflang.processing import Processing
+from exiflang.run_folder import RunFolder, TrainingError
+from exiflang.sampling import CameraSampler
+from exiflang.tokenizer import train_tokenizer
+from exiflang.train import train
+from exiflang.train_config import TrainConfig
+
+
+@dataclass
+class Recipe:
+    """What a run needs to know; the parameters of `notebooks/02_train`.
+
+    Args:
+        data_dir: folder that `prepare` has written; photos of unseen cameras in its `choose/`, if there, judge steps.
+        model_dir: folder for weights, log and checkpoints.
+        preset: towers, see `ExifLangConfig.preset`.
+        image_tower, text_tower: folders or hub ids of pretrained towers; both or none.
+        exif: "own", or "shuffled" among the photos.
+        vocab_size: tokens of the tokenizer that is trained on the sentences (random text tower only).
+        crop_sizes: sides of the training patches, one drawn a batch; empty: the preset's patch size.
+        history, common_jpeg: see `Processing`.
+        tag_dropout, shuffle_tags: see `PatchDataset`.
+        cache_tiles: decode all tiles once and keep them in memory (`PatchDataset(cache=True)`).
+        balance, same_make: see `CameraSampler`.
+        training: see `TrainConfig`.
+    """
+
+    data_dir: str = "data/demo"
+    model_dir: str = "data/models/demo"
+    preset: str = "demo"
+    image_tower: str = ""
+    text_tower: str = ""
+    exif: str = "own"
+    vocab_size: int = 3000
+    crop_sizes: list[int] = field(default_factory=list)
+    history: float = 0.0
+    common_jpeg: float = 0.0
+    tag_dropout: float = 0.0
+    shuffle_tags: bool = False
+    cache_tiles: bool = False
+    balance: float = 0.0
+    same_make: float = 0.0
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def of(cls, **parameters: Any) -> Recipe:
+        """From one flat set of names, those of `TrainConfig` among them. Raises `ValueError` for unknown ones."""
+        own = {part.name for part in dataclasses.fields(cls)} - {"training"}
+        training = {part.name for part in dataclasses.fields(TrainConfig)}
+        if unknown := sorted(parameters.keys() - own - training):
+            raise ValueError(f"unknown parameters {unknown}: choose among {', '.join(sorted(own | training))}")
+        defaults = cls().flat()
+        # YAML reads 1e-3 as text
+        given = {name: float(v) if isinstance(defaults[name], float) else v for name, v in parameters.items()}
+        config = TrainConfig(**{name: value for name, value in given.items() if name in training})
+        return cls(**{name: value for name, value in given.items() if name in own}, training=config)
+
+    def flat(self) -> dict[str, Any]:
+        """The reverse of `of`."""
+        fields = dataclasses.asdict(self)
+        return fields | fields.pop("training")
+
+    @property
+    def folder(self) -> Path:
+        """`model_dir`, absolute."""
+        return project_path(self.model_dir)
+
+    @property
+    def patch_size(self) -> int:
+        """The preset's, in pixels."""
+        return ExifLangConfig.preset(self.preset).patch_size
+
+    def processing(self) -> Processing | None:
+        """What is done to a batch; None: nothing, patches are cut by the data set."""
+        if not (self.crop_sizes or self.history or self.common_jpeg):
+            return None
+        return Processing(
+            tuple(self.crop_sizes) or (self.patch_size,), history=self.history, common_jpeg=self.common_jpeg
+        )
+
+    def dataset(self) -> PatchDataset:
+        """The photos of `data_dir/train`."""
+        processing = self.processing()
+        size = processing.source_size if processing else self.patch_size
+        return PatchDataset(
+            find_shards(project_path(self.data_dir) / "train"),
+            size,
+            seed=self.training.seed,
+            exif=self.exif,
+            views=2 if self.training.image_weight else 1,
+            tag_dropout=self.tag_dropout,
+            shuffle_tags=self.shuffle_tags,
+            cache=self.cache_tiles,
+        )
+
+    def model(self, sentences: list[str]) -> ExifLang:
+        """Pretrained towers, or random ones with a tokenizer that is trained on `sentences`."""
+        set_seed(self.training.seed)
+        bias = -10.0 if self.training.loss == "sigmoid" else None  # where SigLIP starts
+        config = ExifLangConfig.preset(self.preset, logit_bias=bias)
+        if self.image_tower or self.text_tower:
+            return ExifLang.from_towers(config, self.image_tower, self.text_tower)
+        words = ["Resized: 0.1234567890", "Recompressed: 0.1234567890"] if self.history else []
+        tokenizer = train_tokenizer([*sentences, *words], self.vocab_size)
+        config.text_config = config.text_config | {"vocab_size": len(tokenizer)}
+        return ExifLang(config, tokenizer)
+
+    def sampler(self, dataset: PatchDataset, processes: int = 1) -> Sampler[int] | None:
+        """The order of the photos; None: shuffled."""
+        if not (self.balance or self.same_make):
+            return None
+        batch = self.training.batch_size * processes
+        return CameraSampler(dataset.photos, batch, self.balance, self.same_make, self.training.seed)
+
+    def judge(self) -> FitJudge | None:
+        """How well a model tells the EXIF of cameras that it never saw; None without such photos."""
+        folder = project_path(self.data_dir) / "choose"
+        return FitJudge(read_photos(find_shards(folder))[0]) if folder.is_dir() else None
+
+    def run(self) -> list[dict[str, float]]:
+        """Train; as one of several processes where they were launched so. Returns the log."""
+        dataset = self.dataset()
+        return train(
+            self.model(dataset.sentences),
+            dataset,
+            self.training,
+            self.folder,
+            sampler=self.sampler(dataset, processes=int(os.environ.get("WORLD_SIZE", 1))),  # as launchers set it
+            processing=self.processing(),
+            validate=self.judge(),
+        )
+
+
+@dataclass
+class FitJudge:
+    """Area under the curve of own against other cameras' EXIF over `photos`, a model's verdict for `train`."""
+
+    photos: list
+
+    def __call__(self, model: ExifLang) -> float:
+        return exif_fit(*embed_photos(model, self.photos, crops=4), self.photos)["auc"]
+
+
+def launch(recipe: Recipe, processes: int) -> list[dict[str, float]]:
+    """Train in `processes` new processes of this machine, on its GPUs if it has as many; returns the log.
+
+    New ones rather than forks (`notebook_launcher`): the notebook's kernel may have threads and CUDA of its own.
+    Raises `TrainingError` with what they said if they fail.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.yaml"
+        path.write_text(yaml.safe_dump(recipe.flat()), encoding="utf-8")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command += ["-m", "exiflang.train", "--config", str(path)]
+        device = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(
+            command, env=os.environ | device, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    if done.returncode:
+        said = "\n".join(line for line in done.stdout.splitlines() if line.startswith("error: "))
+        raise TrainingError(f"{processes} processes failed:\n{said or done.stdout[-3000:]}")
+    return RunFolder(recipe.folder).read_log()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of `python -m exiflang.train`; returns 0, or 1 when a run cannot go on."""
+    description = "Trains; start it with `accelerate launch -m exiflang.train ...` on several GPUs or machines."
+    parser = argparse.ArgumentParser(prog="python -m exiflang.train", description=description)
+    parser.add_argument("--config", required=True, help="YAML: 02_train's parameters, or a preset")
+    options = parser.parse_args(arguments)
+    try:
+        Recipe.of(**read_parameters(Path(options.config))).run()
+    except (TrainingError, DataError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def read_parameters(path: Path) -> Mapping[str, Any]:
+    """A flat YAML mapping, or a preset's `shared` and `02_train` sections. Raises `ValueError` for anything else."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path}: not a YAML mapping of parameters")
+    if "02_train" in found:
+        return {**found.get("shared", {}), **found["02_train"]}
+    return found

@@ -1,0 +1,150 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from exiflang.data import DataError
+from exiflang.evaluate import embed_photos
+from exiflang.model import ExifLang
+from exiflang.parameters import declared_parameters, project_path
+from exiflang.prepare import prepare
+from exiflang.recipe import Recipe, launch, main, read_parameters
+from exiflang.run_folder import TrainingError
+from exiflang.sampling import CameraSampler
+from exiflang.train_config import TrainConfig
+
+TINY = {
+    "preset": "tiny",
+    "vocab_size": 400,
+    "steps": 3,
+    "batch_size": 4,
+    "warmup_steps": 1,
+    "mixed_precision": "no",
+    "tracker": "none",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    shares = {"choose_share": 0.2, "report_share": 0.1}
+    prepare("simulated", folder, photos_per_camera=1, unseen_makes=8, splices=0, authentic=0, workers=1, **shares)
+    return folder
+
+
+def recipe(data: Path, folder: Path, **changes) -> Recipe:
+    return Recipe.of(**{**TINY, "data_dir": str(data), "model_dir": str(folder), **changes})
+
+
+def test_flat_parameters_there_and_back():
+    made = Recipe.of(steps=7, ema=0.5, tag_dropout="1e-1", crop_sizes=[40])
+    assert made.training == TrainConfig(steps=7, ema=0.5) and made.tag_dropout == 0.1 and made.crop_sizes == [40]
+    assert Recipe.of(**made.flat()) == made
+
+
+def test_the_notebook_declares_every_parameter():
+    declared = declared_parameters("notebooks/02_train.ipynb")
+    fixed = {"weight_decay", "beta2", "eps", "max_grad_norm"}  # of the optimiser: nobody has set them yet
+    assert declared.keys() - {"out_dir", "processes"} == Recipe().flat().keys() - fixed
+
+
+def test_unknown_parameters_are_named():
+    with pytest.raises(ValueError, match=r"unknown parameters \['stepz'\]: choose among .*steps"):
+        Recipe.of(stepz=7)
+
+
+@pytest.mark.parametrize("name", ["tiny", "demo", "real", "base", "paper"])
+def test_presets_are_configurations(name):
+    parameters = read_parameters(project_path(f"notebooks/params/{name}.yaml"))
+    assert Recipe.of(**parameters).training.steps == parameters["steps"]
+
+
+def test_everything_at_once(data, tmp_path):
+    everything = {
+        "crop_sizes": [24, 32],
+        "history": 1.0,
+        "common_jpeg": 1.0,
+        "tag_dropout": 0.5,
+        "shuffle_tags": True,
+        "cache_tiles": True,
+        "balance": 0.5,
+        "same_make": 0.5,
+        "image_weight": 0.5,
+        "ema": 0.5,
+        "loss": "sigmoid",
+        "chunk_size": 2,
+        "validate_every": 2,
+    }
+    made = recipe(data, tmp_path / "model", **everything)
+    assert isinstance(made.sampler(made.dataset()), CameraSampler)
+    log = made.run()
+    assert len(log) == 3 and all(math.isfinite(row["loss"]) for row in log)
+    assert [row["step"] for row in log if "validation" in row] == [2, 3]
+    judge = made.judge()
+    best = judge(ExifLang.from_pretrained(str(tmp_path / "model")))
+    assert best == max(row["validation"] for row in log if "validation" in row)
+    assert {photo.camera for photo in judge.photos}.isdisjoint(photo.camera for photo in made.dataset().photos)
+
+
+def test_nothing_switched_on_is_the_papers_recipe(data, tmp_path):
+    made = recipe(data, tmp_path / "model")
+    assert made.processing() is None and made.sampler(made.dataset()) is None
+    patch, sentence = made.dataset()[0]
+    assert patch.shape == (3, 32, 32) and sentence in made.dataset().sentences
+
+
+def test_the_judge_tells_a_model_from_its_opposite(data, tmp_path):
+    model = recipe(data, tmp_path).model(["Make: X, Model: Y"])
+    judge = recipe(data, tmp_path).judge()
+    image, _ = embed_photos(model, judge.photos, crops=1)
+    assert np.isfinite(judge(model)) and 0 <= judge(model) <= 1 and len(image) == len(judge.photos)
+
+
+def test_no_unseen_cameras_no_judge(data, tmp_path):
+    assert recipe(tmp_path, tmp_path).judge() is None
+    with pytest.raises(DataError, match="train"):
+        recipe(tmp_path, tmp_path).dataset()
+
+
+# Processes of their own
+
+
+def test_two_processes_train_one_model(data, tmp_path):
+    """As one process with twice the batch does, but for batch norm and the order of the photos."""
+    made = recipe(data, tmp_path / "model", validate_every=3, ema=0.5)
+    log = launch(made, 2)
+    assert [row["step"] for row in log] == [1, 2, 3] and "validation" in log[-1]
+    assert log[0]["loss"] == pytest.approx(math.log(8), rel=0.5)  # all eight pairs are told apart
+    assert ExifLang.from_pretrained(str(tmp_path / "model")).tokenizer is not None
+    assert not (tmp_path / "model" / "checkpoint").exists()
+    assert launch(made, 2) == log  # finished
+
+
+def test_processes_that_fail_say_why(data, tmp_path):
+    with pytest.raises(TrainingError, match="no whole batch of 4000 pairs"):
+        launch(recipe(data, tmp_path / "model", batch_size=4000), 2)
+
+
+def test_the_command_line_trains_and_refuses(data, tmp_path, capsys):
+    config = tmp_path / "run.yaml"
+    parameters = {**TINY, "data_dir": str(data), "model_dir": str(tmp_path / "model")}
+    config.write_text(yaml.safe_dump({"shared": {"seed": 1}, "02_train": parameters}))
+    command = [sys.executable, "-m", "exiflang.train", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=project_path("."))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    for text, message in (
+        ("steps: -1", "steps is -1"),
+        ("stepz: 1", "unknown parameters"),
+        ("- 1", "not a YAML mapping"),
+        ("{", "not valid YAML"),
+    ):
+        config.write_text(text)
+        assert main(["--config", str(config)]) == 1
+        assert message in capsys.readouterr().err
+    assert main(["--config", str(tmp_path / "none.yaml")]) == 1
+    assert "none.yaml" in capsys.readouterr().err
