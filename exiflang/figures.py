@@ -61,7 +61,7 @@ def plot_training(log: Sequence[Mapping[str, float]], batch_size: int) -> go.Fig
         y=float(np.log(batch_size)),
         line_dash="dot",
         annotation_text="a guess",
-        annotation_position="top left",
+        annotation_position="top right",
         row=1,
         col=1,
     )
