@@ -209,12 +209,12 @@ def train(
                     loss = objective(*encode((patches, tokens, which)), *scalars)
                 value = accelerator.reduce(loss.detach(), "mean").item()  # of all pairs, the same in every process
                 if not math.isfinite(value):
-                    raise _diverged("loss", value, step, folder, patches, sentences)
+                    raise _diverged("loss", value, step, folder, patches, sentences, accelerator.process_index)
                 if not config.chunk_size:
                     accelerator.backward(loss)
                 norm = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
                 if not math.isfinite(norm) and accelerator.scaler is None:  # fp16's scaler skips such a step by itself
-                    raise _diverged("gradient norm", norm, step, folder, patches, sentences)
+                    raise _diverged("gradient norm", norm, step, folder, patches, sentences, accelerator.process_index)
                 optimizer.step()
                 if config.ema:
                     average.update_parameters(model)
@@ -300,9 +300,9 @@ def _has_fast_bf16() -> bool:
 
 
 def _diverged(
-    what: str, value: float, step: int, folder: RunFolder, patches: Tensor, sentences: list[str]
+    what: str, value: float, step: int, folder: RunFolder, patches: Tensor, sentences: list[str], process: int
 ) -> TrainingError:
-    place = folder.path / "bad_batch.safetensors"
+    place = folder.path / f"bad_batch{process or ''}.safetensors"
     save_file({"patches": patches.cpu().contiguous()}, place, {"sentences": json.dumps(sentences), "step": str(step)})
     kept = f"the last checkpoint is in {folder.checkpoint}" if folder.checkpoint.exists() else "no checkpoint yet"
     advice = "lower learning_rate, or use mixed_precision 'no', in an empty folder"

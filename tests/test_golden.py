@@ -97,7 +97,15 @@ def test_markdown_has_a_row_a_method_and_the_controls(runs):
     methods = [line.split("|")[3].strip() for line in lines if line.startswith("| unseen")]
     assert methods == ["model", "mean colour", "shuffled EXIF", "untrained"]
     assert any("0.70 ± 0.01" in line or "0.71 ± 0.01" in line for line in lines)
-    assert lines[-1].startswith("| among the photos of one camera |") and lines[-1].endswith("| 0.250 |")
+    assert lines[-1].startswith("| recall@1 among the photos of one camera |") and lines[-1].endswith("| 0.250 |")
+
+
+def test_markdown_shows_the_fit_of_exif_where_it_was_measured(runs):
+    found = measured(0)
+    for group in (found["metrics"], *found["controls"].values()):
+        group["retrieval/fit_report"] = golden.spread([0.625])
+    expected = "| the same, cameras set apart to report on | 0.62 | 0.62 | 0.62 | 0.500 |"
+    assert golden.markdown(found).splitlines()[-1] == expected
 
 
 def test_with_table_replaces_only_its_own_part():
