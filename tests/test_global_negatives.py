@@ -2,6 +2,7 @@
 
 import datetime
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,6 +162,7 @@ def worker(rank: int, meeting_place: str) -> None:
         world_size=PROCESSES,
         timeout=datetime.timedelta(minutes=5),
     )
+    checked = 0
     try:
         check_gather(rank)
         for split in SPLITS:
@@ -168,16 +170,22 @@ def worker(rank: int, meeting_place: str) -> None:
                 for local in (True, False):
                     for numbered in (True, False):
                         check_inputs(rank, split, kind, local, numbered)
+                        checked += 1
         for kind in ("infonce", "sigmoid"):
             check_training(rank, (3, 5), kind, chunk=None)
             check_training(rank, (3, 5), kind, chunk=2)  # 2 + 1 rows here, 2 + 2 + 1 there
             check_training(rank, (1, 7), kind, chunk=4)  # a single chunk here
+            checked += 3
+        Path(f"{meeting_place}.{rank}").write_text(str(checked))
     finally:
         dist.destroy_process_group()
 
 
 def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
+    """What a process finds wrong is raised here; what it has checked, it leaves in a file."""
     mp.spawn(worker, args=(str(tmp_path / "meeting"),), nprocs=PROCESSES)
+    checked = [int((tmp_path / f"meeting.{rank}").read_text()) for rank in range(PROCESSES)]
+    assert checked == [len(SPLITS) * 2 * 2 * 2 + 2 * 3] * PROCESSES
 
 
 @pytest.mark.parametrize("local", [True, False])
