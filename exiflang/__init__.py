@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 # Resolved on first use: `import exiflang` costs nothing, and modules without torch stay without it.
 _HOMES = {
     "ExifLang": "model",
-    "ExifLangConfig": "model",
+    "ExifLangConfig": "model_config",
     "SpliceLocalizer": "localize",
     "SpliceResult": "localize",
     "contrastive_loss": "loss",

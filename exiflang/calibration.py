@@ -14,8 +14,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from exiflang.clustering import READOUTS, detection_score
-from exiflang.data import Photo, decode_tile
+from exiflang.data import decode_tile
 from exiflang.images import load_image
+from exiflang.shards import Photo
 
 if TYPE_CHECKING:
     from exiflang.localize import SpliceLocalizer

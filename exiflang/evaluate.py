@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from exiflang.benchmarks import Benchmark, BenchmarkError, Item
 from exiflang.clustering import READOUTS
-from exiflang.data import Photo, decode_patch, plain_name
+from exiflang.data import decode_patch
 from exiflang.exif import exif_to_text
 from exiflang.localize import (
     ImageEncoder,
@@ -26,6 +26,7 @@ from exiflang.localize import (
 )
 from exiflang.metrics import detection_average_precision, localisation_scores
 from exiflang.model import ExifLang
+from exiflang.shards import Photo, plain_name
 
 LOCALISATION = ["ap", "p_map", "auc", "best_f1", "ciou", "ciou_legacy"]
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
 
-from exiflang.data import Photo, read_member
 from exiflang.images import load_image
+from exiflang.shards import Photo, read_member
 
 TEMPLATE = "plotly_white"
 MARGIN = 6  # pixels between the pictures of a sheet

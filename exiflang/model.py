@@ -8,143 +8,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 from transformers.utils import cached_file, logging
 
-from exiflang.calibration import check_calibration
 from exiflang.exif import SENTENCE_VERSION, exif_to_text
-from exiflang.tower import TraceResNetConfig
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-
-# In a small tower dropout costs more time than it gains, and on a CPU plain attention is twice as fast as the fused.
-SMALL_TEXT = {"model_type": "distilbert", "dropout": 0.0, "attention_dropout": 0.0, "attn_implementation": "eager"}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "image_config": {
-            "model_type": "resnet",
-            "num_channels": 6,
-            "embedding_size": 8,
-            "hidden_sizes": [8, 16],
-            "depths": [1, 1],
-            "layer_type": "basic",
-        },
-        "text_config": {**SMALL_TEXT, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64},
-        "embed_dim": 32,
-        "patch_size": 32,
-        "pooling": "mean_std",
-        "residual_gain": 60.0,
-    },
-    "demo": {
-        "image_config": {
-            "model_type": "resnet",
-            "num_channels": 6,
-            "embedding_size": 32,
-            "hidden_sizes": [32, 64, 128],
-            "depths": [2, 2, 2],
-            "layer_type": "basic",
-        },
-        "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 1, "n_heads": 4, "hidden_dim": 256},
-        "embed_dim": 128,
-        "patch_size": 64,
-        "pooling": "mean_std",
-        "residual_gain": 60.0,
-    },
-    # Camera traces live in the finest pixels: a tower that keeps full resolution at its start.
-    "base": {
-        "image_config": {"model_type": TraceResNetConfig.model_type, "num_channels": 6},
-        "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 512},
-        "embed_dim": 256,
-        "patch_size": 64,
-        "pooling": "mean_std",
-        "residual_gain": 60.0,
-    },
-    # ResNet-50 with its last layer replaced by 2048 -> 768, DistilBERT without a projection, CLIP's trained scale.
-    "paper": {
-        "image_config": {"model_type": "resnet"},
-        "text_config": {"model_type": "distilbert"},
-        "embed_dim": 768,
-        "patch_size": 124,
-        "pixel_mean": CLIP_MEAN,
-        "pixel_std": CLIP_STD,
-        "logit_scale": 100.0,
-        "learn_logit_scale": False,
-    },
-}
-
-
-@strict
-class ExifLangConfig(PreTrainedConfig):
-    """What a pair of towers looks like.
-
-    Args:
-        image_config, text_config: configurations of any `transformers` image backbone that returns a feature map and
-            of any text encoder that returns hidden states, as a dict with `model_type`.
-        embed_dim: size D of the common space. The text tower is projected only if its width differs from it.
-        patch_size: side in pixels of the training crop, and of the window unless the localiser says otherwise.
-        pooling: "mean", or "mean_std" (mean and standard deviation of the feature map over its cells).
-        pixel_mean, pixel_std: statistics of pixels in 0..1 that are subtracted and divided out inside the model.
-        residual_gain: above 0, the image tower sees 6 channels: the pixels, and beside them what is left of them after
-            their mean over 3 x 3 is taken off, times this gain and squashed by tanh. Camera traces are a hundredth of
-            the contrast of a scene; a small network finds them much sooner so (Fridrich and Kodovsky 2012 start from
-            such residuals, Zhou et al. 2018 feed them to a network beside the pixels).
-        logit_scale: initial (or fixed) inverse temperature; `learn_logit_scale` makes it a parameter, at most 100.
-        logit_bias: initial bias of the sigmoid loss, a parameter, e.g. -10; None: the model has none.
-        calibration: what raw values mean, `{readout: {"cells", "scores", "pictures"}}` (see `exiflang.calibration`).
-        sentence_version: version of the EXIF sentences that the weights were trained on (`exif.SENTENCE_VERSION`).
-    """
-
-    model_type = "exiflang"
-
-    image_config: dict | None = None
-    text_config: dict | None = None
-    embed_dim: int = 128
-    patch_size: int = 64
-    pooling: str = "mean"
-    pixel_mean: list | tuple = (0.5, 0.5, 0.5)
-    pixel_std: list | tuple = (0.25, 0.25, 0.25)
-    residual_gain: int | float = 0.0
-    logit_scale: int | float = 20.0
-    learn_logit_scale: bool = True
-    logit_bias: int | float | None = None
-    calibration: dict | None = None
-    sentence_version: int = SENTENCE_VERSION
-
-    def __post_init__(self, **others: Any) -> None:
-        super().__post_init__(**others)
-        if unknown := sorted(key for key in others if not hasattr(PreTrainedConfig(), key)):
-            known = sorted(type(self).__annotations__)
-            raise ValueError(f"unknown configuration fields {unknown}: choose among {known}")
-        if self.pooling not in ("mean", "mean_std"):
-            raise ValueError(f"pooling is {self.pooling!r}: choose 'mean' or 'mean_std'")
-        for name in ("embed_dim", "patch_size"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least 1")
-        if not 0 < self.logit_scale <= 100:
-            raise ValueError(f"logit_scale is {self.logit_scale}: it must be above 0 and at most 100")
-        if not self.residual_gain >= 0:
-            raise ValueError(f"residual_gain is {self.residual_gain}: it must be 0 or above")
-        if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3 or min(self.pixel_std) <= 0:
-            raise ValueError("pixel_mean and pixel_std must be three numbers each, one a channel, pixel_std above 0")
-        if self.calibration is not None:
-            check_calibration(self.calibration)
-
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> ExifLangConfig:
-        """Configuration "tiny", "demo", "base" or "paper", with `changes` to fields. Unknown names: `ValueError`."""
-        if name not in PRESETS:
-            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-        return cls(**{**PRESETS[name], **changes})
+from exiflang.model_config import ExifLangConfig
 
 
 def _tower(config: Mapping[str, Any] | None, side: str) -> nn.Module:

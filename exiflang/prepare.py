@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from exiflang.data import (
+from exiflang.exif import ExifError, read_exif
+from exiflang.images import ImageError, load_image
+from exiflang.shards import (
     IMAGE_EXTENSIONS,
     DataError,
     Photo,
@@ -28,8 +30,6 @@ from exiflang.data import (
     read_member,
     read_photos,
 )
-from exiflang.exif import ExifError, read_exif
-from exiflang.images import ImageError, load_image
 from exiflang.simulate import CAMERAS, Camera, simulate_photos, write_splices
 from exiflang.tiles import cut_tiles
 

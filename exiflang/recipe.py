@@ -21,13 +21,15 @@ import yaml
 from accelerate.utils import set_seed
 from torch.utils.data import Sampler
 
-from exiflang.data import DataError, PatchDataset, find_shards, read_photos
+from exiflang.data import PatchDataset
 from exiflang.evaluate import embed_photos, exif_fit
-from exiflang.model import ExifLang, ExifLangConfig
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
 from exiflang.parameters import project_path
 from exiflang.processing import Processing
 from exiflang.run_folder import RunFolder, TrainingError
 from exiflang.sampling import CameraSampler
+from exiflang.shards import DataError, find_shards, read_photos
 from exiflang.tokenizer import train_tokenizer
 from exiflang.train import train
 from exiflang.train_config import TrainConfig
@@ -144,9 +146,12 @@ class Recipe:
         folder = project_path(self.data_dir) / "choose"
         return FitJudge(read_photos(find_shards(folder))[0]) if folder.is_dir() else None
 
-    def run(self) -> list[dict[str, float]]:
-        """Train; as one of several processes where they were launched so. Returns the log."""
-        dataset = self.dataset()
+    def run(self, dataset: PatchDataset | None = None) -> list[dict[str, float]]:
+        """Train, on `dataset()` if it is at hand already; as one of several processes where they were launched so.
+
+        Returns the log.
+        """
+        dataset = dataset or self.dataset()
         return train(
             self.model(dataset.sentences),
             dataset,

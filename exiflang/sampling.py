@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-from exiflang.data import Photo, plain_name
+from exiflang.shards import Photo, plain_name
 
 
 class CameraSampler(Sampler[int]):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from test_prepare import SMALL, TINY, few_cameras, photo, photos_of, samples  # noqa: F401 few_cameras is a fixture
 
 from exiflang.benchmarks import load_benchmark
-from exiflang.data import DataError, plain_name, write_shards
 from exiflang.prepare import camera_group, prepare, split_makes
+from exiflang.shards import DataError, plain_name, write_shards
 
 SHARES = {"choose_share": 0.3, "report_share": 0.3}
 NAMES = [f"Make {i % 9} Model {i}" for i in range(2000)]

@@ -14,17 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from exiflang.data import (
-    DataError,
-    PatchDataset,
-    Sample,
-    ShardWriter,
-    decode_patch,
-    find_shards,
-    read_member,
-    read_photos,
-    write_shards,
-)
+from exiflang.data import PatchDataset, decode_patch
+from exiflang.shards import DataError, Sample, ShardWriter, find_shards, read_member, read_photos, write_shards
 
 EXIF = '{"Image Make": "Canon", "Image Model": "Canon EOS 40D", "EXIF ISOSpeedRatings": "400"}'
 

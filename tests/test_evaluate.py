@@ -11,12 +11,13 @@ from PIL import Image
 
 from exiflang import evaluate
 from exiflang.benchmarks import BenchmarkError, load_benchmark
-from exiflang.data import DataError, Photo, Sample, read_photos, write_shards
 from exiflang.evaluate import LOCALISATION, embed_photos, retrieval, score_pictures, summarise_pictures
 from exiflang.exif import exif_to_text
 from exiflang.localize import SpliceLocalizer
 from exiflang.metrics import localisation_scores
-from exiflang.model import ExifLang, ExifLangConfig
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
+from exiflang.shards import DataError, Photo, Sample, read_photos, write_shards
 from exiflang.tokenizer import train_tokenizer
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_evaluate import photos_of, unit
 
-from exiflang.data import Photo
 from exiflang.evaluate import exif_fit
+from exiflang.shards import Photo
 
 
 def by_loops(image, text, photos) -> tuple[float, float, int]:

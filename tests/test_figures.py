@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageFont
 
-from exiflang.data import Photo, Sample, read_photos, write_shards
 from exiflang.figures import (
     LABEL,
     MARGIN,
@@ -22,6 +21,7 @@ from exiflang.figures import (
     tag_shares,
     tile_sheet,
 )
+from exiflang.shards import Photo, Sample, read_photos, write_shards
 
 
 def panel(height: int = 20, width: int = 30, label: str = "label") -> Panel:

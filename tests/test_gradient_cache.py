@@ -12,7 +12,8 @@ from torch import nn
 
 from exiflang.gradient_cache import cached_backward, pair_chunks
 from exiflang.loss import contrastive_loss, sigmoid_loss
-from exiflang.model import ExifLang, ExifLangConfig
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
 
 torch.set_num_threads(1)
 

@@ -21,7 +21,8 @@ from exiflang.localize import (
     window_grid,
 )
 from exiflang.metrics import average_precision
-from exiflang.model import ExifLang, ExifLangConfig
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
 
 
 class ColourEncoder:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exiflang.exif import exif_to_text
-from exiflang.model import CLIP_MEAN, CLIP_STD, ExifLang, ExifLangConfig
+from exiflang.model import ExifLang
+from exiflang.model_config import CLIP_MEAN, CLIP_STD, ExifLangConfig
 from exiflang.tokenizer import train_tokenizer
 
 torch.set_num_threads(1)

@@ -16,7 +16,8 @@ from transformers import (
 )
 
 from exiflang.exif import SENTENCE_VERSION
-from exiflang.model import ExifLang, ExifLangConfig
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
 from exiflang.tokenizer import train_tokenizer
 
 torch.set_num_threads(1)

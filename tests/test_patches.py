@@ -15,8 +15,9 @@ from PIL import Image
 from test_data import EXIF, sample, shard, tile
 from torch.utils.data import DataLoader
 
-from exiflang.data import DataError, PatchDataset, decode_patch, decode_tile, plain_name, write_shards
+from exiflang.data import PatchDataset, decode_patch, decode_tile
 from exiflang.exif import exif_to_text
+from exiflang.shards import DataError, plain_name, write_shards
 
 
 @pytest.fixture

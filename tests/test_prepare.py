@@ -18,9 +18,9 @@ from PIL import Image
 
 import exiflang.prepare as room
 from exiflang.benchmarks import load_benchmark
-from exiflang.data import DataError, Sample, find_shards, read_member, read_photos, write_shards
 from exiflang.images import load_image
 from exiflang.prepare import prepare, split_makes
+from exiflang.shards import DataError, Sample, find_shards, read_member, read_photos, write_shards
 from exiflang.simulate import CAMERAS, write_splices
 
 SMALL = {"tile_size": 32, "tiles_per_photo": 2, "min_tags": 3}

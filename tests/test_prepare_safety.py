@@ -6,8 +6,8 @@ import pytest
 from test_prepare import SMALL, album
 
 import exiflang.prepare as room
-from exiflang.data import DataError
 from exiflang.prepare import prepare
+from exiflang.shards import DataError
 
 
 def test_a_second_call_does_no_work(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yaml
 
-from exiflang.data import DataError
 from exiflang.evaluate import embed_photos
 from exiflang.model import ExifLang
 from exiflang.parameters import declared_parameters, project_path
@@ -15,6 +14,7 @@ from exiflang.prepare import prepare
 from exiflang.recipe import Recipe, launch, main, read_parameters
 from exiflang.run_folder import TrainingError
 from exiflang.sampling import CameraSampler
+from exiflang.shards import DataError
 from exiflang.train_config import TrainConfig
 
 TINY = {
@@ -81,7 +81,7 @@ def test_everything_at_once(data, tmp_path):
     }
     made = recipe(data, tmp_path / "model", **everything)
     assert isinstance(made.sampler(made.dataset()), CameraSampler)
-    log = made.run()
+    log = made.run(made.dataset())
     assert len(log) == 3 and all(math.isfinite(row["loss"]) for row in log)
     assert [row["step"] for row in log if "validation" in row] == [2, 3]
     judge = made.judge()

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from exiflang.data import Photo
 from exiflang.sampling import CameraSampler
+from exiflang.shards import Photo
 
 
 def photos_of(*cameras: tuple[str, str, int]) -> list[Photo]:

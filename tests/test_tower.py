@@ -2,7 +2,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from exiflang.model import ExifLang, ExifLangConfig
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
 from exiflang.tower import TraceResNet, TraceResNetConfig
 
 SMALL = {"num_channels": 2, "embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 2]}

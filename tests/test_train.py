@@ -7,7 +7,8 @@ from accelerate.state import AcceleratorState
 from torch.utils.data import Dataset, IterableDataset
 from transformers import get_scheduler
 
-from exiflang.model import ExifLang, ExifLangConfig
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
 from exiflang.tokenizer import train_tokenizer
 from exiflang.train import TrainConfig, TrainingError, collate, distinct, train
 

@@ -17,7 +17,8 @@ from exiflang.localize import (
     vote,
     window_grid,
 )
-from exiflang.model import ExifLang, ExifLangConfig
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
 
 
 class ColourEncoder:
