@@ -1,4 +1,4 @@
-"""What a pair of towers looks like, and the presets: tiny, demo, base and the paper's."""
+"""What a pair of towers looks like, and the presets: tiny, demo, base, dense and the paper's."""
 
 from __future__ import annotations
 
@@ -49,7 +49,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Camera traces live in the finest pixels: a tower that keeps full resolution at its start.
     "base": {
-        "image_config": {"model_type": TraceResNetConfig.model_type, "num_channels": 6},
+        "image_config": {"model_type": TraceResNetConfig.model_type, "num_channels": 6, "depths": [0, 2, 2]},
+        "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 512},
+        "embed_dim": 256,
+        "patch_size": 64,
+        "pooling": "mean_std",
+        "residual_gain": 60.0,
+    },
+    # Without padding: one pass over a picture holds the features of all its windows, each of which counts its margin.
+    "dense": {
+        "image_config": {
+            "model_type": TraceResNetConfig.model_type,
+            "num_channels": 6,
+            "hidden_sizes": [32, 96, 192],
+            "depths": [0, 1, 0],
+            "padded": False,
+        },
         "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 512},
         "embed_dim": 256,
         "patch_size": 64,
@@ -128,7 +143,10 @@ class ExifLangConfig(PreTrainedConfig):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ExifLangConfig:
-        """Configuration "tiny", "demo", "base" or "paper", with `changes` to fields. Unknown names: `ValueError`."""
+        """Configuration "tiny", "demo", "base", "dense" or "paper", with `changes` to fields.
+
+        Raises `ValueError` for unknown names.
+        """
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **changes})

@@ -37,7 +37,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         for place in (self.checkpoint, self.best):
-            _settle(place)
+            settle(place)
         place, mine = self.path / "train_config.json", json.dumps(settings, default=str, indent=1)
         if not (self.weights.exists() or self.checkpoint.exists()):
             place.write_text(mine, encoding="utf-8")
@@ -66,7 +66,7 @@ class RunFolder:
             write(str(fresh))
             if main:
                 (fresh / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-                _swap(fresh, self.checkpoint)
+                swap(fresh, self.checkpoint)
 
     def read_progress(self) -> dict[str, Any]:
         """What was given to `save_checkpoint` as progress."""
@@ -76,7 +76,7 @@ class RunFolder:
         """Put the model as it is in the place of the best so far. Raises `TrainingError` when the disk is full."""
         with self._room():
             model.save_pretrained(str(self.best.with_name("best.new")))
-            _swap(self.best.with_name("best.new"), self.best)
+            swap(self.best.with_name("best.new"), self.best)
 
     def finish(self, model: ExifLang) -> None:
         """Write the finished model and drop the checkpoint. Raises `TrainingError` when the disk is full."""
@@ -100,7 +100,8 @@ class RunFolder:
             raise TrainingError(f"{self.path}: cannot be written ({error}): {kept}; {advice}") from error
 
 
-def _swap(fresh: Path, place: Path) -> None:
+def swap(fresh: Path, place: Path) -> None:
+    """Put a whole new file or folder into its place; between the two renames the old one is `<place>.old`."""
     old = place.with_name(f"{place.name}.old")
     if place.exists():
         place.rename(old)
@@ -108,8 +109,8 @@ def _swap(fresh: Path, place: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _settle(place: Path) -> None:
-    """Tidy up after a kill in `_swap`: the old state counts if the new one had not taken its place."""
+def settle(place: Path) -> None:
+    """Tidy up after a kill in `swap`: the old state counts if the new one had not taken its place."""
     fresh, old = place.with_name(f"{place.name}.new"), place.with_name(f"{place.name}.old")
     if not place.exists() and old.exists():
         old.rename(place)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yaml
 
-from exiflang.evaluate import embed_photos
 from exiflang.model import ExifLang
 from exiflang.parameters import declared_parameters, project_path
 from exiflang.prepare import prepare
@@ -97,11 +96,29 @@ def test_nothing_switched_on_is_the_papers_recipe(data, tmp_path):
     assert patch.shape == (3, 32, 32) and sentence in made.dataset().sentences
 
 
-def test_the_judge_tells_a_model_from_its_opposite(data, tmp_path):
-    model = recipe(data, tmp_path).model(["Make: X, Model: Y"])
+@pytest.mark.parametrize(
+    ("second_view", "sentence", "verdict"),
+    [(1, 1, 1.0), (-1, -1, 0.0), (1, -1, 0.5), (-1, 1, 0.5), (0, 0, 0.5)],
+)
+def test_the_verdict_is_the_mean_of_exif_and_patches(data, tmp_path, monkeypatch, second_view, sentence, verdict):
+    """Of an encoder that knows each camera, the other side being the same, its opposite, or nothing."""
     judge = recipe(data, tmp_path).judge()
-    image, _ = embed_photos(model, judge.photos, crops=1)
-    assert np.isfinite(judge(model)) and 0 <= judge(model) <= 1 and len(image) == len(judge.photos)
+    cameras, which = np.unique([photo.camera for photo in judge.photos], return_inverse=True)
+    known = np.eye(len(cameras), dtype=np.float32)[which]
+    views = {0: known, 1: second_view * known}
+    monkeypatch.setattr("exiflang.recipe.embed_photos", lambda *_, seed, **__: (views[seed], sentence * known))
+    assert judge(model=None) == pytest.approx(verdict)
+
+
+def test_the_verdict_on_a_model_is_the_same_each_time(data, tmp_path):
+    judge = recipe(data, tmp_path).judge()
+    model = recipe(data, tmp_path).model(["Make: X, Model: Y"])
+    assert 0 <= judge(model) == judge(model) <= 1
+
+
+def test_the_temperature_is_learned_unless_fixed(data, tmp_path):
+    learned, fixed = (recipe(data, tmp_path, fixed_temperature=fixed).model(["Make: X"]) for fixed in (False, True))
+    assert learned.log_logit_scale.requires_grad and not fixed.log_logit_scale.requires_grad
 
 
 def test_no_unseen_cameras_no_judge(data, tmp_path):
