@@ -37,11 +37,15 @@ def score_pictures(
     readouts: Sequence[str] = ("far_friends",),
     windows_per_side: int = 30,
     window_size: int | None = None,
+    *,
+    info: Sequence[str] = ("format",),
+    calibrated: bool | None = None,
 ) -> pd.DataFrame:
     """Score each picture of `benchmark` by each encoder and readout: a row each.
 
-    Columns: name, format, spliced, method (the encoder's name), readout, detection (the picture's score), and for
-    spliced pictures `ap`, `p_map`, `auc`, `best_f1`, `ciou`, `ciou_legacy` over all pixels (NaN for authentic ones).
+    Columns: name, the entries of `Item.info` named by `info` (None where a picture has none), spliced, method (the
+    encoder's name), readout, detection (the picture's score), and for spliced pictures `ap`, `p_map`, `auc`, `best_f1`,
+    `ciou`, `ciou_legacy` over all pixels (NaN for authentic ones). `calibrated`: see `SpliceLocalizer.embed`.
     Maps and detection are scored before the model's calibration: it keeps their order, on which all but the cIoUs
     depend, and those compare methods, of which the baselines have none.
     Pictures that cannot be read are in `benchmark.skipped` afterwards. Raises `BenchmarkError` if none can be read,
@@ -56,8 +60,8 @@ def score_pictures(
         rows = []
         for readout in readouts:
             cells = READOUTS[readout]().fit_predict(consistency)
-            row = {"name": item.name, "format": item.info.get("format"), "spliced": item.spliced, "method": method}
-            row |= {"readout": readout, "detection": detection_score(cells, consistency, readout)}
+            row = {"name": item.name, **{key: item.info.get(key) for key in info}, "spliced": item.spliced}
+            row |= {"method": method, "readout": readout, "detection": detection_score(cells, consistency, readout)}
             heatmap = to_heatmap(resize_cells(cells, *item.mask.shape, window, stride), readout)
             none = dict.fromkeys(LOCALISATION, np.nan)
             rows.append(row | (localisation_scores(item.mask, heatmap) if item.spliced else none))
@@ -69,7 +73,7 @@ def score_pictures(
         waiting = []
         for item in tqdm(benchmark, unit=" pictures"):
             for method, localizer in localizers.items():
-                waiting.append(pool.submit(score, item, method, *localizer.embed(item.image)))
+                waiting.append(pool.submit(score, item, method, *localizer.embed(item.image, calibrated)))
                 if len(waiting) > ahead:
                     waiting[-ahead - 1].result()
         rows = [row for future in waiting for row in future.result()]
@@ -93,6 +97,21 @@ def summarise_pictures(scores: pd.DataFrame) -> pd.DataFrame:
         row["detection_ap"] = detection_average_precision(part["detection"].tolist(), part["spliced"].tolist())
         rows.append(row | {"pictures": len(spliced), "authentic": len(part) - len(spliced)})
     return pd.DataFrame(rows)
+
+
+def p_map_by_kind(scores: pd.DataFrame) -> dict[str, list[float]]:
+    """p-mAP of each spliced picture by format, and, where the column `donor_scale` says it, "native" (1) or "rescaled".
+
+    `scores` are those of one method and readout.
+    """
+    spliced = scores[scores["spliced"]]
+    parts = {str(kind): part["p_map"].tolist() for kind, part in spliced.groupby("format")}
+    factor = pd.to_numeric(spliced["donor_scale"])
+    scale = {
+        "native": spliced[factor == 1]["p_map"].tolist(),
+        "rescaled": spliced[factor.notna() & (factor != 1)]["p_map"].tolist(),
+    }
+    return parts | {kind: values for kind, values in scale.items() if values}
 
 
 def embed_photos(

@@ -83,6 +83,25 @@ def test_scores_equal_those_of_the_localizer(tmp_path):
     assert row["detection"] == pytest.approx(result.score)
 
 
+def test_what_a_benchmark_says_of_its_pictures_comes_along(tmp_path):
+    write_benchmark(tmp_path, broken=False)
+    (tmp_path / "index.csv").write_text("name,kind,donor_scale\nspliced,spliced,0.75\nauthentic,authentic,\n")
+    benchmark = load_benchmark("folder", tmp_path)
+    scores = score_pictures({"colour": ColourEncoder()}, benchmark, window_size=16, info=("donor_scale", "camera"))
+    assert scores["donor_scale"].tolist() == ["0.75", ""] and scores["camera"].tolist() == [None, None]
+    assert list(scores.columns)[:4] == ["name", "donor_scale", "camera", "spliced"]
+
+
+def test_pictures_are_scored_by_the_windows_of_a_calibrated_model(tmp_path):
+    benchmark = write_benchmark(tmp_path, broken=False, authentic=False)
+    (item,) = benchmark
+    localizer = SpliceLocalizer(ColourEncoder(), 20)
+    assert localizer.embed(item.image, True)[1] != localizer.embed(item.image)[1]
+    rows = [score_pictures({"colour": ColourEncoder()}, benchmark, windows_per_side=20, calibrated=c) for c in (0, 1)]
+    assert rows[0].iloc[0]["auc"] == score_pictures({"c": ColourEncoder()}, benchmark, windows_per_side=20)["auc"][0]
+    assert rows[0].iloc[0]["auc"] != rows[1].iloc[0]["auc"]
+
+
 def test_more_pictures_than_may_wait(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate.os, "cpu_count", lambda: None)  # unknown: one worker, two waiting
     for i in range(3):
