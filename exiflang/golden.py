@@ -56,13 +56,10 @@ def gather(preset: str, seeds: Sequence[int]) -> dict[str, Any]:
             report = json.loads(metrics)["03_evaluate"]
             for name, value in report["check"].items():
                 found[variant].setdefault(name, []).append(value)
-    counts = {row["set"]: {"spliced": row["pictures"], "authentic": row["authentic"]} for row in report["table"]}
-    searched = ("among", "photos", "chance", "cameras", "chance_camera")
-    retrieval = {key: report["retrieval"][key] for key in searched if key in report["retrieval"]}
     return {
         "preset": preset,
         "seeds": list(seeds),
-        "protocol": report["protocol"] | {"pictures": counts, "retrieval": retrieval},
+        "protocol": protocol(report),
         "metrics": {name: spread(values) for name, values in found["model"].items()},
         "controls": {
             variant: {name: spread(values) for name, values in found[variant].items()}
@@ -70,6 +67,14 @@ def gather(preset: str, seeds: Sequence[int]) -> dict[str, Any]:
             if variant != "model"
         },
     }
+
+
+def protocol(report: Mapping[str, Any]) -> dict[str, Any]:
+    """How the figures of a report of 03_evaluate were measured, and on how much."""
+    counts = {row["set"]: {"spliced": row["pictures"], "authentic": row["authentic"]} for row in report["table"]}
+    searched = ("among", "photos", "chance", "cameras", "chance_camera")
+    retrieval = {key: report["retrieval"][key] for key in searched if key in report["retrieval"]}
+    return report["protocol"] | {"pictures": counts, "retrieval": retrieval}
 
 
 def run_folder(preset: str, seed: int, variant: str) -> Path:
@@ -96,7 +101,7 @@ def markdown(golden: Mapping[str, Any]) -> str:
         for name, value in metrics.items():
             if not name.startswith("retrieval/"):
                 pictures, method, readout, metric = name.split("/")
-                table.setdefault((pictures, readout, variant or method), {})[metric] = _figure(value)
+                table.setdefault((pictures, readout, variant or method), {})[metric] = figure(value)
     seeds = len(golden["seeds"])
     counts = [f"{n['spliced']} + {n['authentic']} {name}" for name, n in golden["protocol"]["pictures"].items()]
     lines = [f"{seeds} seed{'s' * (seeds > 1)}; pictures of each seed, spliced + authentic: {', '.join(counts)}.", ""]
@@ -118,11 +123,17 @@ def markdown(golden: Mapping[str, Any]) -> str:
     ):
         if name in golden["metrics"]:
             values = [golden["metrics"][name], *(control[name] for control in golden["controls"].values())]
-            lines.append(f"| {label} | " + " | ".join([*map(_figure, values), f"{chance:.3f}"]) + " |")
+            lines.append(f"| {label} | " + " | ".join([*map(figure, values), f"{chance:.3f}"]) + " |")
+    if kinds := golden.get("kinds"):
+        lines += ["", "| kind of picture | spliced pictures | p_map ± standard error |", "|---|---|---|"]
+        for name, kind in kinds.items():
+            error = "" if kind["se"] is None else f" ± {kind['se']:.2f}"  # one picture has none
+            lines.append(f"| {name} | {kind['pictures']} | {kind['mean']:.2f}{error} |")
     return "\n".join(lines)
 
 
-def _figure(value: Mapping[str, Any]) -> str:
+def figure(value: Mapping[str, Any]) -> str:
+    """What `spread` has found, for a table: mean ± deviation, or the one value."""
     return f"{value['mean']:.2f} ± {value['sd']:.2f}" if len(value["values"]) > 1 else f"{value['mean']:.2f}"
 
 
