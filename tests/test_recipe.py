@@ -1,6 +1,10 @@
+import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,7 @@ import yaml
 
 from exiflang.model import ExifLang
 from exiflang.parameters import declared_parameters, project_path
+from exiflang.pipeline import run_notebook
 from exiflang.prepare import prepare
 from exiflang.recipe import Recipe, launch, main, read_parameters
 from exiflang.run_folder import TrainingError
@@ -56,7 +61,7 @@ def test_unknown_parameters_are_named():
         Recipe.of(stepz=7)
 
 
-@pytest.mark.parametrize("name", ["tiny", "demo", "real", "base", "paper"])
+@pytest.mark.parametrize("name", ["tiny", "demo", "base", "paper"])
 def test_presets_are_configurations(name):
     parameters = read_parameters(project_path(f"notebooks/params/{name}.yaml"))
     assert Recipe.of(**parameters).training.steps == parameters["steps"]
@@ -128,6 +133,46 @@ def test_no_unseen_cameras_no_judge(data, tmp_path):
 
 
 # Processes of their own
+
+
+def test_two_processes_through_papermill(data, tmp_path):
+    given = {**TINY, "data_dir": str(data), "model_dir": str(tmp_path / "model"), "processes": 2}
+    metrics = run_notebook("notebooks/02_train.ipynb", given, tmp_path / "run")
+    assert metrics["steps"] == 3 and metrics["files"] == [str(tmp_path / "model/model.safetensors")]
+    assert (tmp_path / "run/02_train.ipynb").exists()
+
+
+KILLED = """
+import sys
+from exiflang.recipe import Recipe, launch, read_parameters
+from pathlib import Path
+launch(Recipe.of(**read_parameters(Path(sys.argv[1]))), 2)
+"""
+
+
+def test_two_killed_processes_go_on_inside_the_epoch(tmp_path):
+    """To the same weights as two that nobody killed."""
+    data, changes = tmp_path / "photos", {"steps": 20, "batch_size": 2, "checkpoint_minutes": 0.0, "ema": 0.5}
+    prepare("simulated", data, photos_per_camera=5, unseen_makes=8, splices=0, authentic=0, workers=1)
+    made = recipe(data, tmp_path / "killed", **changes)
+    epoch = len(made.dataset()) // (2 * 2)
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(made.flat()))
+    command = [sys.executable, "-c", KILLED, str(config)]
+    process = subprocess.Popen(command, cwd=project_path("."), start_new_session=True)
+    log, deadline = tmp_path / "killed/log.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = json.loads((tmp_path / "killed/checkpoint/progress.json").read_text())
+    assert done["step"] < 20 and 0 < done["batch"] < epoch
+
+    resumed, whole = launch(made, 2), launch(recipe(data, tmp_path / "whole", **changes), 2)
+    assert [row["loss"] for row in resumed] == [row["loss"] for row in whole]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "whole")]
+    assert weights[0] == weights[1]
 
 
 def test_two_processes_train_one_model(data, tmp_path):
