@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test golden clean
+.PHONY: help install reproduce test golden weights ablation clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,5 +33,12 @@ test: $(INSTALLED) ## ruff, stripped notebooks, pytest; the notebooks run with t
 golden: $(INSTALLED) ## renew reports/golden/demo.json (several seeds, with controls: long)
 	$(BIN)/python -m exiflang.golden
 
+weights: $(INSTALLED) ## package data/models/base and renew reports/golden/base.json (needs its data, see base.yaml)
+	$(BIN)/python -m exiflang.release --photos $(PHOTOS)
+	$(BIN)/python -m exiflang.golden_weights
+
+ablation: $(INSTALLED) ## renew reports/golden/ablation.json (needs real photos, see base.yaml: hours)
+	$(BIN)/python -m exiflang.ablation
+
 clean: ## forget generated data, demo weights and runs (never data/models/exiflang-base)
-	rm -rf data/demo data/tiny data/models/demo data/models/tiny reports/runs
+	rm -rf data/demo data/tiny data/ablation data/models/demo data/models/tiny reports/runs

@@ -205,13 +205,13 @@ class SignedEigenvector:
 
 @dataclass
 class DiffusedCut:
-    """Diffused far friends, which find small regions, plus the eigenvector, which cuts off large ones.
+    """Diffused far friends, which find small regions, plus a little of the eigenvector, which cuts off large ones.
 
     `q + cut * sign * std(q) * v`, with `v` of `SignedEigenvector`, standardised, its `sign` that of its correlation
     with the far-friends map, and its size that of the diffused map `q`, which is flat on an authentic picture.
     """
 
-    cut: float = 0.5
+    cut: float = 0.25
     share: float = 0.1
     sigma: float = 1.0
 

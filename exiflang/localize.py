@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from exiflang.calibration import share_below
 from exiflang.clustering import READOUTS, NormalizedCut, detection_score
 from exiflang.images import load_image
+from exiflang.packaged import packaged_model
 
 #: Windows on the longer side that half-overlapping may cost at most; pairs of windows take the memory.
 MOST_WINDOWS_PER_SIDE = 60
@@ -60,11 +61,11 @@ class SpliceResult:
 def picture_window(height: int, width: int, largest: int, calibrated: bool) -> int:
     """Side of the windows for a picture: `largest`, what the model was trained for, but less in a small picture.
 
-    Calibrated models take a sixth of the shorter side, at least 40: foreign regions of a small picture are small.
+    Calibrated models take a seventh of the shorter side, at least 36: foreign regions of a small picture are small.
     Without a calibration, whose figures were measured so: a quarter, at least 16. Never more than the side itself.
     """
     side = min(height, width)
-    return min(largest, max(side // 6, 40) if calibrated else max(side // 4, 16), side)
+    return min(largest, max(side // 7, 36) if calibrated else max(side // 4, 16), side)
 
 
 def window_grid(height: int, width: int, window_size: int, windows_per_side: int) -> tuple[int, int]:
@@ -180,27 +181,34 @@ class SpliceLocalizer:
     """Finds regions of a picture whose camera traces do not agree with the rest of it.
 
     Args:
-        model: an `ExifLang`, or any object with `encode_image`; a torch module is put in evaluation mode.
+        model: an `ExifLang`, or any object with `encode_image`; a torch module is put in evaluation mode. None: the
+            weights that come with the package.
         windows_per_side: windows on the picture's longer side, about (see `window_grid`).
         window_size: side of a window in pixels, at most the picture's; None: by the picture's size, at most the
             model's patch size (see `picture_window`).
-        readout: "diffusion" (default), "far_friends", "eigenvector", "diffused_cut", "mean_shift" (the paper's) or
+        readout: "diffused_cut" (default), "diffusion", "far_friends", "eigenvector", "mean_shift" (the paper's) or
             "mean_dissimilarity".
         batch_size: windows embedded at a time; bounds the memory.
+
+    Raises `ValueError` for a setting out of its range, `FileNotFoundError` if there is no model and none was packaged.
     """
 
     def __init__(
         self,
-        model: ImageEncoder,
+        model: ImageEncoder | None = None,
         windows_per_side: int = 30,
         window_size: int | None = None,
-        readout: str = "diffusion",
+        readout: str = "diffused_cut",
         batch_size: int = 256,
     ):
         if readout not in READOUTS:
             raise ValueError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
         if windows_per_side < 1 or batch_size < 1 or (window_size is not None and window_size < 1):
             raise ValueError("windows_per_side, window_size and batch_size must be at least 1")
+        if model is None:
+            from exiflang.model import ExifLang  # transformers: seconds that other encoders need not wait
+
+            model = ExifLang.from_pretrained(str(packaged_model()))
         if isinstance(model, nn.Module):
             model.eval()  # else batch norm makes a window's embedding depend on its batch
         config = getattr(model, "config", None)

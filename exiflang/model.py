@@ -196,9 +196,13 @@ class ExifLang(PreTrainedModel):
     def from_pretrained(cls, name: str, *args: Any, **kwargs: Any) -> ExifLang:
         """Load `config.json`, `model.safetensors` and the tokenizer from a folder or a hub id, in evaluation mode.
 
+        Weights are float32 in memory, whatever they are in the file, unless another `dtype` is asked for.
+
         Raises `OSError` if there is no such folder or id, `ValueError` if weights are missing or left over (nothing is
         filled in at random), or were trained on another version of the EXIF sentences than this package writes.
         """
+        if not kwargs.keys() & {"dtype", "torch_dtype"}:
+            kwargs["dtype"] = torch.float32  # else transformers takes that of the file
         try:
             model, found = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
         except OSError as error:

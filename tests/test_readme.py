@@ -31,7 +31,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
 
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert names["tags"]["Make"] == "Canon"
     assert names["result"].heatmap.shape == (96, 128) and "(96, 128)" in capsys.readouterr().out
     assert len(names["log"]) == 20 and (tmp_path / "data/models/mine/model.safetensors").exists()
@@ -42,7 +42,7 @@ def test_parameters_and_presets_named_in_commands_exist():
     given = re.findall(r" -p (\w+) ", README)
     presets = re.findall(r"--preset (\w+)", README)
     assert given and set(given) <= known | {"name"}
-    assert {"demo", "real", "paper"} <= set(presets)
+    assert {"demo", "base", "paper"} <= set(presets)
     assert all(project_path(f"notebooks/params/{preset}.yaml").exists() for preset in presets)
 
 

@@ -108,10 +108,10 @@ def test_windows_without_a_calibration_stay_as_measured(height, width, largest, 
 @pytest.mark.parametrize(
     "height, width, largest, window",
     [
-        (256, 384, 124, 42),
+        (256, 384, 124, 36),
         (768, 1024, 64, 64),
-        (768, 1024, 200, 128),
-        (200, 300, 64, 40),
+        (768, 1024, 200, 109),
+        (200, 300, 64, 36),
         (30, 90, 64, 30),
         (1, 1, 9, 1),
     ],
@@ -130,7 +130,7 @@ def test_a_given_window_is_taken_up_to_the_side():
 def test_window_rules_by_picture_size():
     localizer = SpliceLocalizer(ColourEncoder(), windows_per_side=8)
     assert localizer.embed(noise(80, 90))[1] == 20
-    assert localizer.embed(noise(80, 90), calibrated=True)[1] == 40
+    assert localizer.embed(noise(80, 90), calibrated=True)[1] == 36
 
 
 @pytest.mark.parametrize("height, width, window, stride", [(20, 31, 8, 4), (9, 9, 9, 1), (17, 11, 4, 7), (1, 5, 1, 1)])
