@@ -16,6 +16,15 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 # In a small tower dropout costs more time than it gains, and on a CPU plain attention is twice as fast as the fused.
 SMALL_TEXT = {"model_type": "distilbert", "dropout": 0.0, "attention_dropout": 0.0, "attn_implementation": "eager"}
 
+# What stands around either tower for camera traces.
+_AROUND_TRACES: dict[str, Any] = {
+    "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 512},
+    "embed_dim": 256,
+    "patch_size": 64,
+    "pooling": "mean_std",
+    "residual_gain": 60.0,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "image_config": {
@@ -50,11 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Camera traces live in the finest pixels: a tower that keeps full resolution at its start.
     "base": {
         "image_config": {"model_type": TraceResNetConfig.model_type, "num_channels": 6, "depths": [0, 2, 2]},
-        "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 512},
-        "embed_dim": 256,
-        "patch_size": 64,
-        "pooling": "mean_std",
-        "residual_gain": 60.0,
+        **_AROUND_TRACES,
     },
     # Without padding: one pass over a picture holds the features of all its windows, each of which counts its margin.
     "dense": {
@@ -65,11 +70,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "depths": [0, 1, 0],
             "padded": False,
         },
-        "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 512},
-        "embed_dim": 256,
-        "patch_size": 64,
-        "pooling": "mean_std",
-        "residual_gain": 60.0,
+        **_AROUND_TRACES,
     },
     # ResNet-50 with its last layer replaced by 2048 -> 768, DistilBERT without a projection, CLIP's trained scale.
     "paper": {

@@ -17,6 +17,7 @@ from exiflang.clustering import (
     NormalizedCut,
     SignedEigenvector,
     affinity,
+    detection_score,
     second_eigenvector,
     smooth,
 )
@@ -293,3 +294,19 @@ def test_input_is_left_alone():
     for estimator in (*READOUTS.values(), NormalizedCut):
         estimator().fit_predict(dissimilarity)
     np.testing.assert_array_equal(dissimilarity, before)
+
+
+def test_the_cuts_score_is_the_reach_of_far_friends_whatever_the_cut():
+    dissimilarity, mask = foreign_block()
+    far = np.sort(FarFriends().fit_predict(dissimilarity).ravel())
+    expected = np.quantile(far, 0.99) - np.median(far)
+    for cells in (np.zeros(mask.shape), np.random.default_rng(0).normal(size=mask.shape)):
+        assert detection_score(cells, dissimilarity, "diffused_cut") == pytest.approx(expected)
+    assert detection_score(np.zeros((1, 1)), np.zeros((1, 1, 1, 1)), "diffused_cut") == 0
+
+
+def test_the_cuts_score_ranks_a_spliced_picture_above_an_authentic_one():
+    spliced, mask = foreign_block(noise=0.3)
+    authentic = dissimilarity_of(unit(np.ones(8) + 0.3 * np.random.default_rng(1).normal(size=(*mask.shape, 8))))
+    scores = [detection_score(np.zeros(mask.shape), each, "diffused_cut") for each in (authentic, spliced)]
+    assert scores[0] < 0.5 * scores[1]

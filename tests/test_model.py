@@ -262,7 +262,7 @@ def test_a_wrong_configuration_is_refused(changes, message):
 
 
 def test_a_preset_must_exist_and_towers_must_be_named():
-    with pytest.raises(ValueError, match="unknown preset 'huge': choose one of tiny, demo, base, paper"):
+    with pytest.raises(ValueError, match="unknown preset 'huge': choose one of tiny, demo, base, dense, paper"):
         ExifLangConfig.preset("huge")
     with pytest.raises(ValueError, match="image tower has no model_type"):
         ExifLang(ExifLangConfig())
