@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, set_seed
 from safetensors.torch import save_file
 from torch import Tensor
@@ -97,6 +98,7 @@ def train(
         raise ValueError("loss='sigmoid' needs a model with a logit_bias in its configuration, 'infonce' one without")
     folder = RunFolder(out_dir)
     precision = config.mixed_precision if config.mixed_precision != "auto" else ("bf16" if _has_fast_bf16() else "no")
+    AcceleratorState._reset_state()  # it would hold this process to the precision of an earlier run
     accelerator = Accelerator(
         mixed_precision=precision,
         dataloader_config=DataLoaderConfiguration(

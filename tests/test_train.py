@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from torch.utils.data import Dataset, IterableDataset
 from transformers import get_scheduler
 
@@ -70,6 +69,7 @@ def settings(**changes) -> TrainConfig:
             "batch_size": 8,
             "warmup_steps": 2,
             "checkpoint_minutes": 0.0,
+            "mixed_precision": "no",  # bfloat16, where a machine is fast in it, rounds what is compared here
             "tracker": "none",
             "seed": 3,
             **changes,
@@ -181,14 +181,11 @@ def test_float_patches_are_bytes_divided(tmp_path):
     assert same_weights(as_bytes, as_floats)
 
 
-def test_mixed_precision_keeps_weights_in_single(tmp_path):
+def test_mixed_precision_keeps_weights_in_single_and_a_process_may_change_it(tmp_path):
     single = train(small_model(), Photos(), settings(), tmp_path / "no")
-    AcceleratorState._reset_state(reset_partial_state=True)  # Accelerate takes one precision for a process
-    try:
-        model = small_model()
-        log = train(model, Photos(), settings(mixed_precision="bf16"), tmp_path / "bf16")
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
+    model = small_model()
+    log = train(model, Photos(), settings(mixed_precision="bf16"), tmp_path / "bf16")
+    assert timeless(train(small_model(), Photos(), settings(), tmp_path / "again")) == timeless(single)
     assert log[0]["loss"] == pytest.approx(single[0]["loss"], rel=0.05)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert model.encode_image(photo(0, 0)[0][None]).dtype == torch.float32
