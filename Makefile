@@ -33,7 +33,7 @@ test: $(INSTALLED) ## ruff, stripped notebooks, pytest; the notebooks run with t
 golden: $(INSTALLED) ## renew reports/golden/demo.json (several seeds, with controls: long)
 	$(BIN)/python -m exiflang.golden
 
-weights: $(INSTALLED) ## package data/models/base and renew reports/golden/base.json (needs its data, see base.yaml)
+weights: $(INSTALLED) ## package data/models/base with its figures; PHOTOS=authentic ones (needs data, see base.yaml)
 	$(BIN)/python -m exiflang.release --photos $(PHOTOS)
 	$(BIN)/python -m exiflang.golden_weights
 
