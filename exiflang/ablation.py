@@ -31,13 +31,13 @@ from exiflang.ablation_table import markdown
 from exiflang.baselines import BASELINES
 from exiflang.benchmarks import BenchmarkError, load_benchmark
 from exiflang.golden import spread, with_table
-from exiflang.localize import ImageEncoder
 from exiflang.model import ExifLang
 from exiflang.model_config import PRESETS
 from exiflang.parameters import PipelineError, project_path
 from exiflang.pipeline import write_json
 from exiflang.recipe import Recipe, read_parameters
 from exiflang.shards import DataError
+from exiflang.windows import ImageEncoder
 
 #: Of every row, in place of what the preset has for longer training: minutes of one core a run.
 SCALE: dict[str, Any] = {
@@ -237,7 +237,7 @@ def gather() -> dict[str, Any]:
         "recipe": settings(ROWS[0], 0)["recipe"],
         "pixels": "all",
         "localisation": "spliced pictures only",
-        "windows": "of a calibrated model (exiflang.localize.picture_window), embedded in bfloat16",
+        "windows": "of a calibrated model (exiflang.windows.picture_window), embedded in bfloat16",
         "pictures": done[0]["pictures"],
         "photos": {group: photos[group] for group in GROUPS if group in photos},
         "hardware": sorted({found["hardware"] for found in done}),

@@ -17,7 +17,6 @@ from exiflang.clustering import READOUTS
 from exiflang.data import decode_patch
 from exiflang.exif import exif_to_text
 from exiflang.localize import (
-    ImageEncoder,
     SpliceLocalizer,
     cell_consistency,
     detection_score,
@@ -27,6 +26,7 @@ from exiflang.localize import (
 from exiflang.metrics import detection_average_precision, localisation_scores
 from exiflang.model import ExifLang
 from exiflang.shards import Photo, plain_name
+from exiflang.windows import ImageEncoder, shared_stride
 
 LOCALISATION = ["ap", "p_map", "auc", "best_f1", "ciou", "ciou_legacy"]
 
@@ -53,7 +53,11 @@ def score_pictures(
     """
     if unknown := sorted(set(readouts) - READOUTS.keys()):
         raise ValueError(f"unknown readouts {unknown}: choose among {', '.join(READOUTS)}")
-    localizers = {name: SpliceLocalizer(encoder, windows_per_side, window_size) for name, encoder in encoders.items()}
+    multiple = max(shared_stride(encoder) or 1 for encoder in encoders.values())  # the same windows for all of them
+    localizers = {
+        name: SpliceLocalizer(encoder, windows_per_side, window_size, stride_multiple=multiple)
+        for name, encoder in encoders.items()
+    }
 
     def score(item: Item, method: str, embeddings: np.ndarray, window: int, stride: int) -> list[dict]:
         consistency = cell_consistency(embeddings, max(1, window // stride))

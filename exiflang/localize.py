@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
-import torch
 from sklearn.decomposition import PCA
-from torch import Tensor, nn
+from torch import nn
 
 from exiflang.calibration import share_below
 from exiflang.clustering import READOUTS, NormalizedCut, detection_score
 from exiflang.images import load_image
 from exiflang.packaged import packaged_model
-
-#: Windows on the longer side that half-overlapping may cost at most; pairs of windows take the memory.
-MOST_WINDOWS_PER_SIDE = 60
+from exiflang.windows import (
+    ImageEncoder,
+    embed_in_one_pass,
+    embed_windows,
+    picture_window,
+    shared_stride,
+    window_grid,
+)
 
 #: Calibrated heatmaps are masked above this share of authentic cells: 2 % of an authentic picture on average. Lower,
 #: most authentic pictures would show a region; higher, the calibration's few pictures say too little.
 FOREIGN = 0.98
-
-
-class ImageEncoder(Protocol):
-    """Anything that embeds windows: `ExifLang`, or a training-free baseline."""
-
-    def encode_image(self, patches: Tensor) -> Tensor:
-        """uint8 [B, 3, P, P] → float32 [B, D], unit norm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,49 +52,6 @@ class SpliceResult:
     pca: np.ndarray = field(repr=False)
     window_size: int
     stride: int
-
-
-def picture_window(height: int, width: int, largest: int, calibrated: bool) -> int:
-    """Side of the windows for a picture: `largest`, what the model was trained for, but less in a small picture.
-
-    Calibrated models take a seventh of the shorter side, at least 36: foreign regions of a small picture are small.
-    Without a calibration, whose figures were measured so: a quarter, at least 16. Never more than the side itself.
-    """
-    side = min(height, width)
-    return min(largest, max(side // 7, 36) if calibrated else max(side // 4, 16), side)
-
-
-def window_grid(height: int, width: int, window_size: int, windows_per_side: int) -> tuple[int, int]:
-    """(window, stride) in pixels for a picture: about `windows_per_side` windows on the longer side.
-
-    The window is as large as the picture lets it. The stride is at most half a window, so that two windows a side vote
-    for a cell, unless the longer side then had more than `MOST_WINDOWS_PER_SIDE` (or `windows_per_side`, if more): a
-    photo of 24 MP or a strip has gaps between windows. A window votes for at most 16 cells a side (or a third of
-    `windows_per_side`): windows almost as large as the picture would otherwise make as many cells as pixels.
-    """
-    longest, window = max(height, width), min(window_size, height, width)
-    wanted = -(-(longest - window) // windows_per_side)
-    least = -(-(longest - window) // max(MOST_WINDOWS_PER_SIDE, windows_per_side))
-    least = max(least, -(-window // max(16, windows_per_side // 3)))
-    return window, max(min(wanted, window // 2), least, 1)
-
-
-def embed_windows(
-    model: ImageEncoder, image: np.ndarray, window: int, stride: int, batch_size: int = 256
-) -> np.ndarray:
-    """Embeddings of all windows, uint8 [H, W, 3] → float32 [rows, cols, D]; the picture is never copied as a whole."""
-    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
-    views = pixels.unfold(1, window, stride).unfold(2, window, stride)  # [3, H, W] -> [3, rows, cols, P, P]
-    views = views.permute(1, 2, 0, 3, 4)  # [rows, cols, 3, P, P]
-    rows, cols = views.shape[:2]
-    index = torch.arange(rows * cols)
-    device = getattr(model, "device", "cpu")
-    with torch.inference_mode():
-        parts = [
-            model.encode_image(views[part // cols, part % cols].to(device)).float().cpu()
-            for part in index.split(batch_size)
-        ]
-    return torch.cat(parts).reshape(rows, cols, -1).numpy()  # [rows * cols, D] -> [rows, cols, D]
 
 
 def _spread_sum(array: np.ndarray, spread: int, axis: int) -> np.ndarray:
@@ -189,6 +142,10 @@ class SpliceLocalizer:
         readout: "diffused_cut" (default), "diffusion", "far_friends", "eigenvector", "mean_shift" (the paper's) or
             "mean_dissimilarity".
         batch_size: windows embedded at a time; bounds the memory.
+        stride_multiple: of the windows' distance; None: the model's `shared_stride`, so that one pass over the picture
+            serves all windows, or 1 if it has none.
+        one_pass: whether windows may be embedded in one pass, which gives the same embeddings in less time: where the
+            model allows it, its stride divides the windows' and they overlap.
 
     Raises `ValueError` for a setting out of its range, `FileNotFoundError` if there is no model and none was packaged.
     """
@@ -200,11 +157,13 @@ class SpliceLocalizer:
         window_size: int | None = None,
         readout: str = "diffused_cut",
         batch_size: int = 256,
+        stride_multiple: int | None = None,
+        one_pass: bool = True,
     ):
         if readout not in READOUTS:
             raise ValueError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
-        if windows_per_side < 1 or batch_size < 1 or (window_size is not None and window_size < 1):
-            raise ValueError("windows_per_side, window_size and batch_size must be at least 1")
+        if min(windows_per_side, batch_size, *(n for n in (window_size, stride_multiple) if n is not None)) < 1:
+            raise ValueError("windows_per_side, window_size, batch_size and stride_multiple must be at least 1")
         if model is None:
             from exiflang.model import ExifLang  # transformers: seconds that other encoders need not wait
 
@@ -215,6 +174,7 @@ class SpliceLocalizer:
         self.model, self.windows_per_side, self.readout, self.batch_size = model, windows_per_side, readout, batch_size
         self.window_size = window_size or getattr(config, "patch_size", 64)
         self.by_picture_size = window_size is None
+        self.stride_multiple, self.one_pass = stride_multiple or shared_stride(model) or 1, one_pass
         self.calibration = getattr(config, "calibration", None) or {}
 
     def embed(self, image: np.ndarray, calibrated: bool | None = None) -> tuple[np.ndarray, int, int]:
@@ -226,8 +186,14 @@ class SpliceLocalizer:
         size = self.window_size
         if self.by_picture_size:
             size = picture_window(height, width, size, bool(self.calibration) if calibrated is None else calibrated)
-        window, stride = window_grid(height, width, size, self.windows_per_side)
-        return embed_windows(self.model, image, window, stride, self.batch_size), window, stride
+        window, stride = window_grid(height, width, size, self.windows_per_side, self.stride_multiple)
+        embed = embed_in_one_pass if self.one_pass and self._shared(window, stride) else embed_windows
+        return embed(self.model, image, window, stride, self.batch_size), window, stride
+
+    def _shared(self, window: int, stride: int) -> bool:
+        """Whether one pass serves all windows, and in less time than one by one."""
+        step = shared_stride(self.model)
+        return step is not None and stride % step == 0 and stride < window and window >= self.model.receptive_field
 
     def consistency(self, image: np.ndarray, calibrated: bool | None = None) -> np.ndarray:
         """Dissimilarity of the cells of a uint8 [H, W, 3] picture, by the windows of `embed`: float32 [h, w, h, w]."""

@@ -32,6 +32,13 @@ def _tower(config: Mapping[str, Any] | None, side: str) -> nn.Module:
     return tower
 
 
+def _at_least(pixels: Tensor, side: int) -> Tensor:
+    """Continue [B, C, H, W] by its outermost pixels where it is less than `side` high or wide."""
+    missing = [max(0, side - pixels.shape[axis]) for axis in (3, 2)]
+    border = [n for short in missing for n in (short // 2, short - short // 2)]
+    return F.pad(pixels, border, mode="replicate") if any(missing) else pixels
+
+
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
     """Silence the bars of `transformers` for what takes a moment."""
@@ -86,17 +93,34 @@ class ExifLang(PreTrainedModel):
         """Inverse temperature, a scalar of at most 100 (CLIP's clamp)."""
         return self.log_logit_scale.exp().clamp(max=100.0)
 
+    @property
+    def receptive_field(self) -> int | None:
+        """Side in pixels of what one cell of the features depends on; None if the image tower pads.
+
+        Without padding the features of a patch are a part of those of the picture that it was cut from.
+        """
+        config = self.image_tower.config
+        if getattr(config, "padded", True):
+            return None
+        return config.receptive_field + (2 if self.config.residual_gain else 0)  # the residual's 3 x 3 mean
+
     def encode_image(self, patches: Tensor) -> Tensor:
         """Embed patches: uint8 0..255 or float 0..1, [B, 3, H, W] -> float32 [B, D] of unit norm.
+
+        A patch smaller than the field of a tower without padding is continued by its outermost pixels.
 
         Raises `ValueError` for another shape or dtype, and for float pixels outside 0..1 (the reference fed 0..255
         to a converter that expected 0..1, and tested on colour negatives).
         """
-        if not isinstance(patches, Tensor) or patches.ndim != 4 or patches.shape[1] != 3 or 0 in patches.shape[2:]:
+        if isinstance(patches, Tensor) and patches.ndim == 4 and len(patches) == 0:
+            return torch.zeros(0, self.config.embed_dim, device=patches.device)
+        return self.pool(self.image_features(patches))
+
+    def image_features(self, patches: Tensor) -> Tensor:
+        """The image tower's feature map of patches as `encode_image` takes them: [B, 3, H, W] -> [B, C, h, w]."""
+        if not isinstance(patches, Tensor) or patches.ndim != 4 or patches.shape[1] != 3 or 0 in patches.shape:
             found = list(patches.shape) if isinstance(patches, Tensor) else type(patches).__name__
             raise ValueError(f"patches must be a tensor [B, 3, H, W], not {found}")
-        if len(patches) == 0:
-            return torch.zeros(0, self.config.embed_dim, device=patches.device)
         if patches.dtype == torch.uint8:
             pixels = patches.float() / 255
         elif patches.is_floating_point():
@@ -105,14 +129,27 @@ class ExifLang(PreTrainedModel):
                 raise ValueError("float patches must lie in 0..1 without NaN: divide by 255, or pass uint8")
         else:
             raise ValueError(f"patches must be uint8 or float, not {patches.dtype}")
+        channels = self._channels(_at_least(pixels, self.receptive_field or 1))
+        return self.image_tower(channels.contiguous(memory_format=torch.channels_last)).last_hidden_state
+
+    def _channels(self, pixels: Tensor) -> Tensor:
+        """What the tower sees of pixels in 0..1: [B, 3, H, W] -> [B, 3 or 6, H, W], or 2 less a side if it has a field.
+
+        At the border a padded tower's residual is that of the continued patch; without padding the border goes.
+        """
         mean = torch.tensor(self.config.pixel_mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.config.pixel_std, device=pixels.device).view(1, 3, 1, 1)
-        channels = [(pixels - mean) / std]
-        if self.config.residual_gain:
-            local = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-            channels.append(torch.tanh((pixels - local) * self.config.residual_gain))
-        pixels = torch.cat(channels, dim=1).contiguous(memory_format=torch.channels_last)  # [B, 3 or 6, H, W]
-        features = self.image_tower(pixels).last_hidden_state  # [B, 3, H, W] -> [B, C, h, w]
+        if not self.config.residual_gain:
+            return (pixels - mean) / std
+        if self.receptive_field is None:
+            around = F.pad(pixels, (1, 1, 1, 1), mode="replicate")
+        else:
+            around, pixels = pixels, pixels[..., 1:-1, 1:-1]
+        residual = pixels - F.avg_pool2d(around, 3, stride=1)
+        return torch.cat([(pixels - mean) / std, torch.tanh(residual * self.config.residual_gain)], dim=1)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Features of patches -> their embeddings: [B, C, h, w] -> float32 [B, D] of unit norm."""
         pooled = features.mean((2, 3))  # [B, C, h, w] -> [B, C]
         if self.config.pooling == "mean_std":
             spread = (features.float().var((2, 3), unbiased=False) + 1e-5).sqrt()

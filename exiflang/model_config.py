@@ -1,4 +1,4 @@
-"""What a pair of towers looks like, and the presets: tiny, demo, base, dense and the paper's."""
+"""What a pair of towers looks like, and the presets: tiny, demo, base, dense, wide and the paper's."""
 
 from __future__ import annotations
 
@@ -67,6 +67,17 @@ PRESETS: dict[str, dict[str, Any]] = {
             "model_type": TraceResNetConfig.model_type,
             "num_channels": 6,
             "hidden_sizes": [32, 96, 192],
+            "depths": [0, 1, 0],
+            "padded": False,
+        },
+        **_AROUND_TRACES,
+    },
+    # As "dense", with more channels.
+    "wide": {
+        "image_config": {
+            "model_type": TraceResNetConfig.model_type,
+            "num_channels": 6,
+            "hidden_sizes": [48, 128, 256],
             "depths": [0, 1, 0],
             "padded": False,
         },
@@ -144,7 +155,7 @@ class ExifLangConfig(PreTrainedConfig):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ExifLangConfig:
-        """Configuration "tiny", "demo", "base", "dense" or "paper", with `changes` to fields.
+        """Configuration "tiny", "demo", "base", "dense", "wide" or "paper", with `changes` to fields.
 
         Raises `ValueError` for unknown names.
         """

@@ -15,11 +15,12 @@ from exiflang.baselines import MeanColour
 from exiflang.calibration import KNOTS, calibrate, camera_mosaics, check_calibration, quantile_knots, share_below
 from exiflang.clustering import READOUTS
 from exiflang.images import ImageError
-from exiflang.localize import FOREIGN, SpliceLocalizer, picture_window, to_heatmap
+from exiflang.localize import FOREIGN, SpliceLocalizer, to_heatmap
 from exiflang.metrics import average_precision
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.shards import DataError, Photo
+from exiflang.windows import picture_window
 
 KNOWN = {"far_friends": {"cells": [0.1, 0.2, 0.3], "scores": [0.01, 0.02], "pictures": 5}}
 

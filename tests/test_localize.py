@@ -13,16 +13,11 @@ from PIL import Image
 from exiflang.baselines import BASELINES, MeanColour
 from exiflang.clustering import READOUTS
 from exiflang.images import ImageError
-from exiflang.localize import (
-    SpliceLocalizer,
-    detection_score,
-    principal_components,
-    to_heatmap,
-    window_grid,
-)
+from exiflang.localize import SpliceLocalizer, detection_score, principal_components, to_heatmap
 from exiflang.metrics import average_precision
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
+from exiflang.windows import window_grid
 
 
 class ColourEncoder:

@@ -262,7 +262,7 @@ def test_a_wrong_configuration_is_refused(changes, message):
 
 
 def test_a_preset_must_exist_and_towers_must_be_named():
-    with pytest.raises(ValueError, match="unknown preset 'huge': choose one of tiny, demo, base, dense, paper"):
+    with pytest.raises(ValueError, match="unknown preset 'huge': choose one of tiny, demo, base, dense, wide, paper"):
         ExifLangConfig.preset("huge")
     with pytest.raises(ValueError, match="image tower has no model_type"):
         ExifLang(ExifLangConfig())
@@ -322,6 +322,42 @@ def test_the_image_tower_sees_pixels_and_their_residual(model):
         standard = (value - config.pixel_mean[channel]) / config.pixel_std[channel]
         assert seen["pixels"][0, channel, y, x].item() == pytest.approx(standard, abs=1e-5)
         assert seen["pixels"][0, 3 + channel, y, x].item() == pytest.approx(residual, abs=1e-4)
+
+
+def without_padding() -> ExifLang:
+    config = ExifLangConfig.preset("wide")
+    config.text_config = config.text_config | {"vocab_size": 30, "dim": 16, "n_layers": 1, "hidden_dim": 16}
+    torch.manual_seed(0)
+    return ExifLang(config).eval()
+
+
+def test_without_padding_the_border_of_a_patch_only_serves_its_residual():
+    model, seen = without_padding(), {}
+    assert model.receptive_field == model.image_tower.config.receptive_field + 2 == 35
+    hook = model.image_tower.register_forward_pre_hook(lambda _, given: seen.update(pixels=given[0]))
+    picture = patches(1, 40)
+    model.encode_image(picture)
+    hook.remove()
+
+    levels = (picture[0].double() / 255).numpy()
+    assert seen["pixels"].shape == (1, 6, 38, 38)
+    for channel, y, x in [(0, 0, 0), (1, 37, 0), (2, 20, 37)]:
+        around = levels[channel, y : y + 3, x : x + 3]
+        residual = np.tanh(model.config.residual_gain * (around[1, 1] - around.mean()))
+        assert seen["pixels"][0, 3 + channel, y, x].item() == pytest.approx(residual, abs=1e-4)
+        standard = (around[1, 1] - model.config.pixel_mean[channel]) / model.config.pixel_std[channel]
+        assert seen["pixels"][0, channel, y, x].item() == pytest.approx(standard, abs=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (34, 40), (50, 3)])
+def test_without_padding_a_small_patch_is_continued(height, width):
+    model = without_padding()
+    small = torch.randint(256, (2, 3, height, width), dtype=torch.uint8)
+    rows, columns = max(0, 35 - height), max(0, 35 - width)
+    border = ((0, 0), (0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2))
+    large = torch.from_numpy(np.pad(small.numpy(), border, mode="edge"))
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode_image(small), model.encode_image(large), rtol=0, atol=1e-6)
 
 
 def test_a_flat_patch_has_no_residual_and_the_paper_uses_none(model):

@@ -7,18 +7,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exiflang.localize import (
-    MOST_WINDOWS_PER_SIDE,
-    SpliceLocalizer,
-    cell_consistency,
-    embed_windows,
-    picture_window,
-    resize_cells,
-    vote,
-    window_grid,
-)
+from exiflang.localize import SpliceLocalizer, cell_consistency, resize_cells, vote
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
+from exiflang.windows import (
+    MOST_WINDOWS_PER_SIDE,
+    embed_in_one_pass,
+    embed_windows,
+    picture_window,
+    shared_stride,
+    window_grid,
+)
 
 
 class ColourEncoder:
@@ -95,6 +94,24 @@ def test_window_grid_by_hand():
 
 
 @settings(max_examples=300)
+@given(st.integers(1, 70_000), st.integers(1, 70_000), st.integers(1, 200), st.integers(1, 100), st.integers(1, 20))
+def test_a_multiple_moves_the_stride_by_less_than_itself(height, width, size, per_side, multiple):
+    window, free = window_grid(height, width, size, per_side)
+    again, stride = window_grid(height, width, size, per_side, multiple)
+    assert again == window and abs(stride - free) < multiple
+    assert stride % multiple == 0 or (window < 2 * multiple and stride == free)
+    most = max(MOST_WINDOWS_PER_SIDE, per_side)
+    assert (max(height, width) - window) // stride <= most
+
+
+def test_a_multiple_by_hand():
+    assert window_grid(256, 384, 36, 30) == (36, 12) and window_grid(256, 384, 36, 30, 8) == (36, 8)
+    assert window_grid(768, 1024, 64, 30, 8) == (64, 32)
+    assert window_grid(1500, 2000, 64, 30) == (64, 33) and window_grid(1500, 2000, 64, 30, 8) == (64, 40)
+    assert window_grid(10, 30, 64, 30, 8) == (10, 1)
+
+
+@settings(max_examples=300)
 @given(st.integers(1, 9000), st.integers(1, 9000), st.integers(1, 200), st.integers(1, 100))
 def test_windows_without_a_calibration_stay_as_measured(height, width, largest, per_side):
     """Figures of models without a calibration are of a quarter of the side and no bound on a window's cells."""
@@ -159,6 +176,68 @@ def test_windows_of_a_read_only_or_turned_array(turn):
     expected = embed_windows(PixelEncoder(), image.copy(), 8, 4)
     image.flags.writeable = False
     np.testing.assert_array_equal(embed_windows(PixelEncoder(), image, 8, 4), expected)
+
+
+def without_padding(**changes) -> ExifLang:
+    """A model whose windows share their features; batch norm of some spread, so that features differ."""
+    torch.manual_seed(0)
+    tower = {"model_type": "trace_resnet", "num_channels": 6, "embedding_size": 4, "hidden_sizes": [4, 6]}
+    tower |= {"depths": [0, 1], "padded": False}
+    text = {"model_type": "distilbert", "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16, "vocab_size": 30}
+    options = {"image_config": tower, "text_config": text, "residual_gain": 60.0, "pooling": "mean_std"}
+    return ExifLang(ExifLangConfig(**options | {"embed_dim": 8, "patch_size": 32} | changes)).eval()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 70), st.integers(0, 70), st.integers(0, 12), st.integers(1, 6), st.sampled_from([1, 5, 10_000]))
+def test_one_pass_gives_the_windows_own_embeddings(height, width, wider, every, batch_size):
+    model = without_padding()
+    window, stride = model.receptive_field + wider, 4 * every
+    image = noise(window + height, window + width)
+    expected = embed_windows(model, image, window, stride)
+    found = embed_in_one_pass(model, image, window, stride, batch_size)
+    assert found.dtype == np.float32 and found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"pooling": "mean"}, {"residual_gain": 0.0}])
+def test_one_pass_of_other_heads(changes):
+    if "residual_gain" in changes:
+        tower = without_padding().config.image_config | {"num_channels": 3}
+        changes = changes | {"image_config": tower}
+    model = without_padding(**changes)
+    image = noise(60, 75)
+    np.testing.assert_allclose(
+        embed_in_one_pass(model, image, 30, 8), embed_windows(model, image, 30, 8), rtol=0, atol=1e-5
+    )
+
+
+def test_who_shares_features():
+    assert shared_stride(without_padding()) == 4
+    assert shared_stride(ColourEncoder()) is None
+    assert shared_stride(ExifLang(ExifLangConfig.preset("tiny"))) is None
+    assert shared_stride(ExifLang(ExifLangConfig.preset("base"))) is None  # it pads
+
+
+@pytest.mark.parametrize(
+    "height, width, options, passes",
+    [
+        (60, 90, {}, 1),
+        (60, 90, {"one_pass": False}, 0),
+        (60, 90, {"stride_multiple": 5}, 0),  # not a multiple of the tower's stride
+        (10, 90, {}, 0),  # windows smaller than the tower's field
+        (40, 4000, {}, 0),  # windows with gaps between them: one by one is less work
+        (1, 1, {}, 0),
+    ],
+)
+def test_the_localizer_takes_one_pass_where_it_can(monkeypatch, height, width, options, passes):
+    calls = []
+    wrapped = lambda *given: calls.append(given) or embed_in_one_pass(*given)  # noqa: E731
+    monkeypatch.setattr("exiflang.localize.embed_in_one_pass", wrapped)
+    model, image = without_padding(), noise(height, width)
+    found, window, stride = SpliceLocalizer(model, window_size=32, **options).embed(image)
+    assert len(calls) == passes
+    np.testing.assert_allclose(found, embed_windows(model, image, window, stride), rtol=0, atol=1e-5)
 
 
 def test_module_is_put_in_evaluation_mode():

@@ -1,0 +1,107 @@
+"""Which windows of a picture are looked at, and their embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from exiflang.model import ExifLang
+
+#: Windows on the longer side that half-overlapping may cost at most; pairs of windows take the memory.
+MOST_WINDOWS_PER_SIDE = 60
+
+
+class ImageEncoder(Protocol):
+    """Anything that embeds windows: `ExifLang`, or a training-free baseline."""
+
+    def encode_image(self, patches: Tensor) -> Tensor:
+        """uint8 [B, 3, P, P] → float32 [B, D], unit norm."""
+
+
+def picture_window(height: int, width: int, largest: int, calibrated: bool) -> int:
+    """Side of the windows for a picture: `largest`, what the model was trained for, but less in a small picture.
+
+    Calibrated models take a seventh of the shorter side, at least 36: foreign regions of a small picture are small.
+    Without a calibration, whose figures were measured so: a quarter, at least 16. Never more than the side itself.
+    """
+    side = min(height, width)
+    return min(largest, max(side // 7, 36) if calibrated else max(side // 4, 16), side)
+
+
+def window_grid(height: int, width: int, window_size: int, windows_per_side: int, multiple: int = 1) -> tuple[int, int]:
+    """(window, stride) in pixels for a picture: about `windows_per_side` windows on the longer side.
+
+    The window is as large as the picture lets it. The stride is at most half a window, so that two windows a side vote
+    for a cell, unless the longer side then had more than `MOST_WINDOWS_PER_SIDE` (or `windows_per_side`, if more): a
+    photo of 24 MP or a strip has gaps between windows. A window votes for at most 16 cells a side (or a third of
+    `windows_per_side`): windows almost as large as the picture would otherwise make as many cells as pixels. Of the
+    strides that are a multiple of `multiple` the next smaller one is taken, or the next larger one where it is too
+    small for that; windows less than two multiples wide take any.
+    """
+    longest, window = max(height, width), min(window_size, height, width)
+    wanted = -(-(longest - window) // windows_per_side)
+    least = -(-(longest - window) // max(MOST_WINDOWS_PER_SIDE, windows_per_side))
+    least = max(least, -(-window // max(16, windows_per_side // 3)), 1)
+    stride = max(min(wanted, window // 2), least)
+    multiple = multiple if window >= 2 * multiple else 1
+    return window, max(stride // multiple, -(-least // multiple)) * multiple
+
+
+def shared_stride(model: ImageEncoder) -> int | None:
+    """Pixels from cell to cell of features that all windows of a picture share; None if each has features of its own.
+
+    They are shared if nothing is padded, by windows whose distance is a multiple of that stride.
+    """
+    return model.image_tower.config.stride if getattr(model, "receptive_field", None) else None
+
+
+def embed_windows(
+    model: ImageEncoder, image: np.ndarray, window: int, stride: int, batch_size: int = 256
+) -> np.ndarray:
+    """Embeddings of all windows, one by one: uint8 [H, W, 3] → float32 [rows, cols, D], the picture never copied."""
+    views = _views(_channels_first(image), window, stride).permute(1, 2, 0, 3, 4)  # [rows, cols, 3, P, P]
+    rows, cols = views.shape[:2]
+    index = torch.arange(rows * cols)
+    device = getattr(model, "device", "cpu")
+    with torch.inference_mode():
+        parts = [
+            model.encode_image(views[part // cols, part % cols].to(device)).float().cpu()
+            for part in index.split(batch_size)
+        ]
+    return torch.cat(parts).reshape(rows, cols, -1).numpy()  # [rows * cols, D] -> [rows, cols, D]
+
+
+def embed_in_one_pass(
+    model: ExifLang, image: np.ndarray, window: int, stride: int, batch_size: int = 256
+) -> np.ndarray:
+    """What `embed_windows` gives, from one pass over the picture: uint8 [H, W, 3] → float32 [rows, cols, D].
+
+    For a model with a `shared_stride` that divides `stride`, and windows of at least its receptive field. The picture
+    goes through in stripes of about `batch_size` windows, so that memory does not grow with its height.
+    """
+    pixels = _channels_first(image)
+    step = shared_stride(model)
+    cells = (window - model.receptive_field) // step + 1  # of a window, a side
+    rows, cols = ((side - window) // stride + 1 for side in image.shape[:2])
+    at_once, used = max(1, batch_size // cols), (cols - 1) * stride + window  # rows of windows, columns of pixels
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, rows, at_once):
+            last = min(first + at_once, rows) - 1
+            stripe = pixels[None, :, first * stride : last * stride + window, :used].to(model.device)  # [1, 3, H', W']
+            features = _views(model.image_features(stripe)[0], cells, stride // step)  # [C, rows', cols, k, k]
+            parts.append(model.pool(features.permute(1, 2, 0, 3, 4).flatten(0, 1)).cpu())  # [rows' * cols, D]
+    return torch.cat(parts).reshape(rows, cols, -1).numpy()
+
+
+def _channels_first(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
+
+
+def _views(array: Tensor, side: int, stride: int) -> Tensor:
+    """All squares of an array, without a copy: [C, H, W] -> [C, rows, cols, side, side]."""
+    return array.unfold(1, side, stride).unfold(2, side, stride)
