@@ -1,4 +1,4 @@
-"""What a pair of towers looks like, and the presets: tiny, demo, base, dense, wide and the paper's."""
+"""What a pair of towers looks like, and the presets: tiny, demo, base, padded and the paper's."""
 
 from __future__ import annotations
 
@@ -56,24 +56,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pooling": "mean_std",
         "residual_gain": 60.0,
     },
-    # Camera traces live in the finest pixels: a tower that keeps full resolution at its start.
+    # Camera traces live in the finest pixels: towers that keep full resolution at their start. Without padding one pass
+    # over a picture holds the features of all its windows, each of which counts its margin.
     "base": {
-        "image_config": {"model_type": TraceResNetConfig.model_type, "num_channels": 6, "depths": [0, 2, 2]},
-        **_AROUND_TRACES,
-    },
-    # Without padding: one pass over a picture holds the features of all its windows, each of which counts its margin.
-    "dense": {
-        "image_config": {
-            "model_type": TraceResNetConfig.model_type,
-            "num_channels": 6,
-            "hidden_sizes": [32, 96, 192],
-            "depths": [0, 1, 0],
-            "padded": False,
-        },
-        **_AROUND_TRACES,
-    },
-    # As "dense", with more channels.
-    "wide": {
         "image_config": {
             "model_type": TraceResNetConfig.model_type,
             "num_channels": 6,
@@ -81,6 +66,11 @@ PRESETS: dict[str, dict[str, Any]] = {
             "depths": [0, 1, 0],
             "padded": False,
         },
+        **_AROUND_TRACES,
+    },
+    # Deeper, with a field that spans its windows.
+    "padded": {
+        "image_config": {"model_type": TraceResNetConfig.model_type, "num_channels": 6, "depths": [0, 2, 2]},
         **_AROUND_TRACES,
     },
     # ResNet-50 with its last layer replaced by 2048 -> 768, DistilBERT without a projection, CLIP's trained scale.
@@ -155,7 +145,7 @@ class ExifLangConfig(PreTrainedConfig):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ExifLangConfig:
-        """Configuration "tiny", "demo", "base", "dense", "wide" or "paper", with `changes` to fields.
+        """Configuration "tiny", "demo", "base", "padded" or "paper", with `changes` to fields.
 
         Raises `ValueError` for unknown names.
         """

@@ -262,7 +262,7 @@ def test_a_wrong_configuration_is_refused(changes, message):
 
 
 def test_a_preset_must_exist_and_towers_must_be_named():
-    with pytest.raises(ValueError, match="unknown preset 'huge': choose one of tiny, demo, base, dense, wide, paper"):
+    with pytest.raises(ValueError, match="unknown preset 'huge': choose one of tiny, demo, base, padded, paper"):
         ExifLangConfig.preset("huge")
     with pytest.raises(ValueError, match="image tower has no model_type"):
         ExifLang(ExifLangConfig())
@@ -325,7 +325,7 @@ def test_the_image_tower_sees_pixels_and_their_residual(model):
 
 
 def without_padding() -> ExifLang:
-    config = ExifLangConfig.preset("wide")
+    config = ExifLangConfig.preset("base")
     config.text_config = config.text_config | {"vocab_size": 30, "dim": 16, "n_layers": 1, "hidden_dim": 16}
     torch.manual_seed(0)
     return ExifLang(config).eval()

@@ -106,7 +106,7 @@ def lived_in(preset: str) -> ExifLang:
     return model.eval()
 
 
-@pytest.mark.parametrize("preset", ["tiny", "demo", "base"])
+@pytest.mark.parametrize("preset", ["tiny", "demo", "base", "padded"])
 def test_half_the_bytes_and_the_same_embeddings(preset, tmp_path):
     model = lived_in(preset)
     model.save_pretrained(str(tmp_path), state_dict=half_weights(model))

@@ -90,9 +90,10 @@ def test_transformers_knows_it_by_name(tmp_path):
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in tower.state_dict().items())
 
 
-def test_the_base_preset_is_small_and_takes_all_its_window_sizes(tmp_path):
+@pytest.mark.parametrize("preset", ["base", "padded"])
+def test_towers_for_traces_are_small_and_take_all_their_window_sizes(preset, tmp_path):
     torch.manual_seed(0)
-    model = ExifLang(ExifLangConfig.preset("base")).eval()
+    model = ExifLang(ExifLangConfig.preset(preset)).eval()
     assert sum(p.numel() for p in model.image_tower.parameters()) <= 4e6
     with torch.no_grad():
         for size in (40, 64, 96, 128):

@@ -216,7 +216,7 @@ def test_who_shares_features():
     assert shared_stride(without_padding()) == 4
     assert shared_stride(ColourEncoder()) is None
     assert shared_stride(ExifLang(ExifLangConfig.preset("tiny"))) is None
-    assert shared_stride(ExifLang(ExifLangConfig.preset("base"))) is None  # it pads
+    assert shared_stride(ExifLang(ExifLangConfig.preset("padded"))) is None
 
 
 @pytest.mark.parametrize(
