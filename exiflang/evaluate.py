@@ -53,7 +53,7 @@ def score_pictures(
     """
     if unknown := sorted(set(readouts) - READOUTS.keys()):
         raise ValueError(f"unknown readouts {unknown}: choose among {', '.join(READOUTS)}")
-    multiple = max(shared_stride(encoder) or 1 for encoder in encoders.values())  # the same windows for all of them
+    multiple = max((shared_stride(encoder) or 1 for encoder in encoders.values()), default=1)  # the same for all
     localizers = {
         name: SpliceLocalizer(encoder, windows_per_side, window_size, stride_multiple=multiple)
         for name, encoder in encoders.items()
