@@ -1,0 +1,96 @@
+"""The paper's localisation step by step, in plain loops: what the package's speed is measured against, and its oracle.
+
+Written from the paper's section 3.4 and what is known of its reference code. It is a fair loop: batches of windows,
+rows of similarities and scikit-learn's clustering are as fast as their libraries make them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.cluster import SpectralClustering
+from sklearn.decomposition import PCA
+
+from exiflang.windows import ImageEncoder
+
+
+def places(side: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along a side."""
+    return list(range(0, side - window + 1, stride))
+
+
+def embed(model: ImageEncoder, image: np.ndarray, window: int, stride: int, batch_size: int = 32) -> np.ndarray:
+    """Embeddings of all windows in raster order: uint8 [H, W, 3] -> float32 [rows, cols, D]; each window is copied."""
+    height, width = image.shape[:2]
+    rows, cols = places(height, window, stride), places(width, window, stride)
+    crops = [image[y : y + window, x : x + window].transpose(2, 0, 1).copy() for y in rows for x in cols]
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, len(crops), batch_size):
+            parts.append(model.encode_image(torch.from_numpy(np.stack(crops[first : first + batch_size]))).numpy())
+    return np.concatenate(parts).reshape(len(rows), len(cols), -1)
+
+
+def vote_pairs(embeddings: np.ndarray, spread: int) -> np.ndarray:
+    """Dissimilarity `1 - cosine` of all pairs of windows, averaged over the cells that they cover: [h, w, h, w].
+
+    Windows [rows, cols, D] vote for `spread` cells a side, so that `h = rows + spread - 1`. The sum of the votes for a
+    pair of cells is divided by their number plus 1e-4.
+    """
+    rows, cols, dim = embeddings.shape
+    flat = embeddings.reshape(-1, dim)
+    h, w = rows + spread - 1, cols + spread - 1
+    total = np.zeros((h, w, h, w), np.float32)
+    count = np.zeros((h, w, h, w), np.float32)
+    for y in range(rows):
+        for x in range(cols):
+            response = 1 - flat @ flat[y * cols + x]  # [rows * cols]
+            one, ones = np.zeros((h, w), np.float32), np.zeros((h, w), np.float32)
+            for v in range(rows):
+                for u in range(cols):
+                    one[v : v + spread, u : u + spread] += response[v * cols + u]
+                    ones[v : v + spread, u : u + spread] += 1
+            total[y : y + spread, x : x + spread] += one
+            count[y : y + spread, x : x + spread] += ones
+    return total / (count + 1e-4)
+
+
+def mean_shift(dissimilarity: np.ndarray, percentile: float = 10.0, iterations: int = 5) -> np.ndarray:
+    """The strongest mode of the rows of [h, w, h, w], as a map [h, w]; rows move one after the other, in place.
+
+    Each becomes the mean of the original rows within the radius, the `percentile` of all pairwise distances (zero
+    diagonal included). The mode is the mean of those moved rows that have the most original rows within the radius.
+    """
+    h, w = dissimilarity.shape[:2]
+    original = dissimilarity.reshape(h * w, h * w).astype(np.float64)
+    distances = np.stack([np.linalg.norm(original - row, axis=1) for row in original])
+    radius = np.percentile(distances, percentile)
+    moved = original.copy()
+    for _ in range(iterations):
+        for i in range(len(moved)):
+            near = np.linalg.norm(original - moved[i], axis=1) <= radius
+            if near.any():
+                moved[i] = original[near].mean(0)
+    votes = np.array([(np.linalg.norm(original - row, axis=1) <= radius).sum() for row in moved])
+    return moved[votes == votes.max()].mean(0).reshape(h, w)
+
+
+def cut(dissimilarity: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The smaller of two spectral clusters of the cells of [h, w, h, w]: bool [h, w]."""
+    h, w = dissimilarity.shape[:2]
+    affinity = np.clip(1 - dissimilarity.reshape(h * w, h * w), 0, None)
+    labels = SpectralClustering(2, affinity="precomputed", random_state=seed).fit_predict((affinity + affinity.T) / 2)
+    return (labels == (labels.mean() < 0.5)).reshape(h, w)
+
+
+def components(embeddings: np.ndarray, spread: int) -> np.ndarray:
+    """Three whitened principal components of [rows, cols, D], averaged over the cells they cover: [h, w, 3]."""
+    rows, cols, dim = embeddings.shape
+    found = PCA(3, whiten=True, random_state=0).fit_transform(embeddings.reshape(-1, dim)).reshape(rows, cols, 3)
+    total = np.zeros((rows + spread - 1, cols + spread - 1, 3))
+    count = np.zeros((rows + spread - 1, cols + spread - 1, 1))
+    for y in range(rows):
+        for x in range(cols):
+            total[y : y + spread, x : x + spread] += found[y, x]
+            count[y : y + spread, x : x + spread] += 1
+    return total / count
