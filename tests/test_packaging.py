@@ -91,7 +91,8 @@ def test_imports_are_declared():
     runtime = {canonicalize_name(requirement.name) for requirement in RUNTIME}
     development = runtime | {canonicalize_name(requirement.name) for requirement in DEVELOPMENT}
     assert imported_packages("exiflang") - runtime == set()
-    assert imported_packages("tests") - development - {"packaging"} == set()
+    assert imported_packages("tests") - development - {"packaging", "speed"} == set()
+    assert imported_packages("speed") - development == set()
 
 
 def test_version_is_the_same_everywhere():
