@@ -34,8 +34,8 @@ def _protocol(protocol: Mapping[str, Any]) -> str:
         f"{recipe['steps']} steps of {recipe['batch_size']} photos, patches of "
         f"{' and '.join(map(str, recipe['crop_sizes']))} px, no step chosen. Pictures, spliced + authentic: "
         f"{', '.join(counts)}; about {protocol['windows_per_side']} windows on the longer side, of a calibrated "
-        "model's size. *ap*, *ciou*, *auc*, *detection_ap* (splices) and casia_1 by "
-        f"{_plain(protocol['readouts'][0])}."
+        "model's size, for the tower without padding a multiple of 8 px apart. *ap*, *ciou*, *auc*, *detection_ap* "
+        f"(splices) and casia_1 by {_plain(protocol['readouts'][0])}."
     )
     if photos:
         unseen = photos["choose"] + photos["report"]

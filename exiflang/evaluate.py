@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,7 @@ def score_pictures(
     Columns: name, the entries of `Item.info` named by `info` (None where a picture has none), spliced, method (the
     encoder's name), readout, detection (the picture's score), and for spliced pictures `ap`, `p_map`, `auc`, `best_f1`,
     `ciou`, `ciou_legacy` over all pixels (NaN for authentic ones). `calibrated`: see `SpliceLocalizer.embed`.
+    All encoders look through the same windows, whose distance suits each `shared_stride`.
     Maps and detection are scored before the model's calibration: it keeps their order, on which all but the cIoUs
     depend, and those compare methods, of which the baselines have none.
     Pictures that cannot be read are in `benchmark.skipped` afterwards. Raises `BenchmarkError` if none can be read,
@@ -53,7 +55,7 @@ def score_pictures(
     """
     if unknown := sorted(set(readouts) - READOUTS.keys()):
         raise ValueError(f"unknown readouts {unknown}: choose among {', '.join(READOUTS)}")
-    multiple = max((shared_stride(encoder) or 1 for encoder in encoders.values()), default=1)  # the same for all
+    multiple = math.lcm(*(shared_stride(encoder) or 1 for encoder in encoders.values()))  # the same windows for all
     localizers = {
         name: SpliceLocalizer(encoder, windows_per_side, window_size, stride_multiple=multiple)
         for name, encoder in encoders.items()

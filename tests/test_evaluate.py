@@ -19,6 +19,7 @@ from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.shards import DataError, Photo, Sample, read_photos, write_shards
 from exiflang.tokenizer import train_tokenizer
+from exiflang.windows import window_grid
 
 
 class ColourEncoder:
@@ -100,6 +101,26 @@ def test_pictures_are_scored_by_the_windows_of_a_calibrated_model(tmp_path):
     rows = [score_pictures({"colour": ColourEncoder()}, benchmark, windows_per_side=20, calibrated=c) for c in (0, 1)]
     assert rows[0].iloc[0]["auc"] == score_pictures({"c": ColourEncoder()}, benchmark, windows_per_side=20)["auc"][0]
     assert rows[0].iloc[0]["auc"] != rows[1].iloc[0]["auc"]
+
+
+def test_all_encoders_look_through_the_windows_that_one_of_them_shares(tmp_path):
+    """Windows 8 px apart for all: a tower without padding needs it, and figures of others stand beside its own."""
+
+    class Spy(ColourEncoder):
+        windows = 0
+
+        def encode_image(self, patches):
+            self.windows += len(patches)
+            return super().encode_image(patches)
+
+    benchmark = write_benchmark(tmp_path, broken=False, authentic=False)  # of one picture, 96 x 128
+    config = ExifLangConfig.preset("base")
+    config.text_config = config.text_config | {"vocab_size": 30}
+    alone, beside = Spy(), Spy()
+    score_pictures({"alone": alone}, benchmark, windows_per_side=20, window_size=40)
+    score_pictures({"model": ExifLang(config), "beside": beside}, benchmark, windows_per_side=20, window_size=40)
+    assert window_grid(96, 128, 40, 20) == (40, 5) and alone.windows == 12 * 18
+    assert window_grid(96, 128, 40, 20, 8) == (40, 8) and beside.windows == 8 * 12
 
 
 def test_more_pictures_than_may_wait(tmp_path, monkeypatch):

@@ -179,7 +179,7 @@ def test_windows_of_a_read_only_or_turned_array(turn):
 
 
 def without_padding(**changes) -> ExifLang:
-    """A model whose windows share their features; batch norm of some spread, so that features differ."""
+    """A model whose windows share their features."""
     torch.manual_seed(0)
     tower = {"model_type": "trace_resnet", "num_channels": 6, "embedding_size": 4, "hidden_sizes": [4, 6]}
     tower |= {"depths": [0, 1], "padded": False}
