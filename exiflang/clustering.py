@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.sparse.linalg import eigsh
-from sklearn.cluster import SpectralClustering
 
 
 def _square(dissimilarity: np.ndarray) -> tuple[np.ndarray, int, int]:
@@ -32,8 +31,8 @@ class MeanShiftMode:
     Radius: `percentile` of all pairwise Euclidean distances of rows, the zero diagonal included. `iterations` times,
     all rows at once: each becomes the mean of the original rows within the radius of it. Then the mean of those
     shifted rows that have the most original rows within the radius. (The reference moves rows one after the other in
-    place, which depends on their order.) The radius is widened by the rounding of `_distances`, so that equal rows
-    are always near each other.
+    place, which depends on their order.) The radius is widened by the rounding of `_squared_distances`, so that equal
+    rows are always near each other.
     """
 
     percentile: float = 10.0
@@ -42,25 +41,31 @@ class MeanShiftMode:
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
         """float [h, w, h, w] → float32 [h, w], the dissimilarity of each cell to the picture's largest mode."""
         rows, h, w = _square(dissimilarity)
-        gram = rows @ rows.T  # [n, n]
-        weights = np.eye(h * w)  # a shifted row is weights @ rows: its distances need the Gram matrix alone
-        distances = _distances(weights, gram)
-        radius = np.percentile(distances, self.percentile) + 1e-5
+        centred = (rows - rows.mean(0)).astype(np.float32)  # what all rows share would only add to the rounding
+        gram = centred @ centred.T  # [n, n]
+        # A shifted row is weights @ rows: its distances need the Gram matrix alone.
+        weights = np.eye(h * w, dtype=np.float32)
+        squared = _squared_distances(weights, gram)
+        radius = np.percentile(np.sqrt(np.maximum(squared, 0)), self.percentile)
+        reach = radius**2 + 1e-5 * np.diag(gram).max()
         for _ in range(self.iterations):
-            near = distances <= radius  # [n, n]
+            near = squared <= reach  # [n, n]
             size = near.sum(1, keepdims=True)
             # A row with no original row in reach stays where it is.
-            weights = np.where(size > 0, near / np.maximum(size, 1), weights)
-            distances = _distances(weights, gram)
-        votes = (distances <= radius).sum(1)  # [n]
+            weights = np.where(size > 0, near / np.maximum(size, 1, dtype=np.float32), weights)
+            squared = _squared_distances(weights, gram)
+        votes = (squared <= reach).sum(1)  # [n]
         return (weights[votes == votes.max()].mean(0) @ rows).reshape(h, w).astype(np.float32)
 
 
-def _distances(weights: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    """Euclidean distances [m, n] of mixtures `weights @ rows` [m, d] to the rows [n, d], from their `gram` [n, n]."""
+def _squared_distances(weights: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """Squared distances [m, n] of mixtures `weights @ rows` [m, d] to the rows [n, d], from their `gram` [n, n]."""
     across = weights @ gram  # [m, n]
-    squared = (across * weights).sum(1)[:, None] + np.diag(gram)[None, :] - 2 * across
-    return np.sqrt(np.maximum(squared, 0))
+    norms = np.einsum("mn,mn->m", across, weights)
+    across *= -2
+    across += norms[:, None]
+    across += np.diag(gram)
+    return across
 
 
 @dataclass
@@ -234,17 +239,28 @@ def _covariance(a: np.ndarray, b: np.ndarray) -> float:
 class NormalizedCut:
     """Two clusters of cells by spectral clustering on `1 - dissimilarity` (Shi and Malik 2000; the paper's mask)."""
 
-    seed: int = 0
-
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
         """float [h, w, h, w] → bool [h, w], true for the smaller cluster; all false where there is nothing to cut."""
         rows, h, w = _square(dissimilarity)
         if h * w < 3 or np.ptp(rows) < 1e-5:
             return np.zeros((h, w), bool)
         # Below zero there is no affinity; the small constant keeps the graph connected.
-        affinity = np.clip(1 - (rows + rows.T) / 2, 0, None) + 1e-6
-        labels = SpectralClustering(2, affinity="precomputed", random_state=self.seed).fit_predict(affinity)
-        return (labels == (labels.mean() < 0.5)).reshape(h, w)
+        vector = second_eigenvector(np.clip(1 - (rows + rows.T) / 2, 0, None) + 1e-6)
+        high = vector > _two_means(vector)
+        return (high == (high.mean() < 0.5)).reshape(h, w) & vector.any()
+
+
+def _two_means(values: np.ndarray) -> float:
+    """The threshold between the two clusters of k-means, at its global optimum: float [n], n above 1.
+
+    The first of the two eigenvectors of spectral clustering is constant: one dimension is left, in which a cluster is a
+    run of the sorted values. Of all n - 1 ways to divide them the one with the largest variance between its parts.
+    """
+    ranked = np.sort(values)
+    n, sums = len(ranked), np.cumsum(ranked)
+    count = np.arange(1, n)  # in the lower part
+    between = (sums[:-1] - count * sums[-1] / n) ** 2 / (count * (n - count))  # [n - 1], times n
+    return float(ranked[between.argmax()])
 
 
 READOUTS = {

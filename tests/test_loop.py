@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exiflang.clustering import MeanShiftMode
+from exiflang.clustering import MeanShiftMode, NormalizedCut
 from exiflang.localize import cell_consistency, principal_components
 from exiflang.windows import embed_windows
 from speed import loop
@@ -51,6 +51,19 @@ def test_mean_shift_where_the_order_of_rows_does_not_matter():
     expected = loop.mean_shift(dissimilarity, percentile)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     assert (expected[inside] > 0.5).all() and (expected[~inside] < 0.5).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 6), st.integers(2, 6), st.integers(0, 99))
+def test_the_cut_divides_cells_as_spectral_clustering_does(rows, cols, seed):
+    """Two origins, the second of less than half: where the parts are as even as can be, either may be the smaller."""
+    rng = np.random.default_rng(seed)
+    embeddings = unit(rows, cols, seed=seed) * 0.3
+    embeddings[..., 0] += 1
+    embeddings[np.divmod(rng.permutation(rows * cols)[: (rows * cols - 1) // 2], cols)] += (-0.4, 0.9, 0, 0, 0)
+    embeddings /= np.linalg.norm(embeddings, axis=2, keepdims=True)
+    dissimilarity = cell_consistency(embeddings, 1)
+    np.testing.assert_array_equal(NormalizedCut().fit_predict(dissimilarity), loop.cut(dissimilarity))
 
 
 def test_the_cut_finds_the_foreign_block():
