@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
@@ -14,6 +17,7 @@ from exiflang.images import load_image
 from exiflang.packaged import packaged_model
 from exiflang.windows import (
     ImageEncoder,
+    embed_densely,
     embed_in_one_pass,
     embed_windows,
     picture_window,
@@ -41,6 +45,7 @@ class SpliceResult:
         embeddings: float32 [rows, cols, D], unit norm.
         pca: float32 [h, w, 3] in 0..1, three whitened principal components of the embeddings, voted to cells.
         window_size, stride: in pixels.
+        preview: whether the embeddings are approximations (see `SpliceLocalizer`, mode "dense").
     """
 
     heatmap: np.ndarray = field(repr=False)
@@ -52,6 +57,7 @@ class SpliceResult:
     pca: np.ndarray = field(repr=False)
     window_size: int
     stride: int
+    preview: bool
 
 
 def _spread_sum(array: np.ndarray, spread: int, axis: int) -> np.ndarray:
@@ -123,7 +129,8 @@ def principal_components(embeddings: np.ndarray, spread: int) -> np.ndarray:
     components = np.zeros((rows * cols, 3), np.float32)
     wanted = min(3, rows * cols - 1, dim)
     if wanted > 0 and np.ptp(flat, axis=0).max() > 1e-5:
-        pca = PCA(wanted, whiten=True, random_state=0)
+        solver = "arpack" if wanted < min(flat.shape) else "full"  # three components of hundreds
+        pca = PCA(wanted, whiten=True, svd_solver=solver, random_state=0)
         found = pca.fit_transform(flat)  # [rows * cols, D] -> [rows * cols, wanted]
         # Whitening would blow the rounding errors of an empty component up to full contrast.
         components[:, :wanted] = np.where(pca.explained_variance_ratio_ > 1e-6, found, 0)
@@ -141,11 +148,18 @@ class SpliceLocalizer:
             model's patch size (see `picture_window`).
         readout: "diffused_cut" (default), "diffusion", "far_friends", "eigenvector", "mean_shift" (the paper's) or
             "mean_dissimilarity".
-        batch_size: windows embedded at a time; bounds the memory.
+        batch_size: windows embedded at a time, where they are embedded one by one; bounds the memory. None: 32, which
+            stay in a processor's cache, or 256 on a GPU.
         stride_multiple: of the windows' distance; None: the model's `shared_stride`, so that one pass over the picture
             serves all windows, or 1 if it has none.
-        one_pass: whether windows may be embedded in one pass, which gives the same embeddings in less time: where the
-            model allows it, its stride divides the windows' and they overlap.
+        mode: "exact": each window is embedded as if it were alone; or "dense": from one pass over the picture, where
+            windows overlap. Without padding in the image tower both are the same, to rounding (1e-5); with it, dense
+            embeddings are approximations and the result is marked a `preview`.
+        precision: of the image tower: "float32", "bf16", or "auto" (see `inference.for_inference`).
+        compiled: whether `torch.compile` compiles the image tower at its first picture.
+        fast: False switches off what takes less time to the same end: windows go one by one, through `model` itself.
+
+    An `ExifLang` is taken as it is when the localiser is made: changes to its image tower later on are not seen.
 
     Raises `ValueError` for a setting out of its range, `FileNotFoundError` if there is no model and none was packaged.
     """
@@ -156,14 +170,21 @@ class SpliceLocalizer:
         windows_per_side: int = 30,
         window_size: int | None = None,
         readout: str = "diffused_cut",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         stride_multiple: int | None = None,
-        one_pass: bool = True,
+        mode: str = "exact",
+        precision: str = "float32",
+        compiled: bool = False,
+        fast: bool = True,
     ):
         if readout not in READOUTS:
             raise ValueError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
-        if min(windows_per_side, batch_size, *(n for n in (window_size, stride_multiple) if n is not None)) < 1:
-            raise ValueError("windows_per_side, window_size, batch_size and stride_multiple must be at least 1")
+        if mode not in ("exact", "dense"):
+            raise ValueError(f"unknown mode {mode!r}: choose 'exact' or 'dense'")
+        counts = {"windows_per_side": windows_per_side, "window_size": window_size}
+        counts |= {"batch_size": batch_size, "stride_multiple": stride_multiple}
+        if wrong := [name for name, count in counts.items() if count is not None and count < 1]:
+            raise ValueError(f"{' and '.join(wrong)} must be at least 1")
         if model is None:
             from exiflang.model import ExifLang  # transformers: seconds that other encoders need not wait
 
@@ -174,8 +195,16 @@ class SpliceLocalizer:
         self.model, self.windows_per_side, self.readout, self.batch_size = model, windows_per_side, readout, batch_size
         self.window_size = window_size or getattr(config, "patch_size", 64)
         self.by_picture_size = window_size is None
-        self.stride_multiple, self.one_pass = stride_multiple or shared_stride(model) or 1, one_pass
+        self.stride_multiple = stride_multiple or shared_stride(model) or 1
+        self.mode, self.fast = mode, fast
         self.calibration = getattr(config, "calibration", None) or {}
+        self.encoder = model
+        if fast and hasattr(model, "image_tower"):
+            from exiflang.inference import for_inference
+
+            self.encoder = for_inference(model, precision, compiled)
+        elif mode != "exact" or precision != "float32" or compiled:
+            raise ValueError("mode, precision and compiled are settings for an ExifLang, and of the fast ways only")
 
     def embed(self, image: np.ndarray, calibrated: bool | None = None) -> tuple[np.ndarray, int, int]:
         """Embeddings float32 [rows, cols, D] of a uint8 [H, W, 3] picture's windows, window and stride in pixels.
@@ -187,13 +216,18 @@ class SpliceLocalizer:
         if self.by_picture_size:
             size = picture_window(height, width, size, bool(self.calibration) if calibrated is None else calibrated)
         window, stride = window_grid(height, width, size, self.windows_per_side, self.stride_multiple)
-        embed = embed_in_one_pass if self.one_pass and self._shared(window, stride) else embed_windows
-        return embed(self.model, image, window, stride, self.batch_size), window, stride
+        return self._embedder(window, stride)(self.encoder, image, window, stride), window, stride
 
-    def _shared(self, window: int, stride: int) -> bool:
-        """Whether one pass serves all windows, and in less time than one by one."""
+    def _embedder(self, window: int, stride: int) -> Callable[..., np.ndarray]:
+        """How windows of this size and distance are embedded."""
         step = shared_stride(self.model)
-        return step is not None and stride % step == 0 and stride < window and window >= self.model.receptive_field
+        if self.fast and stride < window:  # without overlap, one by one is less work
+            if step and stride % step == 0 and window >= self.model.receptive_field:
+                return embed_in_one_pass
+            if self.mode == "dense" and step is None:
+                return embed_densely
+        on_gpu = getattr(self.model, "device", torch.device("cpu")).type != "cpu"
+        return partial(embed_windows, batch_size=self.batch_size or (256 if on_gpu else 32))
 
     def consistency(self, image: np.ndarray, calibrated: bool | None = None) -> np.ndarray:
         """Dissimilarity of the cells of a uint8 [H, W, 3] picture, by the windows of `embed`: float32 [h, w, h, w]."""
@@ -214,7 +248,9 @@ class SpliceLocalizer:
         raw = resize_cells(cells, height, width, window, stride)
         score = detection_score(cells, consistency, self.readout)
         if known := self.calibration.get(self.readout):
-            heatmap = share_below(raw, known["cells"]).astype(np.float32)
+            heatmap = np.empty_like(raw)
+            for row in range(0, height, 256):  # float64 shares of a large picture would take most of the memory
+                heatmap[row : row + 256] = share_below(raw[row : row + 256], known["cells"])
             mask = heatmap > FOREIGN
             score = float(share_below(score, known["scores"]))
         else:
@@ -231,6 +267,7 @@ class SpliceLocalizer:
             pca=principal_components(embeddings, spread),
             window_size=window,
             stride=stride,
+            preview=self._embedder(window, stride) is embed_densely,
         )
 
 

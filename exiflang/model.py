@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -130,7 +130,8 @@ class ExifLang(PreTrainedModel):
         else:
             raise ValueError(f"patches must be uint8 or float, not {patches.dtype}")
         channels = self._channels(_at_least(pixels, self.receptive_field or 1))
-        return self.image_tower(channels.contiguous(memory_format=torch.channels_last)).last_hidden_state
+        channels = channels.to(self.image_tower.dtype, memory_format=torch.channels_last)
+        return self.image_tower(channels).last_hidden_state
 
     def _channels(self, pixels: Tensor) -> Tensor:
         """What the tower sees of pixels in 0..1: [B, 3, H, W] -> [B, 3 or 6, H, W], or 2 less a side if it has a field.
@@ -150,10 +151,17 @@ class ExifLang(PreTrainedModel):
 
     def pool(self, features: Tensor) -> Tensor:
         """Features of patches -> their embeddings: [B, C, h, w] -> float32 [B, D] of unit norm."""
-        pooled = features.mean((2, 3))  # [B, C, h, w] -> [B, C]
+        mean = features.mean((2, 3), dtype=torch.float32)  # [B, C, h, w] -> [B, C]
+        return self.project(mean, lambda: features.float().var((2, 3), unbiased=False))
+
+    def project(self, mean: Tensor, variance: Callable[[], Tensor]) -> Tensor:
+        """Pooled features -> embeddings: float32 [B, C] -> [B, D] of unit norm.
+
+        `variance`, float32 [B, C], is asked for only if the configuration's `pooling` is "mean_std".
+        """
+        pooled = mean
         if self.config.pooling == "mean_std":
-            spread = (features.float().var((2, 3), unbiased=False) + 1e-5).sqrt()
-            pooled = torch.cat([pooled, spread], dim=1)  # [B, C] -> [B, 2C]
+            pooled = torch.cat([mean, (variance() + 1e-5).sqrt()], dim=1)  # [B, C] -> [B, 2C]
         return F.normalize(self.image_projection(pooled).float(), dim=1)  # [B, 2C] -> [B, D]
 
     def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Windows on the longer side that half-overlapping may cost at most; pairs of windows take the memory.
 MOST_WINDOWS_PER_SIDE = 60
+#: Pixels that go through a tower at once where windows share their features; a tower holds some 300 bytes for each.
+STRIPE_PIXELS = 2**20
 
 
 class ImageEncoder(Protocol):
@@ -59,9 +61,7 @@ def shared_stride(model: ImageEncoder) -> int | None:
     return model.image_tower.config.stride if getattr(model, "receptive_field", None) else None
 
 
-def embed_windows(
-    model: ImageEncoder, image: np.ndarray, window: int, stride: int, batch_size: int = 256
-) -> np.ndarray:
+def embed_windows(model: ImageEncoder, image: np.ndarray, window: int, stride: int, batch_size: int = 32) -> np.ndarray:
     """Embeddings of all windows, one by one: uint8 [H, W, 3] → float32 [rows, cols, D], the picture never copied."""
     views = _views(_channels_first(image), window, stride).permute(1, 2, 0, 3, 4)  # [rows, cols, 3, P, P]
     rows, cols = views.shape[:2]
@@ -76,18 +76,19 @@ def embed_windows(
 
 
 def embed_in_one_pass(
-    model: ExifLang, image: np.ndarray, window: int, stride: int, batch_size: int = 256
+    model: ExifLang, image: np.ndarray, window: int, stride: int, most_pixels: int = STRIPE_PIXELS
 ) -> np.ndarray:
     """What `embed_windows` gives, from one pass over the picture: uint8 [H, W, 3] → float32 [rows, cols, D].
 
     For a model with a `shared_stride` that divides `stride`, and windows of at least its receptive field. The picture
-    goes through in stripes of about `batch_size` windows, so that memory does not grow with its height.
+    goes through in stripes of about `most_pixels`, so that memory does not grow with its height.
     """
     pixels = _channels_first(image)
     step = shared_stride(model)
     cells = (window - model.receptive_field) // step + 1  # of a window, a side
     rows, cols = ((side - window) // stride + 1 for side in image.shape[:2])
-    at_once, used = max(1, batch_size // cols), (cols - 1) * stride + window  # rows of windows, columns of pixels
+    used = (cols - 1) * stride + window  # columns of pixels
+    at_once = max(1, (most_pixels // used - window) // stride + 1)  # rows of windows
     parts = []
     with torch.inference_mode():
         for first in range(0, rows, at_once):
@@ -96,6 +97,59 @@ def embed_in_one_pass(
             features = _views(model.image_features(stripe)[0], cells, stride // step)  # [C, rows', cols, k, k]
             parts.append(model.pool(features.permute(1, 2, 0, 3, 4).flatten(0, 1)).cpu())  # [rows' * cols, D]
     return torch.cat(parts).reshape(rows, cols, -1).numpy()
+
+
+def embed_densely(
+    model: ExifLang, image: np.ndarray, window: int, stride: int, most_pixels: int = STRIPE_PIXELS
+) -> np.ndarray:
+    """Embeddings of all windows from one pass through a tower that pads: uint8 [H, W, 3] → float32 [rows, cols, D].
+
+    An approximation of `embed_windows`: a window by itself is continued by zeros, here by the picture around it. Mean
+    and deviation of a window's features weigh each cell by its share of the window. The picture goes through in stripes
+    of about `most_pixels`, each with a window's height of the picture above and below it.
+    """
+    pixels = _channels_first(image)
+    height, width = image.shape[:2]
+    rows, cols = ((side - window) // stride + 1 for side in image.shape[:2])
+    parts = []
+    with torch.inference_mode():
+        step = _padded_stride(model)
+        at_once = max(1, (most_pixels // width - 3 * window) // stride + 1)  # rows of windows
+        across = _shares(-(-width // step), step, window, stride, cols)  # [cols, w]
+        for first in range(0, rows, at_once):
+            count = min(at_once, rows - first)
+            top = max(0, first * stride - window) // step * step  # so that cells lie alike in all stripes
+            bottom = min(height, (first + count - 1) * stride + 2 * window)
+            features = model.image_features(pixels[None, :, top:bottom].to(model.device))[0].float()  # [C, h, w]
+            down = _shares(features.shape[1], step, window, stride, count, first * stride - top)  # [rows', h]
+            parts.append(_pool_shares(model, features, down.to(features), across.to(features)).cpu())
+    return torch.cat(parts).reshape(rows, cols, -1).numpy()
+
+
+def _pool_shares(model: ExifLang, features: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """What `ExifLang.pool` does, of windows' shares [rows, h] and [cols, w] in features [C, h, w]: [rows * cols, D]."""
+
+    def average(array: Tensor) -> Tensor:
+        return torch.einsum("rh,chw,kw->rkc", down, array, across).flatten(0, 1)  # [rows * cols, C]
+
+    mean = average(features)
+    return model.project(mean, lambda: (average(features.square()) - mean.square()).clamp(min=0))
+
+
+def _padded_stride(model: ExifLang) -> int:
+    """Pixels from cell to cell of a padded tower's features, whose number is that of the pixels over it, rounded up."""
+    strip = torch.zeros(1, 3, 1024, 8, dtype=torch.uint8, device=model.device)
+    return 1024 // model.image_features(strip).shape[2]
+
+
+def _shares(cells: int, step: int, window: int, stride: int, count: int, start: int = 0) -> Tensor:
+    """Share of each cell of `step` pixels in each window along a side: float64 [count, cells], rows sum to 1.
+
+    The `count` windows begin at `start` and every `stride` pixels.
+    """
+    edges = torch.arange(cells + 1, dtype=torch.float64) * step
+    begin = torch.arange(count, dtype=torch.float64)[:, None] * stride + start  # [count, 1]
+    return edges.clamp(begin, begin + window).diff(dim=1) / window  # [count, cells + 1] -> [count, cells]
 
 
 def _channels_first(image: np.ndarray) -> Tensor:

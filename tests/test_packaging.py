@@ -63,7 +63,9 @@ def test_environment_has_the_same_pins_for_the_same_packages():
 
 
 def test_installed_versions_are_the_pinned_ones():
-    installed = {canonicalize_name(entry.name): entry.version for entry in importlib.metadata.distributions()}
+    # Of two copies the one found first counts: setuptools puts its own at the end of the path when torch compiles.
+    found_first = reversed(list(importlib.metadata.distributions()))
+    installed = {canonicalize_name(entry.name): entry.version for entry in found_first}
     found = {name: installed[name].split("+")[0] for name in PINS if name in installed}
     direct = {canonicalize_name(requirement.name) for requirement in RUNTIME + DEVELOPMENT}
     assert found == {name: PINS[name] for name in found}

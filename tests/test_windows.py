@@ -190,12 +190,12 @@ def without_padding(**changes) -> ExifLang:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 70), st.integers(0, 70), st.integers(0, 12), st.integers(1, 6), st.sampled_from([1, 5, 10_000]))
-def test_one_pass_gives_the_windows_own_embeddings(height, width, wider, every, batch_size):
+def test_one_pass_gives_the_windows_own_embeddings(height, width, wider, every, most_pixels):
     model = without_padding()
     window, stride = model.receptive_field + wider, 4 * every
     image = noise(window + height, window + width)
     expected = embed_windows(model, image, window, stride)
-    found = embed_in_one_pass(model, image, window, stride, batch_size)
+    found = embed_in_one_pass(model, image, window, stride, most_pixels)
     assert found.dtype == np.float32 and found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
@@ -223,7 +223,7 @@ def test_who_shares_features():
     "height, width, options, passes",
     [
         (60, 90, {}, 1),
-        (60, 90, {"one_pass": False}, 0),
+        (60, 90, {"fast": False}, 0),
         (60, 90, {"stride_multiple": 5}, 0),  # not a multiple of the tower's stride
         (10, 90, {}, 0),  # windows smaller than the tower's field
         (40, 4000, {}, 0),  # windows with gaps between them: one by one is less work
