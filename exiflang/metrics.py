@@ -22,14 +22,15 @@ _ROUNDING = 1e-6  # how far float32 arithmetic may carry a map of 0..1 beyond it
 
 
 class _Levels(NamedTuple):
-    """Pixels counted by heatmap value, highest first: int64 [K] each. One sort serves every ranking metric."""
+    """Distinct heatmap values [K], highest first, and the pixels of each: int64 [K]. One sort serves every metric."""
 
+    values: np.ndarray
     foreign: np.ndarray
     background: np.ndarray
 
     def inverted(self) -> "_Levels":
-        """The levels of the negated heatmap."""
-        return _Levels(self.foreign[::-1], self.background[::-1])
+        """The levels of `1 - heatmap`, in float64."""
+        return _Levels(1 - self.values[::-1].astype(np.float64), self.foreign[::-1], self.background[::-1])
 
 
 def average_precision(mask: np.ndarray, heatmap: np.ndarray, permuted: bool = False) -> float:
@@ -70,7 +71,7 @@ def ciou(mask: np.ndarray, heatmap: np.ndarray) -> float:
     ``linspace(0, 1, 1000)``, each class at its own best; then the better of ``heatmap`` and ``1 - heatmap``. An IoU of
     two empty sets is 0. ValueError if the heatmap leaves 0..1 by more than 1e-6, the rounding of float32.
     """
-    return _ciou(_best_class_ious(mask, heatmap))
+    return _ciou(_best_class_ious(_levels(mask, heatmap)))
 
 
 def ciou_legacy(mask: np.ndarray, heatmap: np.ndarray) -> float:
@@ -79,7 +80,7 @@ def ciou_legacy(mask: np.ndarray, heatmap: np.ndarray) -> float:
     There ``~`` on a 0 / 1 uint8 array gives 255 / 254, both true, so the background's IoU is always 1:
     ``(max_t IoU(mask, P_t) + 1) / 2``, the better of the map and ``1 - heatmap``. Input as for ``ciou``.
     """
-    return _ciou_legacy(_best_class_ious(mask, heatmap))
+    return _ciou_legacy(_best_class_ious(_levels(mask, heatmap)))
 
 
 def iou(mask: np.ndarray, prediction: np.ndarray) -> float:
@@ -111,10 +112,11 @@ def localisation_scores(mask: np.ndarray, heatmap: np.ndarray) -> dict[str, floa
     Only ``p_map`` and the two cIoUs may turn the map round. Heatmap in 0..1, as cIoU needs it.
     """
     levels = _levels(mask, heatmap)
-    ious = _best_class_ious(mask, heatmap)
+    ious = _best_class_ious(levels)
+    ap = _average_precision(levels)
     return {
-        "ap": _average_precision(levels),
-        "p_map": _either_sign(_average_precision, levels, permuted=True),
+        "ap": ap,
+        "p_map": max(ap, _average_precision(levels.inverted())),
         "auc": _auc(levels),
         "best_f1": _best_f1(levels),
         "ciou": _ciou(ious),
@@ -157,27 +159,21 @@ def _ciou_legacy(ious: list[tuple[float, float]]) -> float:
     return max((foreign + 1) / 2 for foreign, _ in ious)
 
 
-def _best_class_ious(mask: np.ndarray, heatmap: np.ndarray) -> list[tuple[float, float]]:
+def _best_class_ious(levels: _Levels) -> list[tuple[float, float]]:
     """(foreign, background) IoU, each at its best threshold, of the map and of the inverted map."""
-    mask, heatmap = _checked(mask, heatmap)
-    if heatmap.min() < -_ROUNDING or heatmap.max() > 1 + _ROUNDING:
+    high, low = levels.values[0], levels.values[-1]
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise ValueError(
-            f"cIoU has fixed thresholds in 0..1, the heatmap goes from {heatmap.min():g} to {heatmap.max():g}; "
+            f"cIoU has fixed thresholds in 0..1, the heatmap goes from {low:g} to {high:g}; "
             "give a calibrated heatmap (result.heatmap), or rescale it the same way for every picture"
         )
-    heatmap = np.clip(heatmap.astype(np.float64), 0.0, 1.0)
-    return [_class_ious_at_best(mask, heatmap), _class_ious_at_best(mask, 1.0 - heatmap)]
+    levels = levels._replace(values=levels.values.clip(0, 1))
+    return [_class_ious_at_best(levels), _class_ious_at_best(levels.inverted())]
 
 
-def _class_ious_at_best(mask: np.ndarray, heatmap: np.ndarray) -> tuple[float, float]:
-    # A pixel that reaches n thresholds is predicted by the first n of them: one histogram instead of 1000 masks.
-    # The thresholds are evenly spaced, so a guess is off by rounding alone; far faster than a search in all of them.
-    guess = (heatmap * (len(_THRESHOLDS) - 1)).astype(np.intp)  # [N] in 0..999
-    above = np.minimum(guess + 1, len(_THRESHOLDS) - 1)
-    reached = guess + (_THRESHOLDS[guess] <= heatmap)  # [N] in 1..1000
-    reached += (above > guess) & (_THRESHOLDS[above] <= heatmap)
-    counts = [np.bincount(reached[kind], minlength=1001)[1:] for kind in (mask, ~mask)]  # 2 x [1000]
-    tp, fp = (np.cumsum(count[::-1])[::-1] for count in counts)  # [1000], by threshold
+def _class_ious_at_best(levels: _Levels) -> tuple[float, float]:
+    reached = len(levels.values) - np.searchsorted(levels.values[::-1], _THRESHOLDS)  # [1000] levels at or above each
+    tp, fp = (np.append(0, np.cumsum(count))[reached] for count in (levels.foreign, levels.background))  # [1000]
     positives, negatives = int(tp[0]), int(fp[0])  # threshold 0 predicts every pixel
     foreign = tp / (positives + fp) if positives else np.zeros(1)
     background = (negatives - fp) / (negatives + positives - tp) if negatives else np.zeros(1)
@@ -190,8 +186,9 @@ def _levels(mask, heatmap, mask_name: str = "mask", heatmap_name: str = "heatmap
     ranked, found = np.sort(heatmap), np.sort(heatmap[mask])  # [N], [positives], rising
     first = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # [K] where each level begins
     total = np.diff(first, append=len(ranked))
-    foreign = np.diff(np.searchsorted(found, ranked[first]), append=len(found))
-    return _Levels(foreign[::-1], (total - foreign)[::-1])
+    values = ranked[first]
+    foreign = np.diff(np.searchsorted(found, values), append=len(found))
+    return _Levels(values[::-1], foreign[::-1], (total - foreign)[::-1])
 
 
 def _checked(mask, heatmap, mask_name: str = "mask", heatmap_name: str = "heatmap") -> tuple[np.ndarray, np.ndarray]:
