@@ -41,12 +41,15 @@ def score_pictures(
     *,
     info: Sequence[str] = ("format",),
     calibrated: bool | None = None,
+    mode: str = "exact",
+    precision: str = "float32",
 ) -> pd.DataFrame:
     """Score each picture of `benchmark` by each encoder and readout: a row each.
 
     Columns: name, the entries of `Item.info` named by `info` (None where a picture has none), spliced, method (the
     encoder's name), readout, detection (the picture's score), and for spliced pictures `ap`, `p_map`, `auc`, `best_f1`,
-    `ciou`, `ciou_legacy` over all pixels (NaN for authentic ones). `calibrated`: see `SpliceLocalizer.embed`.
+    `ciou`, `ciou_legacy` over all pixels (NaN for authentic ones). `calibrated`: see `SpliceLocalizer.embed`; `mode`
+    and `precision`: of the models among the encoders, see `SpliceLocalizer`.
     All encoders look through the same windows, whose distance suits each `shared_stride`.
     Maps and detection are scored before the model's calibration: it keeps their order, on which all but the cIoUs
     depend, and those compare methods, of which the baselines have none.
@@ -56,8 +59,11 @@ def score_pictures(
     if unknown := sorted(set(readouts) - READOUTS.keys()):
         raise ValueError(f"unknown readouts {unknown}: choose among {', '.join(READOUTS)}")
     multiple = math.lcm(*(shared_stride(encoder) or 1 for encoder in encoders.values()))  # the same windows for all
+    ways = {
+        name: {"mode": mode, "precision": precision} if isinstance(e, ExifLang) else {} for name, e in encoders.items()
+    }
     localizers = {
-        name: SpliceLocalizer(encoder, windows_per_side, window_size, stride_multiple=multiple)
+        name: SpliceLocalizer(encoder, windows_per_side, window_size, stride_multiple=multiple, **ways[name])
         for name, encoder in encoders.items()
     }
 

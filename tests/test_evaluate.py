@@ -55,6 +55,15 @@ def write_benchmark(folder, broken: bool = True, spliced: bool = True, authentic
     return load_benchmark("folder", folder)
 
 
+def test_mode_and_precision_reach_the_models_alone(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(evaluate, "SpliceLocalizer", lambda *a, **k: made.append(k) or SpliceLocalizer(*a, **k))
+    encoders = {"model": ExifLang(ExifLangConfig.preset("tiny")), "colour": ColourEncoder()}
+    scores = score_pictures(encoders, write_benchmark(tmp_path), mode="dense", precision="bf16")
+    assert set(scores["method"]) == {"model", "colour"}
+    assert [(k.get("mode"), k.get("precision")) for k in made] == [("dense", "bf16"), (None, None)]
+
+
 def test_pictures_are_scored_by_each_encoder_and_readout(tmp_path):
     benchmark = write_benchmark(tmp_path)
     encoders = {"colour": ColourEncoder(), "constant": ConstantEncoder()}
