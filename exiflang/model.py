@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.utils import cached_file, logging
 
+from exiflang.buckets import length_buckets
 from exiflang.exif import SENTENCE_VERSION, exif_to_text
 from exiflang.model_config import ExifLangConfig
 
@@ -164,11 +165,23 @@ class ExifLang(PreTrainedModel):
             pooled = torch.cat([mean, (variance() + 1e-5).sqrt()], dim=1)  # [B, C] -> [B, 2C]
         return F.normalize(self.image_projection(pooled).float(), dim=1)  # [B, 2C] -> [B, D]
 
-    def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor, bucketed: bool = True) -> Tensor:
         """Embed tokenised sentences: int64 [B, T] and their mask -> float32 [B, D] of unit norm.
 
         Mean of the last hidden states over the mask, as the paper's code does, then the projection, if there is one.
+        Many sentences are encoded in buckets of much the same length, to the same embeddings but for rounding (and for
+        the random numbers of dropout); with `bucketed` False all at once, padded as they come.
         """
+        if len(input_ids) == 0:
+            return torch.zeros(0, self.config.embed_dim, device=input_ids.device)
+        if not bucketed:
+            return self._encode_padded(input_ids, attention_mask)
+        buckets = length_buckets(attention_mask)
+        parts = [self._encode_padded(input_ids[rows, :end], attention_mask[rows, :end]) for rows, end in buckets]
+        order = torch.cat([rows for rows, _ in buckets])
+        return torch.cat(parts)[order.argsort()]  # [B, D], back in the order of the sentences
+
+    def _encode_padded(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         weight = attention_mask.unsqueeze(-1).to(hidden.dtype)  # [B, T] -> [B, T, 1]
         pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)  # [B, T, W] -> [B, W]
@@ -213,9 +226,12 @@ class ExifLang(PreTrainedModel):
             return torch.zeros(0, self.config.embed_dim, device=self.device)
         return self.encode_tokens(**{key: value.to(self.device) for key, value in self.tokenize(sentences).items()})
 
-    def forward(self, patches: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, patches: Tensor, input_ids: Tensor, attention_mask: Tensor, bucketed: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Patches [B, 3, P, P] and U tokenised sentences [U, T] -> image [B, D] and text [U, D] embeddings."""
-        return self.encode_image(patches), self.encode_tokens(input_ids, attention_mask)
+        text = self.encode_tokens(input_ids, attention_mask, bucketed)  # first: it waits for the lengths, on a GPU
+        return self.encode_image(patches), text
 
     @classmethod
     def from_towers(cls, config: ExifLangConfig, image_tower: str, text_tower: str) -> ExifLang:
