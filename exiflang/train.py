@@ -136,6 +136,7 @@ def train(
         lr=config.learning_rate,
         betas=(0.9, config.beta2),
         eps=config.eps,
+        fused=config.fast,
     )
     processes = accelerator.num_processes  # Accelerate advances a prepared schedule once for every process.
     schedule = get_scheduler(config.schedule, optimizer, config.warmup_steps * processes, config.steps * processes)
@@ -163,7 +164,7 @@ def train(
         """Patches [b, V, 3, P, P] and tokens of the u sentences which[b] -> image [b, V, D], text [b, D]."""
         patches, tokens, which = chunk
         with accelerator.autocast():
-            image, text = wrapped(patches.flatten(0, 1), **tokens)  # [b * V, 3, P, P] -> [b * V, D], [u, D]
+            image, text = wrapped(patches.flatten(0, 1), **tokens, bucketed=config.fast)  # -> [b * V, D], [u, D]
         return image.unflatten(0, patches.shape[:2]), text[which]
 
     with (
@@ -317,7 +318,11 @@ def _settings(
     """What makes this run this run."""
     fields = {name: getattr(model.config, name) for name in type(model.config).__annotations__}
     data = getattr(dataset, "fingerprint", None)
-    settings = {"train": dataclasses.asdict(config), "model": fields, "data": data}
+    chosen = dataclasses.asdict(config)
+    for name in ("fast",):  # else the folder of a run begun before there was a choice would be refused
+        if chosen[name] == getattr(TrainConfig, name):
+            del chosen[name]
+    settings = {"train": chosen, "model": fields, "data": data}
     if sampler is not None:
         settings["sampler"] = getattr(sampler, "settings", type(sampler).__name__)
     if processing is not None:

@@ -26,6 +26,9 @@ class TrainConfig:
         chunk_size: photos encoded at a time and process, for batches that do not fit into memory, at the price of a
             second encoding (see `gradient_cache`); 0: all at once.
         mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the hardware multiplies in it, else "no".
+        fast: encode sentences in buckets by length, and step with AdamW's fused kernel: the same results but for
+            rounding and the random numbers of dropout. False, to compare with: every sentence padded to the longest of
+            its batch, and the plain AdamW.
         max_grad_norm: gradients are clipped to this norm.
         workers: processes that load patches; 0 loads in this one.
         checkpoint_minutes: minutes between checkpoints, from which an interrupted run goes on; 0: after every step.
@@ -47,6 +50,7 @@ class TrainConfig:
     ema: float = 0.0
     chunk_size: int = 0
     mixed_precision: str = "auto"
+    fast: bool = True
     max_grad_norm: float = 1.0
     workers: int = 0
     checkpoint_minutes: float = 3.0
