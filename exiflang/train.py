@@ -102,7 +102,7 @@ def train(
     accelerator = Accelerator(
         mixed_precision=precision,
         dataloader_config=DataLoaderConfiguration(
-            dispatch_batches=False, use_seedable_sampler=True, data_seed=config.seed
+            dispatch_batches=False, use_seedable_sampler=True, data_seed=config.seed, non_blocking=True
         ),
         log_with=None if config.tracker == "none" else config.tracker,
         project_dir=str(folder.path),
@@ -126,7 +126,8 @@ def train(
         sampler=sampler,
         drop_last=True,
         collate_fn=collate,
-        num_workers=config.workers,
+        num_workers=config.workers,  # anew each epoch, not persistent: they must see what `set_epoch` did
+        pin_memory=accelerator.device.type == "cuda",
         generator=torch.Generator(),  # its own: a resumed epoch must not take numbers from those of dropout
     )
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
