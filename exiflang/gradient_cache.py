@@ -105,7 +105,7 @@ def cached_backward(
     if not chunks:
         raise ValueError("cached_backward needs at least one chunk")
     random_states, parts = [], []
-    with torch.no_grad(), _batch_norm_still(model):
+    with torch.no_grad(), batch_norm_still(model):
         for chunk in chunks:
             random_states.append(_random_state())
             parts.append(encode(chunk))
@@ -137,16 +137,20 @@ def _dot(tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
 
 
 @contextmanager
-def _batch_norm_still(model: nn.Module) -> Iterator[None]:
-    """Let batch norm normalise as it does, and leave its running statistics as they are."""
-    tracking = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
-    for part in tracking:
-        part.track_running_stats = False
+def batch_norm_still(model: nn.Module) -> Iterator[None]:
+    """Let batch norm normalise as it does, and leave its running statistics as they are.
+
+    It still takes them as arguments: gradient checkpointing wants of the second pass what the first one saved.
+    """
+    parts = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    before = [(part.momentum, part.num_batches_tracked) for part in parts]
+    for part in parts:
+        part.momentum, part.num_batches_tracked = 0.0, part.num_batches_tracked.clone()
     try:
         yield
     finally:
-        for part in tracking:
-            part.track_running_stats = True
+        for part, (momentum, count) in zip(parts, before, strict=True):
+            part.momentum, part.num_batches_tracked = momentum, count
 
 
 def _cuda_devices() -> list[int]:

@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithNoAttention
 
 
@@ -64,7 +65,11 @@ def _conv(inputs: int, outputs: int, stride: int, padded: bool) -> nn.Sequential
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
 
-class _Block(nn.Module):
+class _Entry(GradientCheckpointingLayer, nn.Sequential):
+    """The convolution that the tower or a stage begins with."""
+
+
+class _Block(GradientCheckpointingLayer):
     """Two 3 x 3 convolutions and a skip (He et al. 2016), which without padding drops the border that they use up."""
 
     def __init__(self, channels: int, padded: bool):
@@ -88,13 +93,15 @@ class TraceResNet(PreTrainedModel):
     config_class = TraceResNetConfig
     base_model_prefix = "trace_resnet"
     main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: TraceResNetConfig):
         super().__init__(config)
-        layers: list[nn.Module] = [_conv(config.num_channels, config.embedding_size, 1, config.padded), nn.ReLU()]
+        stem = _Entry(*_conv(config.num_channels, config.embedding_size, 1, config.padded))
+        layers: list[nn.Module] = [stem, nn.ReLU()]
         width = config.embedding_size
         for size, depth in zip(config.hidden_sizes, config.depths, strict=True):
-            layers += [_conv(width, size, 2, config.padded), nn.ReLU()]
+            layers += [_Entry(*_conv(width, size, 2, config.padded)), nn.ReLU()]
             layers += [_Block(size, config.padded) for _ in range(depth)]
             width = size
         self.layers = nn.Sequential(*layers)

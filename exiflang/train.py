@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
+from exiflang.checkpointing import checkpointed
 from exiflang.gradient_cache import cached_backward, pair_chunks
 from exiflang.model import ExifLang
 from exiflang.negatives import sentence_ids
@@ -169,9 +171,13 @@ def train(
         return image.unflatten(0, patches.shape[:2]), text[which]
 
     with (
+        ExitStack() as opened,
         open(folder.log, "a", encoding="utf-8", buffering=1) as log,  # by lines: whoever watches sees each step
         tqdm(total=config.steps, initial=done, desc="train", disable=not accelerator.is_main_process) as bar,
     ):
+        if config.gradient_checkpointing:
+            for tower in model.towers.values():
+                opened.enter_context(checkpointed(tower))
         saved_at = minutes()
         for epoch in count(first_epoch):
             if len(history) == config.steps:
@@ -320,7 +326,7 @@ def _settings(
     fields = {name: getattr(model.config, name) for name in type(model.config).__annotations__}
     data = getattr(dataset, "fingerprint", None)
     chosen = dataclasses.asdict(config)
-    for name in ("fast",):  # else the folder of a run begun before there was a choice would be refused
+    for name in ("fast", "gradient_checkpointing"):  # else runs begun before there was a choice would be other runs
         if chosen[name] == getattr(TrainConfig, name):
             del chosen[name]
     settings = {"train": chosen, "model": fields, "data": data}

@@ -25,6 +25,8 @@ class TrainConfig:
         ema: decay a step of the averaged weights that are saved, e.g. 0.998; 0: the last weights themselves.
         chunk_size: photos encoded at a time and process, for batches that do not fit into memory, at the price of a
             second encoding (see `gradient_cache`); 0: all at once.
+        gradient_checkpointing: keep a layer's input alone for the backward pass and compute the rest again: the same
+            results from less memory, in more time.
         mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the hardware multiplies in it, else "no".
         fast: encode sentences in buckets by length, and step with AdamW's fused kernel: the same results but for
             rounding and the random numbers of dropout. False, to compare with: every sentence padded to the longest of
@@ -49,6 +51,7 @@ class TrainConfig:
     image_weight: float = 0.0
     ema: float = 0.0
     chunk_size: int = 0
+    gradient_checkpointing: bool = False
     mixed_precision: str = "auto"
     fast: bool = True
     max_grad_norm: float = 1.0

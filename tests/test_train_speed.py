@@ -77,3 +77,10 @@ def test_a_folder_from_before_there_was_a_choice_is_gone_on_with(tmp_path):
     assert run(tmp_path)[0] == log
     with pytest.raises(TrainingError, match="other settings"):
         run(tmp_path, fast=False)
+
+
+@pytest.mark.parametrize("chunk_size", [0, 25])
+def test_gradient_checkpointing_is_the_same_run(tmp_path, chunk_size):
+    kept = run(tmp_path / "kept", chunk_size=chunk_size)
+    again = run(tmp_path / "again", chunk_size=chunk_size, gradient_checkpointing=True)
+    assert_same_run(again, kept)
