@@ -149,6 +149,10 @@ def train(
         average.to(accelerator.device)
         accelerator.register_for_checkpointing(average)
         averaged = average.module
+    if config.compile:
+        options = {"fallback_random": True}  # dropout's numbers are then those without, and the same in both passes
+        model.image_tower.compile(options=options)
+        model.text_tower.compile(dynamic=True, options=options)  # lengths differ from batch to batch
     wrapped, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
     done, first_epoch, done_in_epoch, best = 0, 0, 0, -math.inf
     if folder.checkpoint.exists():
@@ -326,7 +330,7 @@ def _settings(
     fields = {name: getattr(model.config, name) for name in type(model.config).__annotations__}
     data = getattr(dataset, "fingerprint", None)
     chosen = dataclasses.asdict(config)
-    for name in ("fast", "gradient_checkpointing"):  # else runs begun before there was a choice would be other runs
+    for name in ("fast", "gradient_checkpointing", "compile"):  # else runs from before there was a choice differ
         if chosen[name] == getattr(TrainConfig, name):
             del chosen[name]
     settings = {"train": chosen, "model": fields, "data": data}

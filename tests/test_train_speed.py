@@ -1,13 +1,16 @@
 """What makes training faster or smaller changes nothing but rounding."""
 
 import json
+import shutil
 
 import pytest
 import torch
-from test_train import Photos, photo, settings, small_model
+from safetensors import safe_open
+from test_train import CAMERAS, Photos, photo, same_weights, settings, small_model
 
 from exiflang.buckets import length_buckets
 from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
 from exiflang.train import TrainingError, train
 
 torch.set_num_threads(1)
@@ -84,3 +87,29 @@ def test_gradient_checkpointing_is_the_same_run(tmp_path, chunk_size):
     kept = run(tmp_path / "kept", chunk_size=chunk_size)
     again = run(tmp_path / "again", chunk_size=chunk_size, gradient_checkpointing=True)
     assert_same_run(again, kept)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own
+def test_compiled_towers_are_the_same_run_and_leave_no_trace_in_files(tmp_path):
+    """With dropout, whose random numbers are the same too, and with averaged weights that are judged."""
+    image = ExifLangConfig.preset("tiny").image_config | {"hidden_sizes": [8], "depths": [1]}  # compiled in less time
+    config = {"steps": 2, "ema": 0.5, "validate_every": 2}
+    runs = {}
+    for compiled in (True, False):
+        folder, model = tmp_path / str(compiled), small_model(image_config=image)
+
+        def judge(averaged: ExifLang, folder=folder) -> float:
+            with safe_open(folder / "checkpoint" / "model.safetensors", "pt") as file:
+                assert set(file.keys()) == set(averaged.state_dict())
+            return averaged.encode_exif(CAMERAS)[:, 0].sum().item()
+
+        runs[compiled] = train(model, Photos(), settings(**config, compile=compiled), folder, validate=judge), model
+        assert same_weights(ExifLang.from_pretrained(folder), model)
+    assert_same_run(runs[True], runs[False])
+    assert runs[True][0][-1]["validation"] == pytest.approx(runs[False][0][-1]["validation"], abs=1e-4)
+
+
+def test_compiled_checkpointing_is_refused():
+    with pytest.raises(ValueError, match="choose one of them"):
+        settings(compile=True, gradient_checkpointing=True)
