@@ -24,7 +24,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
+from exiflang.buckets import length_buckets
 from exiflang.checkpointing import checkpointed
+from exiflang.flops import StepFlops, matrix_rate
 from exiflang.gradient_cache import cached_backward, pair_chunks
 from exiflang.model import ExifLang
 from exiflang.negatives import sentence_ids
@@ -68,11 +70,15 @@ def train(
 ) -> list[dict[str, float]]:
     """Train `model` in place and save it into `out_dir`.
 
-    Writes `log.jsonl` (a line a step: step, loss, lr, grad_norm, logit_scale, pairs_per_second, and validation where a
-    step was judged), `checkpoint/` and `best/` while it runs, and at the end the weights: with `validate` the best
-    ones, and the last ones beside them in `last/`. Called again with the same arguments it goes on from the last
-    checkpoint, to the same result as without the interruption; a finished run is loaded, not repeated. Started in
-    several processes (`accelerate launch`), each draws `batch_size` photos and all pairs are contrasted with all.
+    Writes `log.jsonl` (a line a step: step, loss, lr, grad_norm, logit_scale, pairs_per_second and flops_per_second of
+    all processes together, matrix_share, and validation where a step was judged), `checkpoint/` and `best/` while it
+    runs, and at the end the weights: with `validate` the best ones, and the last ones beside them in `last/`. Called
+    again with the same arguments it goes on from the last checkpoint, to the same result as without the interruption; a
+    finished run is loaded, not repeated. Started in several processes (`accelerate launch`), each draws `batch_size`
+    photos and all pairs are contrasted with all.
+
+    `flops_per_second` counts what the model needs (see `StepFlops`). `matrix_share` is the share (0..1, but for chance)
+    that this has, per process, of what the main process reaches on a large product of matrices alone.
 
     Args:
         model: with a tokenizer.
@@ -165,6 +171,9 @@ def train(
     history = folder.read_log()
     purge = {"tensorboard": {"purge_step": done}}  # steps that will be repeated
     accelerator.init_trackers("tensorboard", init_kwargs=purge if config.tracker == "tensorboard" else {})
+    step_flops = StepFlops(model.config)
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    attainable = matrix_rate(accelerator.device, dtype)
     model.train()
 
     def encode(chunk: tuple[Tensor, dict[str, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -199,7 +208,11 @@ def train(
                 if patches.ndim == 4:
                     patches = patches.unsqueeze(1)  # [B, 3, P, P] -> [B, 1, 3, P, P]
                 different, which = distinct(sentences)
-                tokens = {key: value.to(accelerator.device) for key, value in model.tokenize(different).items()}
+                tokens = model.tokenize(different)
+                mask = tokens["attention_mask"]
+                buckets = [(len(rows), end) for rows, end in length_buckets(mask)] if config.fast else [mask.shape]
+                flops = step_flops(patches.shape, buckets)
+                tokens = {key: value.to(accelerator.device) for key, value in tokens.items()}
                 ids = sentence_ids(different)[which].to(accelerator.device)
                 which = which.to(accelerator.device)
                 optimizer.zero_grad()
@@ -221,7 +234,8 @@ def train(
                     )
                 else:
                     loss = objective(*encode((patches, tokens, which)), *scalars)
-                value = accelerator.reduce(loss.detach(), "mean").item()  # of all pairs, the same in every process
+                # of all pairs, the same in every process
+                value, flops = accelerator.reduce(torch.stack([loss.detach(), loss.new_tensor(flops)]), "mean").tolist()
                 if not math.isfinite(value):
                     raise _diverged("loss", value, step, folder, patches, sentences, accelerator.process_index)
                 if not config.chunk_size:
@@ -242,6 +256,8 @@ def train(
                     "grad_norm": norm,
                     "logit_scale": model.logit_scale.item(),
                     "pairs_per_second": config.batch_size * processes / seconds,
+                    "flops_per_second": flops * processes / seconds,
+                    "matrix_share": flops / seconds / attainable,
                 }
                 if validate is not None and (step % config.validate_every == 0 or step == config.steps):
                     row["validation"] = _judge(accelerator, averaged, validate)

@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import get_scheduler
 
+from exiflang.flops import StepFlops, matrix_rate
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.tokenizer import train_tokenizer
@@ -14,7 +15,7 @@ from exiflang.train import TrainConfig, TrainingError, collate, distinct, train
 torch.set_num_threads(1)
 
 CAMERAS = [f"Make: {make}, Model: {make} {number}" for make in ("Canon", "Nikon", "Sony") for number in range(4)]
-SIZE = 16
+SIZE, CPU = 16, torch.device("cpu")
 
 
 def photo(index: int, epoch: int) -> tuple[torch.Tensor, str]:
@@ -77,8 +78,11 @@ def settings(**changes) -> TrainConfig:
     )
 
 
+TIMES = ("pairs_per_second", "flops_per_second", "matrix_share")
+
+
 def timeless(log: list[dict]) -> list[dict]:
-    return [{key: value for key, value in row.items() if key != "pairs_per_second"} for row in log]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in log]
 
 
 def same_weights(a: ExifLang, b: ExifLang) -> bool:
@@ -104,9 +108,9 @@ def test_the_log_and_the_folder(tmp_path, capfd):
     log = train(model, Photos(), settings(), tmp_path)
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == log
     assert [row["step"] for row in log] == [1, 2, 3, 4, 5]
-    keys = ["step", "loss", "lr", "grad_norm", "logit_scale", "pairs_per_second"]
+    keys = ["step", "loss", "lr", "grad_norm", "logit_scale", *TIMES]
     assert all(list(row) == keys and all(math.isfinite(value) for value in row.values()) for row in log)
-    assert all(row["grad_norm"] > 0 and row["pairs_per_second"] > 0 for row in log)
+    assert all(row["grad_norm"] > 0 and row["matrix_share"] > 0 for row in log)
     assert log[0]["logit_scale"] == pytest.approx(20)
     assert {path.name for path in tmp_path.iterdir()} == {
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
@@ -115,6 +119,15 @@ def test_the_log_and_the_folder(tmp_path, capfd):
     assert same_weights(ExifLang.from_pretrained(tmp_path), model)
     bars = capfd.readouterr().err
     assert "train: 100%" in bars and "shards" not in bars
+
+
+def test_the_log_counts_what_the_model_computes(tmp_path):
+    model = small_model()
+    for row in train(model, Photos(), settings(steps=3), tmp_path):
+        flops = row["flops_per_second"] / row["pairs_per_second"]  # a pair's
+        least, most = (StepFlops(model.config)((1, 3, SIZE, SIZE), [(1, tokens)]) for tokens in (1, 9))
+        assert least < flops < most
+        assert row["flops_per_second"] / row["matrix_share"] == pytest.approx(matrix_rate(CPU, torch.float32))
 
 
 def test_the_gradient_norm_is_that_before_clipping(tmp_path):
