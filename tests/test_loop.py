@@ -1,15 +1,19 @@
-"""The localiser gives what plain loops over windows, pairs and rows give."""
+"""The localiser gives what plain loops over windows, pairs and rows give, and a training step what a plain one does."""
 
 import numpy as np
 import pytest
+import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exiflang.clustering import MeanShiftMode, NormalizedCut
 from exiflang.localize import cell_consistency, principal_components
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
+from exiflang.tokenizer import train_tokenizer
 from exiflang.windows import embed_windows
-from speed import loop
+from speed import loop, step
 
 
 class PixelEncoder:
@@ -78,3 +82,21 @@ def test_components(spread):
     embeddings = unit(5, 6)
     clipped = np.clip(loop.components(embeddings, spread) / 6 + 0.5, 0, 1)
     np.testing.assert_allclose(principal_components(embeddings, spread), clipped, rtol=0, atol=1e-5)
+
+
+def test_training_step():
+    """Sentences that all differ, enough of them for two buckets; each step stands on the weights of the last."""
+    sentences = [f"Make: {'Canon ' * (number % 5)}, Number: {number}" for number in range(40)]
+    tokenizer = train_tokenizer(sentences, 300)
+    config = ExifLangConfig.preset("tiny")
+    config.text_config = config.text_config | {"vocab_size": len(tokenizer)}
+    patches = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found, losses = [], []
+    for fused, take in ((False, loop.training_step), (True, step.training_step)):
+        torch.manual_seed(0)
+        model = ExifLang(config, tokenizer).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, foreach=False, fused=fused)
+        losses.append([take(model, optimizer, patches, sentences) for _ in range(3)])
+        found.append(model.state_dict())
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
