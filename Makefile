@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test golden weights ablation clean
+.PHONY: help install reproduce test golden weights ablation bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ weights: $(INSTALLED) ## package data/models/base with its figures; PHOTOS=authe
 
 ablation: $(INSTALLED) ## renew reports/golden/ablation.json (needs real photos, see base.yaml: hours)
 	$(BIN)/python -m exiflang.ablation
+
+bench: $(INSTALLED) ## renew reports/golden/speed.json by notebooks/06_speed, on an idle machine (half an hour)
+	$(BIN)/python -m speed
 
 clean: ## forget generated data, demo weights and runs (never data/models/exiflang-base)
 	rm -rf data/demo data/tiny data/ablation data/models/demo data/models/tiny reports/runs

@@ -265,7 +265,8 @@ class ExifLang(PreTrainedModel):
         if not kwargs.keys() & {"dtype", "torch_dtype"}:
             kwargs["dtype"] = torch.float32  # else transformers takes that of the file
         try:
-            model, found = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+            with _no_progress_bar():
+                model, found = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
         except OSError as error:
             raise OSError(
                 f"{name}: no model there: give a folder with config.json and model.safetensors, as train() writes "

@@ -28,6 +28,7 @@ from exiflang.buckets import length_buckets
 from exiflang.checkpointing import checkpointed
 from exiflang.flops import StepFlops, matrix_rate
 from exiflang.gradient_cache import cached_backward, pair_chunks
+from exiflang.inference import has_fast_bf16
 from exiflang.model import ExifLang
 from exiflang.negatives import sentence_ids
 from exiflang.objective import batch_loss
@@ -105,7 +106,9 @@ def train(
     if (config.loss == "sigmoid") != (model.config.logit_bias is not None):
         raise ValueError("loss='sigmoid' needs a model with a logit_bias in its configuration, 'infonce' one without")
     folder = RunFolder(out_dir)
-    precision = config.mixed_precision if config.mixed_precision != "auto" else ("bf16" if _has_fast_bf16() else "no")
+    precision = config.mixed_precision
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16("cuda" if torch.cuda.is_available() else "cpu") else "no"
     AcceleratorState._reset_state()  # it would hold this process to the precision of an earlier run
     accelerator = Accelerator(
         mixed_precision=precision,
@@ -320,13 +323,6 @@ def _judge(accelerator: Accelerator, model: ExifLang, validate: Callable[[ExifLa
         verdict += validate(model.eval())
         model.train(training)
     return broadcast(verdict).item()
-
-
-def _has_fast_bf16() -> bool:
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    processor = torch.cpu.get_capabilities()
-    return processor.get("avx512_bf16", False) or processor.get("amx_bf16", False)
 
 
 def _diverged(

@@ -1,14 +1,17 @@
 """The paper's localisation and training step by step, in plain loops: what speed is measured against, and an oracle.
 
 Written from the paper's sections 3.3 and 3.4 and what is known of its reference code. It is a fair loop: batches of
-windows, rows of similarities and scikit-learn's clustering are as fast as their libraries make them.
+windows, similarities, votes and distances of rows are as fast as their libraries make them, and so is the clustering.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sklearn.cluster import SpectralClustering
 from sklearn.decomposition import PCA
 
@@ -19,6 +22,13 @@ from exiflang.windows import ImageEncoder
 def places(side: int, window: int, stride: int) -> list[int]:
     """Where windows begin along a side."""
     return list(range(0, side - window + 1, stride))
+
+
+def load_patch(path: str | Path, size: int, rng: np.random.Generator) -> torch.Tensor:
+    """A random crop of a photo, which is decoded as a whole and made float in 0..1 first: float32 [3, size, size]."""
+    photo = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1).float() / 255  # [3, H, W]
+    y, x = (int(rng.integers(side - size + 1)) for side in photo.shape[1:])
+    return photo[:, y : y + size, x : x + size]
 
 
 def embed(model: ImageEncoder, image: np.ndarray, window: int, stride: int, batch_size: int = 32) -> np.ndarray:
@@ -41,19 +51,13 @@ def vote_pairs(embeddings: np.ndarray, spread: int) -> np.ndarray:
     """
     rows, cols, dim = embeddings.shape
     flat = embeddings.reshape(-1, dim)
+    response = (1 - flat @ flat.T).reshape(rows, cols, rows, cols)
     h, w = rows + spread - 1, cols + spread - 1
     total = np.zeros((h, w, h, w), np.float32)
     count = np.zeros((h, w, h, w), np.float32)
-    for y in range(rows):
-        for x in range(cols):
-            response = 1 - flat @ flat[y * cols + x]  # [rows * cols]
-            one, ones = np.zeros((h, w), np.float32), np.zeros((h, w), np.float32)
-            for v in range(rows):
-                for u in range(cols):
-                    one[v : v + spread, u : u + spread] += response[v * cols + u]
-                    ones[v : v + spread, u : u + spread] += 1
-            total[y : y + spread, x : x + spread] += one
-            count[y : y + spread, x : x + spread] += ones
+    for y, x, v, u in np.ndindex(rows, cols, rows, cols):
+        total[y : y + spread, x : x + spread, v : v + spread, u : u + spread] += response[y, x, v, u]
+        count[y : y + spread, x : x + spread, v : v + spread, u : u + spread] += 1
     return total / (count + 1e-4)
 
 
@@ -112,3 +116,15 @@ def training_step(
     loss.backward()
     optimizer.step()
     return loss.item()
+
+
+def localise(model: ImageEncoder, image: np.ndarray, window: int, stride: int) -> tuple[np.ndarray, ...]:
+    """Heatmap [H, W], mask of cells [h, w] and components [h, w, 3] of a picture, by all of the above."""
+    spread = max(1, window // stride)
+    embeddings = embed(model, image, window, stride)
+    dissimilarity = vote_pairs(embeddings, spread)
+    cells = mean_shift(dissimilarity)
+    heatmap = np.asarray(
+        Image.fromarray(cells.astype(np.float32)).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
+    )
+    return heatmap, cut(dissimilarity), components(embeddings, spread)

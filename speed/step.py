@@ -15,9 +15,10 @@ def training_step(
 ) -> float:
     """One step on patches uint8 [B, 3, P, P] and their B sentences; returns the loss."""
     different, which = distinct(sentences)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        image, text = model(patches, **model.tokenize(different))  # [B, D], [U, D]
-    ids = sentence_ids(different)[which]
+    tokens = {key: value.to(patches.device) for key, value in model.tokenize(different).items()}
+    with torch.autocast(patches.device.type, torch.bfloat16, enabled=bf16):
+        image, text = model(patches, **tokens)  # [B, D], [U, D]
+    ids = sentence_ids(different)[which].to(patches.device)
     loss = batch_loss(image.unsqueeze(1), text[which], model.logit_scale, sentence=ids, image_weight=0.0)
     optimizer.zero_grad()
     loss.backward()

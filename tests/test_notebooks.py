@@ -9,11 +9,25 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
 from exiflang.parameters import project_path
-from exiflang.pipeline import KERNEL_ENVIRONMENT, STEPS, run_pipeline
+from exiflang.pipeline import KERNEL_ENVIRONMENT, STEPS, run_notebook, run_pipeline
+from exiflang.simulate import CAMERAS, write_splices
 
 NOTEBOOKS = project_path("notebooks")
+# Of 06_speed: each of its parts once, at its smallest.
+SPEED = {
+    "rounds": 1,
+    "curve_rounds": 1,
+    "only": "votes or components or cut",
+    "megapixels": [0.05],
+    "windows_per_side": [5],
+    "batch_sizes": [64],
+    "tokens": [8],
+}
 
 
 def nbval(copies: list[Path]) -> subprocess.CompletedProcess:
@@ -70,9 +84,23 @@ def test_nbval_sees_a_changed_number_and_overlooks_bars_times_and_figures(tmp_pa
     assert "other.ipynb::Cell 0" in answer.stdout
 
 
-@pytest.mark.parametrize("stem", STEPS)
-def test_committed_notebooks_are_thin(stem):
-    cells = nbformat.read(NOTEBOOKS / f"{stem}.ipynb", as_version=4).cells
+def test_speed_and_its_repetition_show_the_same_but_for_times(tmp_path):
+    torch.manual_seed(0)
+    ExifLang(ExifLangConfig.preset("tiny")).save_pretrained(str(tmp_path / "model"))
+    write_splices(tmp_path / "splices", CAMERAS[:2], 1, authentic=0, seed=0, size=(256, 192))
+    folders = {"model_dir": str(tmp_path / "model"), "splices_dir": str(tmp_path / "splices")}
+    found = run_notebook("notebooks/06_speed.ipynb", SPEED | folders, tmp_path)
+    assert {"votes", "normalised cut", "principal components"} == {row["group"] for row in found["rows"]}
+    assert {row["model"] for row in found["agreement"]} == {"packaged", "padded"} and len(found["modes"]) == 8
+    assert {row["curve"] for row in found["curves"]} == {"megapixels", "windows per side", "batch", "tokens"}
+
+    second = nbval([tmp_path / "06_speed.ipynb"])
+    assert second.returncode == 0, second.stdout + second.stderr
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_committed_notebooks_are_thin(path):
+    cells = nbformat.read(path, as_version=4).cells
     code = [cell for cell in cells if cell.cell_type == "code"]
     lines = [line for cell in code for line in cell.source.splitlines()]
     parameters = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]

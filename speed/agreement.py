@@ -1,0 +1,48 @@
+"""How near the fast ways come to the plain one, and what dense windows cost in precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from exiflang import ExifLang, SpliceLocalizer
+from exiflang.benchmarks import Benchmark
+from exiflang.evaluate import score_pictures, summarise_pictures
+from exiflang.images import load_image
+from exiflang.simulate import CAMERAS, make_splice
+
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "exact": {},
+    "exact, bf16": {"precision": "bf16"},
+    "dense": {"mode": "dense"},
+    "dense, bf16": {"mode": "dense", "precision": "bf16"},
+}
+
+
+def compare_ways(model: ExifLang) -> pd.DataFrame:
+    """A row a way, from a simulated composite of 1024 x 768 pixels: the least `cosine` of a window's embeddings with
+    those of the plain way, the `correlation` of the heatmaps, and whether the result says that it is a `preview`."""
+    image = load_image(make_splice(CAMERAS[0], CAMERAS[1], seed=0).data)
+    plain = SpliceLocalizer(model, fast=False)(image)
+    rows = []
+    for way, options in WAYS.items():
+        found = SpliceLocalizer(model, **options)(image)
+        cosine = (found.embeddings * plain.embeddings).sum(2).min()
+        correlation = np.corrcoef(found.raw.ravel(), plain.raw.ravel())[0, 1]
+        rows.append({"way": way, "cosine": cosine, "correlation": correlation, "preview": found.preview})
+    return pd.DataFrame(rows)
+
+
+def score_ways(model: ExifLang, benchmark: Benchmark) -> pd.DataFrame:
+    """A row a way: `p_map` over the spliced pictures of `benchmark`, and how many they are."""
+    rows = []
+    for way, options in WAYS.items():
+        scores = score_pictures(
+            {"model": model}, benchmark, ["diffused_cut"], calibrated=bool(model.config.calibration), **options
+        )
+        summary = summarise_pictures(scores).iloc[0]
+        rows.append({"way": way, "p_map": summary["p_map"], "pictures": int(summary["pictures"])})
+    return pd.DataFrame(rows)
