@@ -49,7 +49,8 @@ def _with_tower(model: ExifLang, tower: nn.Module) -> ExifLang:
     """A model that shares all with `model` but the image tower."""
     other = copy.copy(model)
     other._modules = {**model._modules, "image_tower": tower}
-    return other.eval()
+    other.training = False  # not eval(), which would reach the text tower that both have
+    return other
 
 
 def _folded(tower: nn.Module) -> nn.Module:
