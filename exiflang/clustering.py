@@ -43,16 +43,16 @@ class MeanShiftMode:
         rows, h, w = _square(dissimilarity)
         centred = (rows - rows.mean(0)).astype(np.float32)  # what all rows share would only add to the rounding
         gram = centred @ centred.T  # [n, n]
+        norms = np.diag(gram)
+        squared = norms[:, None] + norms - 2 * gram  # of the rows among themselves
+        radius = np.percentile(np.sqrt(np.maximum(squared, 0)), self.percentile)
+        reach = radius**2 + 1e-5 * norms.max()
         # A shifted row is weights @ rows: its distances need the Gram matrix alone.
         weights = np.eye(h * w, dtype=np.float32)
-        squared = _squared_distances(weights, gram)
-        radius = np.percentile(np.sqrt(np.maximum(squared, 0)), self.percentile)
-        reach = radius**2 + 1e-5 * np.diag(gram).max()
         for _ in range(self.iterations):
             near = squared <= reach  # [n, n]
-            size = near.sum(1, keepdims=True)
-            # A row with no original row in reach stays where it is.
-            weights = np.where(size > 0, near / np.maximum(size, 1, dtype=np.float32), weights)
+            size = near.sum(1, keepdims=True, dtype=np.float32)
+            np.divide(near, size, out=weights, where=size > 0)  # with no original row in reach a row stays where it is
             squared = _squared_distances(weights, gram)
         votes = (squared <= reach).sum(1)  # [n]
         return (weights[votes == votes.max()].mean(0) @ rows).reshape(h, w).astype(np.float32)

@@ -91,7 +91,7 @@ def test_speed_and_its_repetition_show_the_same_but_for_times(tmp_path):
     folders = {"model_dir": str(tmp_path / "model"), "splices_dir": str(tmp_path / "splices")}
     found = run_notebook("notebooks/06_speed.ipynb", SPEED | folders, tmp_path)
     assert {"votes", "normalised cut", "principal components"} == {row["group"] for row in found["rows"]}
-    assert {row["model"] for row in found["agreement"]} == {"packaged", "padded"} and len(found["modes"]) == 8
+    assert {row["model"] for row in found["agreement"]} == {"packaged", "padded"} and len(found["modes"]) == 4
     assert {row["curve"] for row in found["curves"]} == {"megapixels", "windows per side", "batch", "tokens"}
 
     second = nbval([tmp_path / "06_speed.ipynb"])

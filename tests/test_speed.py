@@ -1,8 +1,11 @@
 """The report of the benchmarks: gathered, as a table, and in the README."""
 
+import json
+
 import pandas as pd
 import pytest
 
+from exiflang.parameters import project_path
 from speed import report
 from speed.curves import CURVES, _peak_memory
 from speed.loop import localise
@@ -96,3 +99,8 @@ def test_loops_run_from_picture_to_heatmap():
     image = noise(0.005)
     heatmap, mask, components = localise(Colour(), image, 16, 8)
     assert heatmap.shape == image.shape[:2] and mask.shape == components.shape[:2]
+
+
+def test_the_readme_shows_the_golden_file():
+    golden = json.loads(project_path("reports/golden/speed.json").read_text(encoding="utf-8"))
+    assert markdown(golden) in project_path("README.md").read_text(encoding="utf-8")
