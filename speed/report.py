@@ -39,7 +39,7 @@ def run_benchmarks(rounds: int, only: str = "") -> dict[str, Any]:
         with subprocess.Popen(
             command, cwd=project_path("."), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
-            bar = tqdm(process.stdout, desc="benchmarks", unit=" lines")
+            bar = tqdm(process.stdout, desc="lines of the benchmarks")
             said.extend(bar)
         if process.returncode:
             raise RuntimeError("the benchmarks failed:\n" + "".join(said[-60:]))
@@ -98,7 +98,7 @@ def table(found: Mapping[str, Any]) -> pd.DataFrame:
             "way": row["way"],
             "median": duration(row["median"]),
             "range": f"{duration(min(row['seconds']))} to {duration(max(row['seconds']))}",
-            "of the loop's speed": f"{row['times_loop']:.3g} times" if "times_loop" in row else "",
+            "of the loop's speed": f"{three_digits(row['times_loop'])} times" if "times_loop" in row else "",
             "of the floor": f"{row['median'] / row['floor']:.2f} times" if "floor" in row else "",
         }
         for row in found["rows"]
@@ -108,7 +108,12 @@ def table(found: Mapping[str, Any]) -> pd.DataFrame:
 
 def duration(seconds: float) -> str:
     """Three digits, in s or ms."""
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+    return f"{three_digits(seconds)} s" if seconds >= 0.9995 else f"{three_digits(1000 * seconds)} ms"
+
+
+def three_digits(number: float) -> str:
+    """Without an exponent for large ones."""
+    return f"{number:,.0f}" if number >= 999.5 else f"{number:.3g}"
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from scipy.stats import t as student
 from exiflang import golden
 from exiflang.parameters import PipelineError, project_path
 
-PRESETS = sorted({path.stem for path in project_path("reports/golden").glob("*.json")} - {"ablation"})
+OTHERS = {"ablation", "speed", "speed_gpu"}  # reports of their own
+PRESETS = sorted({path.stem for path in project_path("reports/golden").glob("*.json")} - OTHERS)
 
 
 def test_spread_is_the_prediction_interval_of_one_more_run():

@@ -66,7 +66,17 @@ def test_table(found):
     assert "| large | 12 MP | 8 s | 7 s to 9 s |  |  |" in markdown(found)
 
 
-@pytest.mark.parametrize("seconds, text", [(12.34, "12.3 s"), (1, "1 s"), (0.0123456, "12.3 ms"), (2e-6, "0.002 ms")])
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (12345, "12,345 s"),
+        (12.34, "12.3 s"),
+        (0.9996, "1 s"),
+        (0.9994, "999 ms"),
+        (0.0123456, "12.3 ms"),
+        (2e-6, "0.002 ms"),
+    ],
+)
 def test_durations(seconds, text):
     assert duration(seconds) == text
 
