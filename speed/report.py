@@ -34,7 +34,7 @@ def run_benchmarks(rounds: int, only: str = "") -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pytest", "speed", "-v", "-rs", "-p", "no:cacheprovider", "-k", only]
-        command += [f"--rounds={rounds}", f"--benchmark-json={path}"]
+        command += [f"--rounds={rounds}", f"--benchmark-json={path}", "--color=no"]  # Jupyter's kernels ask for colour
         said = []
         with subprocess.Popen(
             command, cwd=project_path("."), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
