@@ -1,10 +1,8 @@
-"""How much a training step computes, and how much of it the processor could multiply in that time."""
+"""How much a training step computes."""
 
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from functools import cache
@@ -44,21 +42,3 @@ class StepFlops:
             hidden = self._model.text_tower(torch.ones(1, tokens, dtype=torch.int64, device="meta")).last_hidden_state
             self._model.text_projection(hidden[:, 0])  # [1, T, W] -> [1, D]
         return counter.get_total_flops()
-
-
-@cache
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating point operations a second of a large product of square matrices, measured once in a process.
-
-    It is the median of a few, and takes half a second. On a CPU it is that of the threads that torch has here.
-    """
-    side = 1024 if device.type == "cpu" else 8192
-    matrix = torch.ones(side, side, device=device, dtype=dtype)
-    seconds = []
-    for _ in range(9):
-        began = time.perf_counter()
-        matrix @ matrix  # [side, side]
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        seconds.append(time.perf_counter() - began)
-    return 2 * side**3 / statistics.median(seconds)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from exiflang.hardware import has_fast_bf16
 from exiflang.model import ExifLang
 
 PRECISIONS = ("float32", "bf16", "auto")
@@ -35,14 +36,6 @@ def for_inference(model: ExifLang, precision: str = "float32", compiled: bool = 
     if compiled:
         ready.image_tower.compile(dynamic=True)
     return ready
-
-
-def has_fast_bf16(device: torch.device | str) -> bool:
-    """Whether the hardware multiplies in bfloat16 (CUDA from Ampere on; AVX512-BF16 or AMX), not only stores it."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    processor = torch.cpu.get_capabilities()
-    return processor.get("avx512_bf16", False) or processor.get("amx_bf16", False)
 
 
 def _with_tower(model: ExifLang, tower: nn.Module) -> ExifLang:

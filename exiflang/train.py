@@ -24,17 +24,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
-from exiflang.buckets import length_buckets
 from exiflang.checkpointing import checkpointed
-from exiflang.flops import StepFlops, matrix_rate
-from exiflang.gradient_cache import cached_backward, pair_chunks
-from exiflang.inference import has_fast_bf16
+from exiflang.hardware import has_fast_bf16, matrix_rate
 from exiflang.model import ExifLang
-from exiflang.negatives import sentence_ids
-from exiflang.objective import batch_loss
 from exiflang.processing import Processing
 from exiflang.run_folder import RunFolder, TrainingError
 from exiflang.train_config import TrainConfig
+from exiflang.train_step import TrainStep
 
 
 def collate(pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, list[str]]:
@@ -50,13 +46,6 @@ def collate(pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, list[str]]:
     if len(shapes := {tuple(patch.shape) for patch, _ in pairs}) > 1:
         raise TrainingError(f"the data set gives patches of different shapes, {sorted(shapes)}: crop them to one size")
     return torch.stack([patch for patch, _ in pairs]), [sentence for _, sentence in pairs]
-
-
-def distinct(sentences: Sequence[str]) -> tuple[list[str], Tensor]:
-    """The U distinct sentences in order of appearance, and of each of the B which it is: int64 [B]."""
-    index: dict[str, int] = {}
-    which = [index.setdefault(sentence, len(index)) for sentence in sentences]
-    return list(index), torch.tensor(which)
 
 
 def train(
@@ -174,17 +163,10 @@ def train(
     history = folder.read_log()
     purge = {"tensorboard": {"purge_step": done}}  # steps that will be repeated
     accelerator.init_trackers("tensorboard", init_kwargs=purge if config.tracker == "tensorboard" else {})
-    step_flops = StepFlops(model.config)
+    back_propagate = TrainStep(model, wrapped, accelerator, config)
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     attainable = matrix_rate(accelerator.device, dtype)
     model.train()
-
-    def encode(chunk: tuple[Tensor, dict[str, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Patches [b, V, 3, P, P] and tokens of the u sentences which[b] -> image [b, V, D], text [b, D]."""
-        patches, tokens, which = chunk
-        with accelerator.autocast():
-            image, text = wrapped(patches.flatten(0, 1), **tokens, bucketed=config.fast)  # -> [b * V, D], [u, D]
-        return image.unflatten(0, patches.shape[:2]), text[which]
 
     with (
         ExitStack() as opened,
@@ -210,39 +192,12 @@ def train(
                     patches, sentences = processing(patches, sentences, (config.seed, step), rank)
                 if patches.ndim == 4:
                     patches = patches.unsqueeze(1)  # [B, 3, P, P] -> [B, 1, 3, P, P]
-                different, which = distinct(sentences)
-                tokens = model.tokenize(different)
-                mask = tokens["attention_mask"]
-                buckets = [(len(rows), end) for rows, end in length_buckets(mask)] if config.fast else [mask.shape]
-                flops = step_flops(patches.shape, buckets)
-                tokens = {key: value.to(accelerator.device) for key, value in tokens.items()}
-                ids = sentence_ids(different)[which].to(accelerator.device)
-                which = which.to(accelerator.device)
                 optimizer.zero_grad()
-                bias = [] if model.config.logit_bias is None else [model.logit_bias]
-                scalars = [model.logit_scale, *bias]
-
-                def objective(image: Tensor, text: Tensor, *scalars: Tensor, ids: Tensor = ids) -> Tensor:
-                    return batch_loss(image, text, *scalars, sentence=ids, image_weight=config.image_weight)
-
-                if config.chunk_size:
-                    loss = cached_backward(
-                        model,
-                        encode,
-                        pair_chunks(patches, tokens, which, config.chunk_size),
-                        objective,
-                        scalars,
-                        backward=accelerator.backward,
-                        no_sync=lambda: accelerator.no_sync(wrapped),
-                    )
-                else:
-                    loss = objective(*encode((patches, tokens, which)), *scalars)
+                loss, flops = back_propagate(patches, sentences)
                 # of all pairs, the same in every process
-                value, flops = accelerator.reduce(torch.stack([loss.detach(), loss.new_tensor(flops)]), "mean").tolist()
+                value, flops = accelerator.reduce(torch.stack([loss, loss.new_tensor(flops)]), "mean").tolist()
                 if not math.isfinite(value):
                     raise _diverged("loss", value, step, folder, patches, sentences, accelerator.process_index)
-                if not config.chunk_size:
-                    accelerator.backward(loss)
                 norm = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
                 if not math.isfinite(norm) and accelerator.scaler is None:  # fp16's scaler skips such a step by itself
                     raise _diverged("gradient norm", norm, step, folder, patches, sentences, accelerator.process_index)

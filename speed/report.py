@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from exiflang.flops import matrix_rate
+from exiflang.hardware import matrix_rate
 from exiflang.parameters import project_path
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}

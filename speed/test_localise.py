@@ -11,24 +11,17 @@ import torch
 
 from exiflang import ExifLang, ExifLangConfig, SpliceLocalizer
 from exiflang.clustering import MeanShiftMode, NormalizedCut
-from exiflang.inference import has_fast_bf16
 from exiflang.localize import cell_consistency, principal_components
 from exiflang.windows import window_grid
-from speed import loop
+from speed import agreement, loop
+from speed.marks import bf16, gpu
 from speed.pictures import noise
 
 IMAGE = noise(0.786432)
 WINDOW, STRIDE = window_grid(*IMAGE.shape[:2], 124, 25)  # the paper's
 SPREAD = WINDOW // STRIDE
 
-bf16 = pytest.mark.skipif(not has_fast_bf16("cpu"), reason="this processor does not multiply in bfloat16")
-WAYS = [
-    pytest.param({}, id="exact"),
-    pytest.param({"mode": "dense"}, id="dense"),
-    pytest.param({"precision": "bf16"}, id="exact, bf16", marks=bf16),
-    pytest.param({"mode": "dense", "precision": "bf16"}, id="dense, bf16", marks=bf16),
-]
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
+WAYS = [pytest.param(options, id=way, marks=bf16 if "bf16" in way else ()) for way, options in agreement.WAYS.items()]
 
 
 @cache
@@ -93,7 +86,7 @@ def test_components(measure, call):
     measure("principal components", call, embeddings(), SPREAD)
 
 
-@pytest.mark.parametrize("options", [pytest.param({"fast": False}, id="windows one by one"), *WAYS[:3:2]])
+@pytest.mark.parametrize("options", [pytest.param({"fast": False}, id="windows one by one"), *WAYS[:2]])
 def test_encoding_packaged(measure, options):
     measure("encoding, packaged weights", SpliceLocalizer(**options).embed, IMAGE)
 

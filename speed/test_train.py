@@ -6,26 +6,25 @@ import statistics
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from exiflang.buckets import length_buckets
 from exiflang.exif import exif_to_text
 from exiflang.flops import StepFlops
-from exiflang.inference import has_fast_bf16
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.parameters import project_path
 from exiflang.shards import find_shards, read_photos
-from exiflang.train import distinct
-from speed import loop, step
+from exiflang.train_config import TrainConfig
+from exiflang.train_step import TrainStep
+from speed import loop
+from speed.marks import bf16, gpu
 
 PADDED = 512  # tokens of every sentence of the loop
 BATCH, GPU_BATCH = 32, 1024  # attention to 512 tokens of 64 sentences, kept for the backward pass, takes over 24 GB
 VOCABULARY = 350  # small, so that tags and values fall into pieces, as under a vocabulary of English text
-
-bf16 = pytest.mark.skipif(not has_fast_bf16("cpu"), reason="this processor does not multiply in bfloat16")
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +62,26 @@ def test_training_step(measure, sentences, way):
     model = ExifLang(ExifLangConfig.preset("paper"), word_pieces(sentences)).train().to(device)
     patches = torch.randint(256, (batch, 3, 124, 124), dtype=torch.uint8).to(device)
     chosen = [sentences[i] for i in torch.randperm(len(sentences))[:batch].tolist()]
-    different, _ = distinct(chosen)
-    mask = model.tokenize(different)["attention_mask"]
+    lengths = model.tokenize(chosen)["attention_mask"].sum(1).tolist()
+    noted = {"pairs": batch, "sentences": len(set(chosen)), "median_tokens": statistics.median(lengths)}
+    group = f"training step of {batch} pairs, the paper's towers"
     plain = way == "loop"
-    buckets = [(batch, PADDED)] if plain else [(len(rows), end) for rows, end in length_buckets(mask)]
-    noted = {"pairs": batch, "sentences": len(different), "median_tokens": statistics.median(mask.sum(1).tolist())}
-    noted["flops"] = StepFlops(model.config)(patches.shape, buckets)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, foreach=False, fused=not plain)
+    if plain:
+        flops = StepFlops(model.config)(patches.shape, [(batch, PADDED)])
+        measure(group, loop.training_step, model, optimizer, patches, chosen, PADDED, flops=flops, **noted)
+        return
 
-    def call() -> float:
-        if plain:
-            return loop.training_step(model, optimizer, patches, chosen, PADDED)
-        return step.training_step(model, optimizer, patches, chosen, bf16="bf16" in way)
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the row before, which may be of another device
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if "bf16" in way else "no")
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    back_propagate = TrainStep(model, wrapped, accelerator, TrainConfig())
 
-    assert measure(f"training step of {batch} pairs, the paper's towers", call, **noted) > 0
+    def step() -> int:
+        optimizer.zero_grad()
+        loss, flops = back_propagate(patches.unsqueeze(1), chosen)
+        optimizer.step()
+        loss.item()  # a GPU is waited for
+        return flops
+
+    measure(group, step, flops=step(), **noted)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from exiflang.flops import StepFlops, matrix_rate
+from exiflang.flops import StepFlops
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 
@@ -50,8 +50,3 @@ def test_a_forward_pass_is_what_torch_counts_in_it(preset):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), ids, ids)
     assert expected == 3 * counter.get_total_flops()
-
-
-def test_the_matrix_rate_is_measured_once():
-    rate = matrix_rate(torch.device("cpu"), torch.float32)
-    assert 1e8 < rate < 1e15 and matrix_rate(torch.device("cpu"), torch.float32) == rate

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,8 +13,10 @@ from exiflang.localize import cell_consistency, principal_components
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.tokenizer import train_tokenizer
+from exiflang.train_config import TrainConfig
+from exiflang.train_step import TrainStep
 from exiflang.windows import embed_windows
-from speed import loop, step
+from speed import loop
 
 
 class PixelEncoder:
@@ -92,11 +95,19 @@ def test_training_step():
     config.text_config = config.text_config | {"vocab_size": len(tokenizer)}
     patches = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found, losses = [], []
-    for fused, take in ((False, loop.training_step), (True, step.training_step)):
+    for plain in (True, False):
         torch.manual_seed(0)
         model = ExifLang(config, tokenizer).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, foreach=False, fused=fused)
-        losses.append([take(model, optimizer, patches, sentences) for _ in range(3)])
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, foreach=False, fused=not plain)
+        back_propagate = TrainStep(model, model, Accelerator(cpu=True), TrainConfig())
+
+        def step(model=model, optimizer=optimizer, back_propagate=back_propagate) -> float:
+            optimizer.zero_grad()
+            loss, _ = back_propagate(patches.unsqueeze(1), sentences)
+            optimizer.step()
+            return loss.item()
+
+        losses.append([loop.training_step(model, optimizer, patches, sentences) if plain else step() for _ in range(3)])
         found.append(model.state_dict())
     np.testing.assert_allclose(*losses, rtol=1e-4)
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)

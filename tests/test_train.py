@@ -6,11 +6,13 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import get_scheduler
 
-from exiflang.flops import StepFlops, matrix_rate
+from exiflang.flops import StepFlops
+from exiflang.hardware import matrix_rate
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.tokenizer import train_tokenizer
-from exiflang.train import TrainConfig, TrainingError, collate, distinct, train
+from exiflang.train import TrainConfig, TrainingError, collate, train
+from exiflang.train_step import distinct
 
 torch.set_num_threads(1)
 

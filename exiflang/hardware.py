@@ -1,0 +1,35 @@
+"""What a processor can multiply, and how fast."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from functools import cache
+
+import torch
+
+
+def has_fast_bf16(device: torch.device | str) -> bool:
+    """Whether the hardware multiplies in bfloat16 (CUDA from Ampere on; AVX512-BF16 or AMX), not only stores it."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    processor = torch.cpu.get_capabilities()
+    return processor.get("avx512_bf16", False) or processor.get("amx_bf16", False)
+
+
+@cache
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating point operations a second of a large product of square matrices, measured once in a process.
+
+    It is the median of a few, and takes half a second. On a CPU it is that of the threads that torch has here.
+    """
+    side = 1024 if device.type == "cpu" else 8192
+    matrix = torch.ones(side, side, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(9):
+        began = time.perf_counter()
+        matrix @ matrix  # [side, side]
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    return 2 * side**3 / statistics.median(seconds)
