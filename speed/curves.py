@@ -23,13 +23,8 @@ from speed.pictures import noise
 PLAIN = {"exact": {}, "windows one by one": {"fast": False}}
 
 
-def _picture(way: str, megapixels: float) -> Callable[[], Any]:
-    localizer, image = SpliceLocalizer(**PLAIN[way]), noise(megapixels)
-    return lambda: localizer(image)
-
-
-def _windows(way: str, windows_per_side: int) -> Callable[[], Any]:
-    localizer, image = SpliceLocalizer(windows_per_side=windows_per_side, **PLAIN[way]), noise(0.786432)
+def _analysis(way: str, megapixels: float = 0.786432, windows_per_side: int = 30) -> Callable[[], Any]:
+    localizer, image = SpliceLocalizer(windows_per_side=windows_per_side, **PLAIN[way]), noise(megapixels)
     return lambda: localizer(image)
 
 
@@ -48,8 +43,8 @@ def _tokens(way: str, length: int) -> Callable[[], Any]:
 
 
 CURVES: Mapping[str, tuple[Callable[[str, Any], Callable], Sequence[str]]] = {
-    "megapixels": (_picture, tuple(PLAIN)),
-    "windows per side": (_windows, tuple(PLAIN)),
+    "megapixels": (_analysis, tuple(PLAIN)),
+    "windows per side": (lambda way, count: _analysis(way, windows_per_side=count), tuple(PLAIN)),
     "batch": (_batch, ("float32", "bf16")),
     "tokens": (_tokens, ("float32",)),
 }

@@ -1,6 +1,7 @@
 """Fast ways of embedding against the plain ones."""
 
 import shutil
+import time
 from functools import cache
 
 import numpy as np
@@ -96,9 +97,17 @@ def test_auto_takes_bf16_where_it_is_measured_to_be_faster(monkeypatch, hardware
     assert (for_inference(trained("tiny"), "auto").image_tower.dtype == torch.bfloat16) is taken
 
 
-def test_auto_measures_something():
-    assert inference._seconds(trained("tiny")) > 0
-    assert inference.has_fast_bf16("cpu") in (True, False)
+def test_what_is_measured_is_the_time_of_windows(monkeypatch):
+    model, shapes = trained("tiny"), []
+
+    def slowly(patches):
+        shapes.append(tuple(patches.shape))
+        time.sleep(0.02)
+        return patches
+
+    monkeypatch.setattr(model, "encode_image", slowly)
+    assert 0.02 <= inference._seconds(model) < 2
+    assert set(shapes) == {(8, 3, 32, 32)} and len(shapes) > 1
 
 
 def test_unknown_precision():

@@ -27,6 +27,7 @@ SPEED = {
     "windows_per_side": [5],
     "batch_sizes": [64],
     "tokens": [8],
+    "reference": "tiny",
 }
 
 
@@ -92,7 +93,8 @@ def test_speed_and_its_repetition_show_the_same_but_for_times(tmp_path):
     found = run_notebook("notebooks/06_speed.ipynb", SPEED | folders, tmp_path)
     assert {"votes", "normalised cut", "principal components"} <= {row["group"] for row in found["rows"]}
     assert found["skipped"] == ([] if torch.cuda.is_available() else ["there is no CUDA GPU"])
-    assert {row["model"] for row in found["agreement"]} == {"packaged", "padded"} and len(found["modes"]) == 4
+    assert {row["model"] for row in found["agreement"]} == {"packaged", "padded", "tiny, random weights"}
+    assert len(found["modes"]) == 4
     assert {row["curve"] for row in found["curves"]} == {"megapixels", "windows per side", "batch", "tokens"}
 
     second = nbval([tmp_path / "06_speed.ipynb"])

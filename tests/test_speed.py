@@ -7,7 +7,7 @@ import pytest
 
 from exiflang.parameters import project_path
 from speed import report
-from speed.curves import CURVES, _peak_memory
+from speed.curves import _measure, _peak_memory
 from speed.loop import localise
 from speed.pictures import noise
 from speed.plots import plot_curve, plot_ratios
@@ -55,7 +55,7 @@ def test_what_follows_the_network_is_summed_round_by_round(found):
     assert row["seconds"] == pytest.approx([2.0, 1.6, 2.4]) and row["times_loop"] == pytest.approx(4)
 
 
-def test_a_part_of_it_is_not_summed(monkeypatch):
+def test_a_part_of_it_is_not_summed():
     part = {**REPORT, "benchmarks": [one for one in REPORT["benchmarks"] if one["group"] != "votes"]}
     assert not [row for row in gather(part)["rows"] if row["group"] == "all after the network"]
 
@@ -89,11 +89,20 @@ def test_figures(found):
     assert plot_curve(points, {"float32": 1e9, "bf16": 2e9}).data[1].y == (1.0,)
 
 
-@pytest.mark.parametrize("name", CURVES)
-def test_curves_call_what_they_measure(name):
-    prepare, ways = CURVES[name]
-    if name != "batch":  # ResNet-50 on 260 windows
-        prepare(ways[0], {"megapixels": 0.01, "windows per side": 3, "tokens": 3}[name])()
+@pytest.mark.parametrize(
+    "name, way, values, ratio",
+    [
+        ("megapixels", "windows one by one", (0.1, 0.2), None),
+        ("windows per side", "windows one by one", (5, 40), None),
+        ("windows per side", "exact", (10, 20), 1.0),  # one pass serves any number
+        ("tokens", "float32", (3, 6), 2.0),
+    ],
+)
+def test_points_of_a_curve_differ_in_what_it_is_drawn_over(name, way, values, ratio):
+    few, many = (_measure(name, way, value, rounds=1) for value in values)
+    assert [few["curve"], few["way"], few["value"]] == [name, way, values[0]]
+    assert min(few["seconds"], many["seconds"]) > 0 and few["megabytes"] <= many["megabytes"]
+    assert many["flops"] / few["flops"] == pytest.approx(ratio) if ratio else many["flops"] > 1.1 * few["flops"] > 0
 
 
 def test_peak_memory_is_that_of_a_process_with_torch():
