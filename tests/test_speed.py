@@ -101,7 +101,7 @@ def test_figures(found):
 def test_points_of_a_curve_differ_in_what_it_is_drawn_over(name, way, values, ratio):
     few, many = (_measure(name, way, value, rounds=1) for value in values)
     assert [few["curve"], few["way"], few["value"]] == [name, way, values[0]]
-    assert min(few["seconds"], many["seconds"]) > 0 and few["megabytes"] <= many["megabytes"]
+    assert min(few["seconds"], many["seconds"]) > 0
     assert many["flops"] / few["flops"] == pytest.approx(ratio) if ratio else many["flops"] > 1.1 * few["flops"] > 0
 
 
