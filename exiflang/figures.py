@@ -81,9 +81,9 @@ def plot_scores(summary: pd.DataFrame, metric: str = "p_map") -> go.Figure:
     return figure
 
 
-def heat_colours(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values [H, W] on the perceptual scale "inferno" from `low` to `high`: uint8 [H, W, 3]."""
-    table = np.array([unlabel_rgb(c) for c in sample_colorscale("inferno", np.linspace(0, 1, 256))])  # [256, 3]
+def heat_colours(values: np.ndarray, low: float, high: float, scale: str = "inferno") -> np.ndarray:
+    """Values [H, W] on a perceptual scale from `low` to `high`: uint8 [H, W, 3]."""
+    table = np.array([unlabel_rgb(c) for c in sample_colorscale(scale, np.linspace(0, 1, 256))])  # [256, 3]
     level = np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
     return table.round().astype(np.uint8)[level]
 

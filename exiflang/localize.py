@@ -20,6 +20,7 @@ from exiflang.windows import (
     embed_densely,
     embed_in_one_pass,
     embed_windows,
+    no_progress,
     picture_window,
     shared_stride,
     window_grid,
@@ -196,7 +197,7 @@ class SpliceLocalizer:
         self.window_size = window_size or getattr(config, "patch_size", 64)
         self.by_picture_size = window_size is None
         self.stride_multiple = stride_multiple or shared_stride(model) or 1
-        self.mode, self.fast = mode, fast
+        self.mode, self.precision, self.fast = mode, precision, fast
         self.calibration = getattr(config, "calibration", None) or {}
         self.encoder = model
         if fast and hasattr(model, "image_tower"):
@@ -206,17 +207,21 @@ class SpliceLocalizer:
         elif mode != "exact" or precision != "float32" or compiled:
             raise ValueError("mode, precision and compiled are settings for an ExifLang, and of the fast ways only")
 
-    def embed(self, image: np.ndarray, calibrated: bool | None = None) -> tuple[np.ndarray, int, int]:
+    def embed(
+        self, image: np.ndarray, calibrated: bool | None = None, progress: Callable[[float], None] = no_progress
+    ) -> tuple[np.ndarray, int, int]:
         """Embeddings float32 [rows, cols, D] of a uint8 [H, W, 3] picture's windows, window and stride in pixels.
 
         calibrated: take the windows of a calibrated model, or those of one that is not; None: as the model is.
+        progress: hears the share done, 0..1, and may raise to stop.
         """
         height, width = image.shape[:2]
         size = self.window_size
         if self.by_picture_size:
             size = picture_window(height, width, size, bool(self.calibration) if calibrated is None else calibrated)
         window, stride = window_grid(height, width, size, self.windows_per_side, self.stride_multiple)
-        return self._embedder(window, stride)(self.encoder, image, window, stride), window, stride
+        embedder = self._embedder(window, stride)
+        return embedder(self.encoder, image, window, stride, progress=progress), window, stride
 
     def _embedder(self, window: int, stride: int) -> Callable[..., np.ndarray]:
         """How windows of this size and distance are embedded."""
@@ -234,14 +239,16 @@ class SpliceLocalizer:
         embeddings, window, stride = self.embed(image, calibrated)
         return cell_consistency(embeddings, max(1, window // stride))
 
-    def __call__(self, picture) -> SpliceResult:
-        """Analyse a picture: a path, bytes, a PIL image or a uint8 array [H, W, 3].
+    def __call__(self, picture, progress: Callable[[float], None] = no_progress) -> SpliceResult:
+        """Analyse a picture: a path, bytes, a PIL image or a uint8 array [H, W, 3]; `progress` as in `embed`.
 
         Raises `ImageError` for what is not a picture. One window, or a picture of one colour, gives a flat heatmap.
         """
         image = load_image(picture)
-        height, width = image.shape[:2]
-        embeddings, window, stride = self.embed(image)
+        return self.read_out(*self.embed(image, progress=progress), *image.shape[:2])
+
+    def read_out(self, embeddings: np.ndarray, window: int, stride: int, height: int, width: int) -> SpliceResult:
+        """What the readout makes of `embed`'s answer for a picture of so many pixels; no network is asked."""
         spread = max(1, window // stride)
         consistency = cell_consistency(embeddings, spread)
         cells = READOUTS[self.readout]().fit_predict(consistency)  # [h, w, h, w] -> [h, w]

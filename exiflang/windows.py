@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -61,22 +62,39 @@ def shared_stride(model: ImageEncoder) -> int | None:
     return model.image_tower.config.stride if getattr(model, "receptive_field", None) else None
 
 
-def embed_windows(model: ImageEncoder, image: np.ndarray, window: int, stride: int, batch_size: int = 32) -> np.ndarray:
+def no_progress(share: float) -> None:
+    """Tells nobody how far the work is. What is given in its place hears 0..1 and may raise, to stop the work."""
+
+
+def embed_windows(
+    model: ImageEncoder,
+    image: np.ndarray,
+    window: int,
+    stride: int,
+    batch_size: int = 32,
+    progress: Callable[[float], None] = no_progress,
+) -> np.ndarray:
     """Embeddings of all windows, one by one: uint8 [H, W, 3] → float32 [rows, cols, D], the picture never copied."""
     views = _views(_channels_first(image), window, stride).permute(1, 2, 0, 3, 4)  # [rows, cols, 3, P, P]
     rows, cols = views.shape[:2]
     index = torch.arange(rows * cols)
     device = getattr(model, "device", "cpu")
+    parts = []
     with torch.inference_mode():
-        parts = [
-            model.encode_image(views[part // cols, part % cols].to(device)).float().cpu()
-            for part in index.split(batch_size)
-        ]
+        for part in index.split(batch_size):
+            progress(int(part[0]) / len(index))
+            parts.append(model.encode_image(views[part // cols, part % cols].to(device)).float().cpu())
+    progress(1.0)
     return torch.cat(parts).reshape(rows, cols, -1).numpy()  # [rows * cols, D] -> [rows, cols, D]
 
 
 def embed_in_one_pass(
-    model: ExifLang, image: np.ndarray, window: int, stride: int, most_pixels: int = STRIPE_PIXELS
+    model: ExifLang,
+    image: np.ndarray,
+    window: int,
+    stride: int,
+    most_pixels: int = STRIPE_PIXELS,
+    progress: Callable[[float], None] = no_progress,
 ) -> np.ndarray:
     """What `embed_windows` gives, from one pass over the picture: uint8 [H, W, 3] → float32 [rows, cols, D].
 
@@ -92,15 +110,22 @@ def embed_in_one_pass(
     parts = []
     with torch.inference_mode():
         for first in range(0, rows, at_once):
+            progress(first / rows)
             last = min(first + at_once, rows) - 1
             stripe = pixels[None, :, first * stride : last * stride + window, :used].to(model.device)  # [1, 3, H', W']
             features = _views(model.image_features(stripe)[0], cells, stride // step)  # [C, rows', cols, k, k]
             parts.append(model.pool(features.permute(1, 2, 0, 3, 4).flatten(0, 1)).cpu())  # [rows' * cols, D]
+    progress(1.0)
     return torch.cat(parts).reshape(rows, cols, -1).numpy()
 
 
 def embed_densely(
-    model: ExifLang, image: np.ndarray, window: int, stride: int, most_pixels: int = STRIPE_PIXELS
+    model: ExifLang,
+    image: np.ndarray,
+    window: int,
+    stride: int,
+    most_pixels: int = STRIPE_PIXELS,
+    progress: Callable[[float], None] = no_progress,
 ) -> np.ndarray:
     """Embeddings of all windows from one pass through a tower that pads: uint8 [H, W, 3] → float32 [rows, cols, D].
 
@@ -117,12 +142,14 @@ def embed_densely(
         at_once = max(1, (most_pixels // width - 3 * window) // stride + 1)  # rows of windows
         across = _shares(-(-width // step), step, window, stride, cols)  # [cols, w]
         for first in range(0, rows, at_once):
+            progress(first / rows)
             count = min(at_once, rows - first)
             top = max(0, first * stride - window) // step * step  # so that cells lie alike in all stripes
             bottom = min(height, (first + count - 1) * stride + 2 * window)
             features = model.image_features(pixels[None, :, top:bottom].to(model.device))[0].float()  # [C, h, w]
             down = _shares(features.shape[1], step, window, stride, count, first * stride - top)  # [rows', h]
             parts.append(_pool_shares(model, features, down.to(features), across.to(features)).cpu())
+    progress(1.0)
     return torch.cat(parts).reshape(rows, cols, -1).numpy()
 
 

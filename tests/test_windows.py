@@ -232,7 +232,7 @@ def test_who_shares_features():
 )
 def test_the_localizer_takes_one_pass_where_it_can(monkeypatch, height, width, options, passes):
     calls = []
-    wrapped = lambda *given: calls.append(given) or embed_in_one_pass(*given)  # noqa: E731
+    wrapped = lambda *given, **more: calls.append(given) or embed_in_one_pass(*given, **more)  # noqa: E731
     monkeypatch.setattr("exiflang.localize.embed_in_one_pass", wrapped)
     model, image = without_padding(), noise(height, width)
     found, window, stride = SpliceLocalizer(model, window_size=32, **options).embed(image)
