@@ -35,6 +35,7 @@ golden: $(INSTALLED) ## renew reports/golden/demo.json (several seeds, with cont
 
 weights: $(INSTALLED) ## package data/models/base with its figures; PHOTOS=authentic ones (needs data, see base.yaml)
 	$(BIN)/python -m exiflang.release --photos $(PHOTOS)
+	$(BIN)/python -m exiflang.exif_figures
 	$(BIN)/python -m exiflang.golden_weights
 
 ablation: $(INSTALLED) ## renew reports/golden/ablation.json (needs real photos, see base.yaml: hours)

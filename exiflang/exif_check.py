@@ -46,6 +46,7 @@ class MetadataFit:
         percentile: share of authentic photos, with metadata as familiar as this, whose own fits worse, 0..1; low: odd.
             NaN if the population does not know.
         familiar: whether the population has sentences of this kind.
+        photos: how many sentences the population has.
         misfit: float32 [rows, cols] in 0..1, share of the population's sentences that fit the window better: high =
             this window does not fit the file's metadata.
         tags: a row a tag of the sentence: `tag`, `value`; `removed`, how much higher the rank is without it;
@@ -58,6 +59,7 @@ class MetadataFit:
     rank: float
     percentile: float
     familiar: bool
+    photos: int
     misfit: np.ndarray = field(repr=False)
     tags: pd.DataFrame = field(repr=False)
 
@@ -102,6 +104,7 @@ def metadata_fit(
         rank=rank,
         percentile=population.percentile(rank, familiar),
         familiar=familiar,
+        photos=len(population.text),
         misfit=(1 - population.rank(embeddings, text)).astype(np.float32),
         tags=_tag_effects(model, population, image, tags, rank),
     )
@@ -122,7 +125,8 @@ def _tag_effects(
     rows = []
     for tag in dict.fromkeys(tag for tag, _, _ in variants):
         own = {value: rises[i] for i, (name, value, _) in enumerate(variants) if name == tag}
-        removed = float(own.pop("")) if len(tags) > 1 else float("nan")  # nothing is left of the only one
+        removed = float(own.pop(""))
+        removed = removed if len(tags) > 1 else float("nan")  # nothing is left of the only one
         best = max(own, key=own.get, default="")
         swapped = float(own[best]) if own else float("nan")
         rows.append({"tag": tag, "value": tags[tag], "removed": removed, "best": best, "swapped": swapped})

@@ -5,6 +5,7 @@ import os
 import struct
 import warnings
 import zlib
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,12 @@ def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
     - Grey, palette, CMYK and YCbCr become RGB. Alpha is dropped, not blended: what lies beneath was recorded, a
       blend would be invented. 16-bit grey is scaled, ``round(v / 257)``; of 16-bit colour Pillow keeps the high byte.
 
-    Returns uint8 [H, W, 3] in 0..255, a fresh array. JPEG, PNG, TIFF, WebP, GIF, BMP, JPEG 2000, AVIF and PPM are read.
+    Returns uint8 [H, W, 3] in 0..255, a fresh array. JPEG, PNG, TIFF, WebP, GIF, BMP, JPEG 2000, AVIF and PPM are read,
+    and HEIC where pillow-heif is installed.
 
-    Raises ImageError when the file is missing, no picture, truncated, damaged, empty, above ``MAX_PIXELS``, or of a
-    pixel type without a defined white (float, 32-bit integers beyond 65535); TypeError for a source of another type.
+    Raises ImageError when the file is missing, no picture, truncated, damaged, empty, too large (``MAX_PIXELS``), HEIC
+    without its plugin, or of a pixel type without a defined white (float, 32-bit integers beyond 65535); TypeError for
+    a source of another type.
     """
     if isinstance(source, np.ndarray):
         return _array_to_rgb(source)
@@ -78,8 +81,14 @@ def _regular_file(path: str | os.PathLike) -> Path:
 
 
 def _open_to_rgb(file: Path | io.BytesIO, name: str) -> np.ndarray:
+    formats = _FORMATS
     try:
-        image = Image.open(file, formats=_FORMATS)
+        if _is_heic(file):
+            _register_heic(name)
+            formats = ("HEIF",)
+        image = Image.open(file, formats=formats)
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise _too_large(name) from error
     except PermissionError as error:
@@ -90,6 +99,25 @@ def _open_to_rgb(file: Path | io.BytesIO, name: str) -> np.ndarray:
         ) from error
     with image:
         return _to_rgb(image, name)
+
+
+def _is_heic(file: Path | io.BytesIO) -> bool:
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            head = opened.read(12)
+    else:
+        head = bytes(file.getbuffer()[:12])
+    return head[4:8] == b"ftyp" and head[8:] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+
+
+def _register_heic(name: str) -> None:
+    """Make Pillow read HEIC by its plugin, which is no part of what exiflang installs."""
+    try:
+        import_module("pillow_heif").register_heif_opener()
+    except ImportError as error:
+        raise ImageError(
+            f"{name}: HEIC needs a plugin: pip install pillow-heif; or save it as PNG (JPEG would lose traces)"
+        ) from error
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:

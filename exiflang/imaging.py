@@ -19,8 +19,19 @@ _LIGHT_TINTS = {0: (1.0, 1.0), 1: (1.0, 1.0), 3: (1.12, 0.85), 4: (0.97, 1.04), 
 
 def photograph(camera: Camera, settings: Settings, rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """One photo of a random scene before JPEG: uint8 [height, width, 3], RGB as the camera would encode it."""
-    sensor_w, sensor_h = (2 * math.ceil(n * camera.sensor_scale / 2) for n in (width, height))
-    scene = render_scene(rng, sensor_w + 2 * MARGIN, sensor_h + 2 * MARGIN)
+    scene_width, scene_height = scene_size(camera, width, height)
+    return develop(camera, settings, rng, render_scene(rng, scene_width, scene_height), width, height)
+
+
+def scene_size(camera: Camera, width: int, height: int) -> tuple[int, int]:
+    """Width and height in pixels of the scene that a photo of so many pixels is taken of."""
+    return tuple(2 * math.ceil(n * camera.sensor_scale / 2) + 2 * MARGIN for n in (width, height))
+
+
+def develop(
+    camera: Camera, settings: Settings, rng: np.random.Generator, scene: np.ndarray, width: int, height: int
+) -> np.ndarray:
+    """The photo of a scene of `scene_size`, float32 [H, W, 3], linear light in 0..2: uint8 [height, width, 3]."""
     light = expose(camera, settings, through_lens(camera, settings, scene))
     mosaic = sense(camera, settings, light, rng)
     linear = to_srgb(camera, settings, demosaic(mosaic, camera.cfa, camera.demosaicing), rng)

@@ -75,6 +75,16 @@ model was not trained on and whose heatmaps are not among the figures, cut from 
 None have been measured with these weights yet.
 <!-- /golden:base -->
 
+## Metadata
+
+`population.safetensors` tells whether a file's EXIF fits its pixels: embeddings of the training photos' sentences, how
+many of them are of each make, the common values of each tag with a linear reading of them, and how well authentic
+photos fit their own. No sentence is in it.
+
+<!-- golden:exif -->
+None have been measured with these weights yet.
+<!-- /golden:exif -->
+
 ## Limits
 
 - A heatmap is evidence that parts of a picture do not agree with each other. It is no proof that somebody forged it,
@@ -114,7 +124,7 @@ def model_card(
 ) -> str:
     """Markdown with Hugging Face's front matter; names are escaped, no path and no name of a file enters it.
 
-    Figures go between its `golden:base` comments, see `golden.with_table`.
+    Figures go between its `golden:base` and `golden:exif` comments, see `golden.with_table`.
 
     Args:
         name: of the model.

@@ -27,7 +27,6 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import Ridge
 from transformers.utils import cached_file
 
-from exiflang.calibration import quantile_knots, share_below
 from exiflang.evaluate import embed_photos
 from exiflang.exif import exif_to_text
 from exiflang.exif_tags import DATES, is_private
@@ -57,7 +56,7 @@ class Population:
         values: {tag: its common values, the most frequent first}.
         counts: {tag: how many of the N photos have each of `values`}.
         reading: {tag: float32 [values, D]}: times an embedding of a sentence, about 1 for the value it holds, else 0.
-        ranks: {"familiar" or "unfamiliar": knots of the ranks of authentic photos, see `calibration.share_below`}.
+        ranks: {"familiar" or "unfamiliar": the percentiles 1 to 99 of the ranks of authentic photos}.
         figures: what was measured with it on photos set apart, for people to read; {} if nothing was.
     """
 
@@ -83,9 +82,14 @@ class Population:
         return (text @ self.text.T).max(-1) >= FAMILIAR
 
     def percentile(self, rank: float, familiar: bool) -> float:
-        """Share of authentic photos, with sentences as familiar as this one, that have a lower rank; NaN if unknown."""
-        knots = self.ranks.get("familiar" if familiar else "unfamiliar")
-        return float(share_below(rank, knots)) if knots else float("nan")
+        """Share of authentic photos, with sentences as familiar as this one, that have a lower rank; NaN if unknown.
+
+        Ties count half: a good model puts many photos on the highest rank.
+        """
+        known = self.ranks.get("familiar" if familiar else "unfamiliar")
+        if not known:
+            return float("nan")
+        return float(np.searchsorted(known, rank, "left") + np.searchsorted(known, rank, "right")) / 2 / len(known)
 
     def expected_text(self, image: np.ndarray, scale: float) -> np.ndarray:
         """The sentence that an image leads one to expect: [..., D] -> [..., D].
@@ -199,7 +203,9 @@ def calibrate_ranks(population: Population, image: np.ndarray, text: np.ndarray)
     """
     ranks, familiar = population.rank(image, text), population.familiar(text)
     kinds = {"familiar": ranks[familiar], "unfamiliar": ranks[~familiar]}
-    return replace(population, ranks={k: quantile_knots(part) for k, part in kinds.items() if len(part) >= FEWEST})
+    shares = np.arange(1, 100) / 100
+    known = {kind: np.quantile(part, shares).tolist() for kind, part in kinds.items() if len(part) >= FEWEST}
+    return replace(population, ranks=known)
 
 
 def population_of(model: ExifLang, data_dir: str | Path, crops: int = 8) -> Population:

@@ -1,4 +1,4 @@
-"""Trained weights -> a folder to hand out: calibrated, float16, with a model card.
+"""Trained weights -> a folder to hand out: calibrated, float16, with its population and a model card.
 
 `python -m exiflang.release --model data/models/base --data data/base --out data/models/exiflang-base` makes the weights
 that come with the package.
@@ -28,12 +28,14 @@ from exiflang.model import ExifLang
 from exiflang.model_card import Origin, model_card
 from exiflang.packaged import NAME
 from exiflang.parameters import project_path
+from exiflang.population import FILE as POPULATION
+from exiflang.population import Population, population_of
 from exiflang.run_folder import RunFolder, settle, swap
 from exiflang.shards import DataError
 
 #: The weights travel in the wheel and in the repository.
 MOST_BYTES = 30_000_000
-FILES = {"README.md", "config.json", "model.safetensors"}
+FILES = {"README.md", "config.json", "model.safetensors", POPULATION}
 FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
 
 
@@ -75,14 +77,16 @@ def release(
     hardware: str | None = None,
     seed: int = 0,
 ) -> Released:
-    """Calibrate the model of a finished training run for all readouts and write it into `out`, float16, with a card.
+    """Calibrate the model of a finished training run for all readouts and write it into `out`: float16, with the
+    population of its photos and a model card.
 
     `from_pretrained` makes float32 of it again. The folder is written beside its place and swapped in: a kill or a full
     disk leaves an older one whole. Equal arguments give equal `config.json` and `model.safetensors` on one machine.
 
     Args:
         model_dir: as `train` has written it.
-        data_dir: the data set that it was trained on, as `prepare` has written it; its held-out tiles calibrate.
+        data_dir: the data set that it was trained on, as `prepare` has written it; its held-out tiles calibrate, the
+            sentences of its photos are the population.
         out: the folder to write; its name is the model's.
         photos: folders of whole authentic photos to calibrate on, none of which the model is scored on.
         hardware: what the model was trained on, in words; None: this machine.
@@ -102,7 +106,7 @@ def release(
     pictures = AuthenticPictures(photos, Path(data_dir) / "heldout", seed)
     _card(out.name, model, origin, pictures)  # what it lacks is found now, not after minutes of calibration
     model.config.calibration = calibrate(SpliceLocalizer(model), pictures, sorted(READOUTS))
-    size = _write(model, _card(out.name, model, origin, pictures), out)
+    size = _write(model, population_of(model, data_dir), _card(out.name, model, origin, pictures), out)
     return Released(out, size, sum(pictures.counts.values()), pictures.left_out)
 
 
@@ -146,7 +150,7 @@ def _card(name: str, model: ExifLang, origin: Origin, pictures: AuthenticPicture
         raise ReleaseError(f"{files} lacks what the model card tells ({error!r}): {advice}") from error
 
 
-def _write(model: ExifLang, card: str, out: Path) -> int:
+def _write(model: ExifLang, population: Population, card: str, out: Path) -> int:
     """Write the folder, beside its place first; returns its size in bytes."""
     fresh = out.with_name(f"{out.name}.new")
     try:
@@ -154,6 +158,7 @@ def _write(model: ExifLang, card: str, out: Path) -> int:
         settle(out)
         model.save_pretrained(str(fresh), state_dict=half_weights(model))
         (fresh / "model.safetensors").chmod(0o644)  # safetensors keeps it to its owner
+        population.save(fresh)
         (fresh / "README.md").write_text(card, encoding="utf-8")
         size = sum(path.stat().st_size for path in fresh.iterdir())
         if size > MOST_BYTES:

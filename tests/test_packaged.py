@@ -14,11 +14,13 @@ import torch
 
 from exiflang import packaged
 from exiflang.clustering import READOUTS
+from exiflang.exif_tags import is_private
 from exiflang.localize import SpliceLocalizer
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.packaged import packaged_model
 from exiflang.parameters import ROOT, project_path
+from exiflang.population import Population
 from exiflang.release import FILES, MOST_BYTES
 from exiflang.tokenizer import train_tokenizer
 
@@ -169,6 +171,15 @@ def test_the_packaged_files_tell_nothing_of_where_they_were_made(base):
     for path in (base / "README.md", base / "config.json", base / "tokenizer_config.json"):
         text = path.read_text(encoding="utf-8")
         assert not any(word in text for word in ("/work", "/home", "/root", "/tmp", "GPS", "SerialNumber"))
+
+
+def test_the_packaged_population_holds_no_sentence_and_nothing_private(base):
+    population = Population.load(base)
+    assert len(population.text) > 1000 and {"familiar", "unfamiliar"} == population.ranks.keys() and population.figures
+    assert not [tag for tag in population.values if is_private(tag) or "Date" in tag]
+    assert min(min(counts) for counts in population.counts.values()) >= 5
+    data = (base / "population.safetensors").read_bytes()
+    assert b"Make: " not in data and b"GPS" not in data
 
 
 def test_the_packaged_model_is_calibrated_and_answers(base, monkeypatch, tmp_path):

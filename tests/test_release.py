@@ -23,6 +23,7 @@ from exiflang.localize import SpliceLocalizer
 from exiflang.model import ExifLang
 from exiflang.model_card import Origin, model_card, plain
 from exiflang.model_config import ExifLangConfig
+from exiflang.population import Population
 from exiflang.prepare import prepare
 from exiflang.recipe import Recipe
 from exiflang.release import FILES, ReleaseError, half_weights, main, release
@@ -248,6 +249,7 @@ def test_a_released_model_is_calibrated_and_answers(released, trained):
     sentences = ["Make: Canon, Model: EOS 40D", ""]
     torch.testing.assert_close(model.encode_exif(sentences), before.encode_exif(sentences), atol=1e-3, rtol=0)
     assert load_file(folder / "model.safetensors")["image_projection.weight"].dtype == torch.float16
+    assert Population.load(folder).makes == {"Canon": 10}
 
 
 def test_unusable_photos_are_named_and_counted(released):
@@ -256,7 +258,7 @@ def test_unusable_photos_are_named_and_counted(released):
 
 
 def test_a_second_release_gives_the_same_bytes_in_the_old_ones_place(released, trained, photos, capsys):
-    names = ("config.json", "model.safetensors", "README.md", "tokenizer.json")
+    names = ("config.json", "model.safetensors", "README.md", "tokenizer.json", "population.safetensors")
     before = {name: (released.folder / name).read_bytes() for name in names}
     release(*trained, released.folder, [photos], hardware="a | machine")
     assert "pictures" in capsys.readouterr().err  # the bar
@@ -365,7 +367,8 @@ def test_the_card_tells_the_facts(released, trained):
     front, body = read_card((released.folder / "README.md").read_text(encoding="utf-8"))
     assert front["license"] == "mit" and front["library_name"] == "exiflang" and front["model_name"] == "exiflang-base"
     assert re.findall(r"^## (.*)$", body, re.MULTILINE) == [
-        "Use", "Data", "Recipe", "Hardware and time", "Calibration", "Figures", "Limits", "Licence",
+        "Use", "Data", "Recipe", "Hardware and time", "Calibration", "Figures", "Metadata", "Limits",
+            "Licence",
     ]  # fmt: skip
     photos = json.loads((trained[1] / "dataset.json").read_text())["photos"]
     assert "Tiles of 20 photos" in body and f"| train | {photos['train']} | 2 | trained on |" in body
@@ -406,7 +409,7 @@ def test_names_cannot_break_the_card(name):
     origin = Origin(ORIGIN.dataset, ORIGIN.settings, ORIGIN.log, name)
     front, body = read_card(card(name, origin))
     assert front["model_name"] == name
-    body = re.sub(r"<!-- /?golden:base -->", "", body)
+    body = re.sub(r"<!-- /?golden:(base|exif) -->", "", body)
     assert "<" not in body and body.count("\n# ") == 1 and body.count("\n---") == 0
     title = re.search(r"^# (.*)$", body, re.MULTILINE)[1]
     assert title == plain(name) and not re.search(r"(?<!\\)[|*`_\[\]~$]", title)
@@ -425,8 +428,9 @@ def test_a_card_of_simulated_photos_with_a_judged_run():
 
 
 def test_figures_take_their_place_in_the_card():
-    body = read_card(with_table(card(), "base", "| p_map |"))[1]
-    assert "## Figures" in body and "| p_map |" in body and "None have been measured" in card()
+    assert card().count("None have been measured") == 2
+    body = read_card(with_table(with_table(card(), "base", "| p_map |"), "exif", "| auc |"))[1]
+    assert body.index("## Figures") < body.index("| p_map |") < body.index("## Metadata") < body.index("| auc |")
     assert "None have been measured" not in body
 
 
