@@ -6,8 +6,9 @@ and a Content-Security-Policy forbids every load: a report opened years later, o
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from exiflang.files import write_whole
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -40,9 +41,7 @@ def write_html(notebook: str | Path, target: str | Path) -> Path:
     page, _ = HTMLExporter(raw_template=_TEMPLATE).from_notebook_node(
         document, resources={"metadata": {"name": Path(notebook).stem}}
     )
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, target)
+    write_whole(target, page)
     return target
 
 

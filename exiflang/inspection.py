@@ -45,8 +45,9 @@ class Inspector:
         self.localizer = localizer or SpliceLocalizer()
         self.private = private
         self.model = self.localizer.model
-        self.name = getattr(self.model, "name_or_path", "") or type(self.model).__name__
-        self.population = Population.load(self.name) if hasattr(self.model, "encode_exif") else None
+        place = getattr(self.model, "name_or_path", "")  # a folder or a hub id; "" if the model was made in memory
+        self.name = place or type(self.model).__name__
+        self.population = Population.load(place) if place else None
 
     def __call__(
         self, source: str | os.PathLike | bytes, name: str = "", progress: Callable[[float], None] = no_progress

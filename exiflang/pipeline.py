@@ -11,6 +11,9 @@
 A notebook declares `out_dir` in its `parameters` cell and ends by `write_json(Path(out_dir, "metrics.json"), {...})`.
 Three keys of that file mean something here: `files` (paths to hash into the manifest), and in 03_evaluate `table` (list
 of rows, printed at the end) and `check` ({name: number}, compared with reports/golden/<preset>.json).
+
+`python -m exiflang.pipeline --inspect PATH` runs no notebook: it turns a picture, or a folder of pictures, into reports
+that can be sent (see `gallery` and `report`).
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from typing import Any
 import psutil
 import yaml
 
+from exiflang.files import write_whole
 from exiflang.html import write_html
 from exiflang.parameters import (
     PipelineError,
@@ -237,10 +241,7 @@ def _sha256(path: Path) -> str:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes `value` as strict JSON in one step; numpy values as numbers and lists, NaN and infinity as null."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def _plain(value: Any) -> Any:
@@ -282,9 +283,12 @@ def golden_failures(measured: Mapping[str, float | None], golden: Mapping[str, M
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns 0, 1 (a notebook failed, or --check found a metric outside its spread) or 2 (usage)."""
-    parser = argparse.ArgumentParser(prog="python -m exiflang.pipeline", description="Runs the notebooks.")
-    parser.add_argument("--preset", default="demo", help="notebooks/params/<preset>.yaml (default: demo)")
+    """Command line; returns 0, 1 (a notebook failed, --check found a metric outside its spread, or --inspect nothing to
+    read) or 2 (usage)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m exiflang.pipeline", description="Runs the notebooks, or makes reports of pictures."
+    )
+    parser.add_argument("--preset", help="notebooks/params/<preset>.yaml (default: demo)")
     parser.add_argument(
         "-p",
         nargs=2,
@@ -292,18 +296,30 @@ def main(arguments: list[str] | None = None) -> int:
         default=[],
         metavar=("NAME", "VALUE"),
         dest="overrides",
-        help="override a parameter of every notebook that declares it; the value is YAML",
+        help="override a parameter of every notebook that declares it, or one of --inspect; the value is YAML",
     )
     parser.add_argument("--only", action="append", choices=STEPS, help="run this notebook only (may be repeated)")
     parser.add_argument("--check", action="store_true", help="fail when a metric leaves its golden spread")
-    parser.add_argument("--out", default="reports/runs", metavar="DIR", help="folder of runs (default: reports/runs)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder of runs (default: reports/runs); with --inspect, of the reports (default: one in reports/runs)",
+    )
+    parser.add_argument("--inspect", metavar="PATH", help="make a report of a picture, or of each in a folder")
+    parser.add_argument("--private", action="store_true", help="with --inspect: show GPS, serial numbers and names")
     options = parser.parse_args(arguments)
     try:
+        overrides = {name: _yaml_value(name, text) for name, text in options.overrides}
+        if options.inspect is not None:
+            print(_inspect(options, overrides))
+            return 0
+        if options.private:
+            raise UsageError("--private goes with --inspect")
+        preset = options.preset or "demo"
         if options.check and STEPS[-1] not in (options.only or STEPS):
             raise UsageError(f"--check needs {STEPS[-1]}")
-        golden = load_golden(options.preset) if options.check else {}
-        overrides = {name: _yaml_value(name, text) for name, text in options.overrides}
-        run_dir = run_pipeline(options.preset, overrides, only=options.only or STEPS, runs_dir=options.out)
+        golden = load_golden(preset) if options.check else {}
+        run_dir = run_pipeline(preset, overrides, only=options.only or STEPS, runs_dir=options.out or "reports/runs")
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -317,6 +333,16 @@ def main(arguments: list[str] | None = None) -> int:
     for failure in failures:
         print(f"outside its golden spread: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _inspect(options: argparse.Namespace, parameters: Mapping[str, Any]) -> Path:
+    """The page that --inspect makes. Paths are taken from the current folder, as any command takes them."""
+    if options.only or options.check or options.preset:
+        raise UsageError("--inspect runs no notebook: leave --only, --check and --preset away")
+    from exiflang.gallery import make_reports  # torch and transformers, which a run's own process does without
+
+    out_dir = options.out or f"reports/runs/inspect-{time.strftime('%Y%m%d-%H%M%S')}"
+    return make_reports(options.inspect, out_dir, parameters, options.private)
 
 
 def _yaml_value(name: str, text: str) -> Any:

@@ -17,7 +17,7 @@ from exiflang.inspection import Inspection
 SHOWN = 8
 #: A percentile below this is called unusual: one authentic photo in twenty lies there too.
 UNUSUAL = 0.05
-_CELL = "padding:2px 10px 2px 0;text-align:left;vertical-align:top;overflow-wrap:anywhere"
+_CELL = "padding:2px 10px 2px 0;text-align:left;vertical-align:top"
 _RISE, _FALL = "#d1701e", "#4a7fb5"  # readable on white and on black, and told apart by the colour-blind
 
 

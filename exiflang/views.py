@@ -32,7 +32,7 @@ class View:
 
 VIEWS = {
     "heatmap": View(
-        "Heatmap", "bright: unlike the rest of the picture; the share of authentic pictures' cells below", "inferno"
+        "Heatmap", "bright: unlike the rest of the picture; share of authentic pictures' cells below", "inferno"
     ),
     "mask": View("Mask", "what lies above the threshold", None),
     "components": View("Components", "like colours: like traces; three principal components of all windows", None),
@@ -144,6 +144,13 @@ def first_threshold(inspection: Inspection) -> float:
         return FOREIGN
     result = inspection.result
     return float(np.quantile(result.heatmap, 1 - np.clip(result.mask.mean(), 0.01, 0.5)))
+
+
+def meaning_of_view(inspection: Inspection | None, view: str) -> str:
+    """What a view says, for a person."""
+    if view == "heatmap" and inspection and not inspection.calibrated:
+        return "bright: unlike the rest of the picture; the readout's own scale, as this model is not calibrated"
+    return VIEWS[view].meaning
 
 
 def meaning_of_score(inspection: Inspection) -> str:
