@@ -90,7 +90,12 @@ def metadata_table(inspection: Inspection) -> str:
             cells += ["", ""] if row is None else [_effect(row["removed"], largest), _swap(row, largest)]
         rows.append(cells)
     head = ["Tag", "Value"] + (["Fit without it", "Fit with another value"] if effects else [])
-    caption = "Change of the share of other photos' EXIF that fits worse, in percentage points." if effects else ""
+    caption = (
+        "Orange: the pixels fit better without the tag, or with the other value; blue: worse (in percentage points of "
+        "other photos' EXIF that fits worse). A single tag says little."
+        if effects
+        else ""
+    )
     return _table(head, rows, caption) + (f"<p>{hidden}</p>" if hidden else "")
 
 
