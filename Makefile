@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test golden weights ablation bench clean
+.PHONY: help install reproduce test golden weights ablation bench inspect clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,11 @@ ablation: $(INSTALLED) ## renew reports/golden/ablation.json (needs real photos,
 
 bench: $(INSTALLED) ## renew reports/golden/speed.json by notebooks/06_speed, on an idle machine (half an hour)
 	$(BIN)/python -m speed
+
+# The limit of a message bounds what can be uploaded; paths and folders have none.
+inspect: $(INSTALLED) ## look into a picture: notebooks/04_inspect in JupyterLab, on the whole screen
+	$(BIN)/jupyter lab --LabApp.default_url=/doc/tree/notebooks/04_inspect.ipynb \
+	  --ServerApp.tornado_settings='{"websocket_max_message_size": 268435456}'
 
 clean: ## forget generated data, demo weights and runs (never data/models/exiflang-base)
 	rm -rf data/demo data/tiny data/ablation data/models/demo data/models/tiny reports/runs

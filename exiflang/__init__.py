@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "ExifLang": "model",
     "ExifLangConfig": "model_config",
+    "HeatmapInspector": "widgets",
+    "Inspector": "inspection",
     "SpliceLocalizer": "localize",
     "SpliceResult": "localize",
     "contrastive_loss": "loss",

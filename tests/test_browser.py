@@ -1,0 +1,227 @@
+"""The inspector where people meet it: 04_inspect in JupyterLab, in a real browser, and what the kernel makes of it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from jupyter_client import BlockingKernelClient
+from PIL import Image
+
+from exiflang.model import ExifLang
+from exiflang.model_config import ExifLangConfig
+from exiflang.parameters import project_path
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
+
+TOKEN = "only-for-this-test"
+PATIENCE = 30_000  # milliseconds
+SIZE = (640, 448)  # of the picture, pixels: windows of 32 pixels, each 16 pixels
+# JupyterLab's own words, of which none is about a widget.
+ALLOWED = re.compile(r"Synchronizing|does not have a corresponding|Autoplay|ResizeObserver loop")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A root for JupyterLab: the notebook, a tiny model, a picture."""
+    root = tmp_path_factory.mktemp("lab")
+    torch.manual_seed(0)
+    ExifLang(ExifLangConfig.preset("tiny")).save_pretrained(str(root / "model"))
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
+    noise[100:300, 200:400] //= 3
+    Image.fromarray(noise).save(root / "known.png")
+    notebook = nbformat.read(project_path("notebooks/04_inspect.ipynb"), as_version=4)
+    parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    given = {"model_dir": str(root / "model"), "out_dir": str(root / "out"), "picture": str(root / "known.png")}
+    parameters.source += "".join(f"\n{name} = {value!r}" for name, value in given.items())
+    nbformat.write(notebook, root / "04_inspect.ipynb")
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    """JupyterLab on a free port, apart from all settings of this machine; its address."""
+    state = folder / "state"
+    environment = os.environ | {f"JUPYTER_{kind}_DIR": str(state / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(state / "settings"), "IPYTHONDIR": str(state / "ipython")}
+    environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(state / "workspaces"), "JUPYTER_PLATFORM_DIRS": "1"}
+    settings = state / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))  # nor ask whether to
+    options = ["--no-browser", "--allow-root", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}"]
+    options += [f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly", "--LabApp.news_url=None"]
+    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyter", "lab", *options], env=environment, stdout=log, stderr=log, cwd=folder
+        )
+    try:
+        runtime = state / "RUNTIME"
+        until = time.monotonic() + 60
+        while not (found := list(runtime.glob("jpserver-*.json"))):
+            assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()
+            time.sleep(0.1)
+        yield json.loads(found[0].read_text())["url"].rstrip("/")
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Kernel:
+    """Asks the notebook's own kernel for values, as the page's clicks have left them."""
+
+    def __init__(self, connection: Path):
+        self.client = BlockingKernelClient(connection_file=str(connection))
+        self.client.load_connection_file()
+        self.client.start_channels()
+        self.client.wait_for_ready(30)
+
+    def ask(self, expression: str):
+        reply = self.client.execute("", user_expressions={"it": f"__import__('json').dumps({expression})"}, reply=True,
+                                    timeout=30)  # fmt: skip
+        answer = reply["content"]["user_expressions"]["it"]
+        assert answer["status"] == "ok", answer
+        return json.loads(answer["data"]["text/plain"][1:-1].encode().decode("unicode_escape"))
+
+    def wait_for(self, expression: str, value):
+        until = time.monotonic() + 30
+        while (found := self.ask(expression)) != value:
+            assert time.monotonic() < until, f"{expression}: {found}, not {value}"
+            time.sleep(0.05)
+
+
+def screen_point(page, panel: int, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the picture is on the screen."""
+    return tuple(
+        page.evaluate(
+            """([panel, x, y]) => {
+                const plot = document.querySelector(".exiflang-inspector .js-plotly-plot");
+                const box = plot.getBoundingClientRect();
+                const [across, down] = panel ? ["xaxis2", "yaxis2"] : ["xaxis", "yaxis"];
+                const a = plot._fullLayout[across], d = plot._fullLayout[down];
+                return [box.left + a._offset + a.d2p(x), box.top + d._offset + d.d2p(y)];
+            }""",
+            [panel, x, y],
+        )
+    )
+
+
+def centre(window: int, stride: int, row: int, col: int) -> tuple[float, float]:
+    return col * stride + window / 2, row * stride + window / 2
+
+
+def test_an_investigator_clicks_through_the_notebook(server, folder, browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    complaints, addresses = [], []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: addresses.append(request.url))
+    page.on("websocket", lambda socket: addresses.append(socket.url.replace("ws://", "http://")))
+
+    page.goto(f"{server}/doc/tree/04_inspect.ipynb?token={TOKEN}")
+    page.wait_for_selector("text=Python 3 (ipykernel)")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
+    inspector = page.locator(".exiflang-inspector")
+    inspector.get_by_text("Done in").wait_for(state="attached", timeout=60_000)
+    inspector.evaluate("element => element.scrollIntoView()")
+    page.wait_for_function(
+        "document.querySelectorAll('.exiflang-inspector .js-plotly-plot .imagelayer image').length == 4"
+    )
+    (connection,) = (folder / "state" / "RUNTIME").glob("kernel-*.json")
+    kernel = Kernel(connection)
+    assert kernel.ask("panel.inspection.picture.name") == "known.png"
+    assert page.evaluate(
+        "document.querySelector('.exiflang-inspector .js-plotly-plot')._fullLayout.width"
+        " > document.querySelector('.exiflang-inspector').clientWidth - 20"
+    )
+
+    # A click selects, on either panel; with shift it compares.
+    grid = kernel.ask("[panel.inspection.result.window_size, panel.inspection.result.stride]")
+    page.mouse.click(*screen_point(page, 0, *centre(*grid, 3, 7)))
+    kernel.wait_for("panel.selected", [3, 7])
+    kernel.wait_for("panel.right_view", "similarity")
+    page.mouse.click(*screen_point(page, 1, *centre(*grid, 12, 20)))
+    kernel.wait_for("panel.selected", [12, 20])
+    page.keyboard.down("Shift")
+    page.mouse.click(*screen_point(page, 0, *centre(*grid, 5, 9)))
+    page.keyboard.up("Shift")
+    kernel.wait_for("panel.compared", [5, 9])
+    assert kernel.ask("panel.selected") == [12, 20]
+    inspector.get_by_text("cosine", exact=False).last.wait_for()
+    page.mouse.move(*screen_point(page, 0, *centre(*grid, 2, 4)))
+    page.wait_for_selector(".hoverlayer >> text=row 2, column 4")
+
+    # The keyboard does the same: fields, sliders, lists.
+    field = inspector.get_by_label("A row")
+    field.fill("6")
+    field.press("Enter")
+    kernel.wait_for("panel.selected", [6, 20])
+    for number, name in enumerate(("threshold", "opacity")):
+        before = kernel.ask(f"panel.{name}")
+        handle = inspector.get_by_role("slider").nth(number)
+        handle.focus()
+        handle.press("ArrowRight")
+        kernel.wait_for(f"panel.{name} > {before}", True)
+
+    # Zoom stays where it is when views, sliders and windows change.
+    page.mouse.move(*screen_point(page, 0, 320, 224))
+    page.mouse.wheel(0, -400)
+    page.wait_for_function(
+        "document.querySelector('.exiflang-inspector .js-plotly-plot')._fullLayout.xaxis.range[0] > 5"
+    )
+    ranges = """(() => { const f = document.querySelector('.exiflang-inspector .js-plotly-plot')._fullLayout;
+        return [f.xaxis, f.yaxis, f.xaxis2, f.yaxis2].map(a => a.range.map(v => Math.round(v * 10))); })()"""
+    page.wait_for_function(
+        f"(() => {{ const now = JSON.stringify({ranges}), still = now == window.before; window.before = now;"
+        " return still; })()",
+        polling=400,
+    )
+    zoomed = page.evaluate(ranges)
+    assert zoomed[:2] == zoomed[2:]
+    inspector.get_by_label("Left").select_option("Components")
+    kernel.wait_for("panel.left_view", "components")
+    page.mouse.click(*screen_point(page, 1, *centre(*grid, 14, 19)))
+    kernel.wait_for("panel.selected", [14, 19])
+    page.wait_for_function(
+        "document.querySelector('.exiflang-inspector .js-plotly-plot')._fullLayout.coloraxis.showscale === false"
+    )
+    assert page.evaluate(ranges) == zoomed
+
+    # A report leaves the machine's network alone, and shows its pictures.
+    inspector.get_by_role("tab", name="Export").click()
+    inspector.get_by_label("Into folder").fill(str(folder / "exported"))
+    inspector.get_by_role("button", name="Report (HTML)").click()
+    inspector.get_by_text("Written").wait_for()
+    (report,) = (folder / "exported").glob("*.html")
+    reader = browser.new_context(offline=True).new_page()
+    reader.on("request", lambda request: addresses.append(request.url))
+    reader.goto(report.as_uri())
+    widths = reader.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert len(widths) > 2 and min(widths) > 0
+
+    local = (f"{server}/", "data:", "blob:", report.as_uri())
+    assert [address for address in addresses if not address.startswith(local)] == []
+    assert [complaint for complaint in complaints if not ALLOWED.search(complaint)] == []
+    kernel.client.stop_channels()
+    context.close()
