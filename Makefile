@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test golden weights ablation bench inspect clean
+.PHONY: help install reproduce test golden weights ablation bench inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: $(INSTALLED) ## renew reports/golden/speed.json by notebooks/06_speed, on
 inspect: $(INSTALLED) ## look into a picture: notebooks/04_inspect in JupyterLab, on the whole screen
 	$(BIN)/jupyter lab --LabApp.default_url=/doc/tree/notebooks/04_inspect.ipynb \
 	  --ServerApp.tornado_settings='{"websocket_max_message_size": 268435456}'
+
+screenshots: $(INSTALLED) ## renew the README's pictures of the inspector (needs chromium)
+	cd tests && ../$(BIN)/python screenshots.py
 
 clean: ## forget generated data, demo weights and runs (never data/models/exiflang-base)
 	rm -rf data/demo data/tiny data/ablation data/models/demo data/models/tiny reports/runs

@@ -18,6 +18,8 @@ from exiflang.views import VIEWS, data_uri, shrink, view_picture, window_centres
 HEIGHT = 420  # pixels: two pictures of 3:2 fill a screen of 1280
 #: Longer side in pixels of what lies over the picture: views are smooth, and each change of one goes to the browser.
 DRAWN = 512
+#: Characters of a picture, of which each panel has one: of the 6 MB that a saved notebook may have, plotly takes 5.
+MOST = 170_000
 #: Colours that are on none of the scales.
 OUTLINE, MARKS = "#00e5ff", {"A": "#39ff14", "B": "#ff4fd8"}
 _HOVER = {
@@ -53,6 +55,15 @@ def join_lines(lines: Sequence[np.ndarray]) -> np.ndarray:
 def value_range(view: str, values: np.ndarray) -> tuple[float, float]:
     """What the ends of a view's scale stand for: similarity starts at the least similar window."""
     return float(values.min()) if view == "similarity" else VIEWS[view].low, VIEWS[view].high
+
+
+def picture_uri(image: np.ndarray) -> str:
+    """A picture as a `data:` address, JPEG as good as keeps it small."""
+    for quality in (90, 80, 70, 60, 50):
+        uri = data_uri(image, quality=quality)
+        if len(uri) <= MOST:
+            break
+    return uri
 
 
 class _Figure(go.FigureWidget):
@@ -150,8 +161,8 @@ class TwoPanels:
         """Lay the picture under both panels, and the grid of its windows over it."""
         height, width = inspection.picture.image.shape[:2]
         down, across = window_centres(inspection)
-        picture = data_uri(shrink(inspection.picture.image))
-        labels = [[f"row {row}, column {col}" for col in range(len(across))] for row in range(len(down))]
+        picture = picture_uri(shrink(inspection.picture.image))
+        labels = [[f"{row}, {col}" for col in range(len(across))] for row in range(len(down))]
         with self.figure.batch_update():
             for image in self.figure.layout.images:
                 image.update(sizex=width, sizey=height)
@@ -174,7 +185,7 @@ class TwoPanels:
         look, colours = VIEWS[view], self.figure.layout[f"coloraxis{_AXES[panel]}"]
         with self.figure.batch_update():
             self.figure.layout.images[2 * panel + 1].source = data_uri(drawn, lossless=view == "mask")
-            template = f"%{{text}}<br>{_HOVER[view]}<extra></extra>"
+            template = f"row, column %{{text}}<br>{_HOVER[view]}<extra></extra>"
             self._trace(panel, "windows").update(z=values.astype(np.float32), hovertemplate=template)
             colours.update(cmin=low, cmax=high, showscale=look.scale is not None)
             if look.scale:

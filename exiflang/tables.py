@@ -37,10 +37,10 @@ def _bar(value: float, largest: float, text: str) -> str:
     share = min(abs(value) / largest, 1.0) * 48 if largest else 0.0
     left, colour = (50.0, _RISE) if value > 0 else (50.0 - share, _FALL)
     return (
-        '<span style="display:inline-block;position:relative;width:90px;height:10px;'
+        '<span style="white-space:nowrap"><span style="display:inline-block;position:relative;width:90px;height:10px;'
         'border-left:0;background:linear-gradient(currentColor,currentColor) 50%/1px 100% no-repeat">'
         f'<span style="position:absolute;left:{left:.1f}%;width:{share:.1f}%;height:100%;background:{colour}"></span>'
-        f"</span> {text}"
+        f"</span> {text}</span>"
     )
 
 

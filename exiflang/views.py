@@ -130,10 +130,10 @@ def outlines(heatmap: np.ndarray, threshold: float, longest: int = 512) -> list[
     return [np.clip((line[:, ::-1] - 0.5) * scale, 0, heatmap.shape[::-1]) for line in lines if len(line) > 3]
 
 
-def data_uri(image: np.ndarray, lossless: bool = False) -> str:
-    """uint8 [H, W, 3] as a `data:` address, JPEG of quality 90 or PNG."""
+def data_uri(image: np.ndarray, lossless: bool = False, quality: int = 90) -> str:
+    """uint8 [H, W, 3] as a `data:` address, JPEG or PNG."""
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG" if lossless else "JPEG", **({} if lossless else {"quality": 90}))
+    Image.fromarray(image).save(file, "PNG" if lossless else "JPEG", **({} if lossless else {"quality": quality}))
     kind = "png" if lossless else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 

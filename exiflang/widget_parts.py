@@ -114,6 +114,14 @@ def row(*parts: widgets.Widget, **layout: Any) -> widgets.HBox:
     return widgets.HBox(list(parts), layout={"flex_flow": "row wrap", "align_items": "center"} | layout)
 
 
+def _beside_trust(said: widgets.HTML, inspector: Inspector) -> widgets.HBox:
+    """What is said of metadata, and beside it how far it can be trusted."""
+    figures = widgets.HTML(figures_table(inspector.population.figures) if inspector.population else "")
+    said.layout = {"flex": "3 1 300px", "margin": "0 30px 0 0"}
+    figures.layout = {"flex": "2 1 300px"}
+    return row(said, figures, flex_flow="row nowrap", align_items="flex-start")
+
+
 class Controls:
     """All controls of the inspector, as yet without a duty, and how they lie about its figure (`children`)."""
 
@@ -188,8 +196,7 @@ class Controls:
 
     def _exif_page(self, inspector: Inspector) -> widgets.Widget:
         self.fit, self.tags = widgets.HTML(), widgets.HTML()
-        figures = widgets.HTML(figures_table(inspector.population.figures)) if inspector.population else widgets.HTML()
-        return widgets.VBox([self.fit, self.tags, figures])
+        return widgets.VBox([self.fit, _beside_trust(self.tags, inspector)])
 
     def _ask_page(self, inspector: Inspector) -> widgets.Widget:
         self.question = widgets.Text(placeholder='a tag or a piece of EXIF: "Make", "Flash: Flash fired", "ISO: 3200"')
@@ -199,7 +206,7 @@ class Controls:
         if inspector.population is None:
             self.question.disabled = self.ask.disabled = True
             self.answer.value = message("This model comes without a population of EXIF: it cannot be asked.")
-        return widgets.VBox([row(self.question, self.ask), self.answer])
+        return widgets.VBox([row(self.question, self.ask), _beside_trust(self.answer, inspector)])
 
     def _export_page(self) -> widgets.Widget:
         self.folder = widgets.Text("reports/inspect", description="Into folder", layout={"width": "420px"})

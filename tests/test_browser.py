@@ -1,30 +1,23 @@
 """The inspector where people meet it: 04_inspect in JupyterLab, in a real browser, and what the kernel makes of it."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import torch
 from jupyter_client import BlockingKernelClient
+from lab import CHROMIUM, copy_notebook, jupyterlab, run_notebook, screen_point
 from PIL import Image
 
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
-from exiflang.parameters import project_path
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
 
-TOKEN = "only-for-this-test"
 PATIENCE = 30_000  # milliseconds
 SIZE = (640, 448)  # of the picture, pixels: windows of 32 pixels, each 16 pixels
 # JupyterLab's own words, of which none is about a widget.
@@ -40,41 +33,15 @@ def folder(tmp_path_factory):
     noise = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
     noise[100:300, 200:400] //= 3
     Image.fromarray(noise).save(root / "known.png")
-    notebook = nbformat.read(project_path("notebooks/04_inspect.ipynb"), as_version=4)
-    parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     given = {"model_dir": str(root / "model"), "out_dir": str(root / "out"), "picture": str(root / "known.png")}
-    parameters.source += "".join(f"\n{name} = {value!r}" for name, value in given.items())
-    nbformat.write(notebook, root / "04_inspect.ipynb")
+    copy_notebook(root, **given)
     return root
 
 
 @pytest.fixture(scope="module")
 def server(folder):
-    """JupyterLab on a free port, apart from all settings of this machine; its address."""
-    state = folder / "state"
-    environment = os.environ | {f"JUPYTER_{kind}_DIR": str(state / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(state / "settings"), "IPYTHONDIR": str(state / "ipython")}
-    environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(state / "workspaces"), "JUPYTER_PLATFORM_DIRS": "1"}
-    settings = state / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))  # nor ask whether to
-    options = ["--no-browser", "--allow-root", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}"]
-    options += [f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly", "--LabApp.news_url=None"]
-    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jupyter", "lab", *options], env=environment, stdout=log, stderr=log, cwd=folder
-        )
-    try:
-        runtime = state / "RUNTIME"
-        until = time.monotonic() + 60
-        while not (found := list(runtime.glob("jpserver-*.json"))):
-            assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()
-            time.sleep(0.1)
-        yield json.loads(found[0].read_text())["url"].rstrip("/")
-    finally:
-        process.terminate()
-        process.wait(30)
+    with jupyterlab(folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -108,22 +75,6 @@ class Kernel:
             time.sleep(0.05)
 
 
-def screen_point(page, panel: int, x: float, y: float) -> tuple[float, float]:
-    """Where a pixel of the picture is on the screen."""
-    return tuple(
-        page.evaluate(
-            """([panel, x, y]) => {
-                const plot = document.querySelector(".exiflang-inspector .js-plotly-plot");
-                const box = plot.getBoundingClientRect();
-                const [across, down] = panel ? ["xaxis2", "yaxis2"] : ["xaxis", "yaxis"];
-                const a = plot._fullLayout[across], d = plot._fullLayout[down];
-                return [box.left + a._offset + a.d2p(x), box.top + d._offset + d.d2p(y)];
-            }""",
-            [panel, x, y],
-        )
-    )
-
-
 def centre(window: int, stride: int, row: int, col: int) -> tuple[float, float]:
     return col * stride + window / 2, row * stride + window / 2
 
@@ -138,16 +89,7 @@ def test_an_investigator_clicks_through_the_notebook(server, folder, browser):
     page.on("request", lambda request: addresses.append(request.url))
     page.on("websocket", lambda socket: addresses.append(socket.url.replace("ws://", "http://")))
 
-    page.goto(f"{server}/doc/tree/04_inspect.ipynb?token={TOKEN}")
-    page.wait_for_selector("text=Python 3 (ipykernel)")
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
-    inspector = page.locator(".exiflang-inspector")
-    inspector.get_by_text("Done in").wait_for(state="attached", timeout=60_000)
-    inspector.evaluate("element => element.scrollIntoView()")
-    page.wait_for_function(
-        "document.querySelectorAll('.exiflang-inspector .js-plotly-plot .imagelayer image').length == 4"
-    )
+    inspector = run_notebook(page, server)
     (connection,) = (folder / "state" / "RUNTIME").glob("kernel-*.json")
     kernel = Kernel(connection)
     assert kernel.ask("panel.inspection.picture.name") == "known.png"
@@ -170,7 +112,7 @@ def test_an_investigator_clicks_through_the_notebook(server, folder, browser):
     assert kernel.ask("panel.selected") == [12, 20]
     inspector.get_by_text("cosine", exact=False).last.wait_for()
     page.mouse.move(*screen_point(page, 0, *centre(*grid, 2, 4)))
-    page.wait_for_selector(".hoverlayer >> text=row 2, column 4")
+    page.wait_for_selector(".hoverlayer >> text=row, column 2, 4")
 
     # The keyboard does the same: fields, sliders, lists.
     field = inspector.get_by_label("A row")

@@ -65,7 +65,7 @@ def test_picture_views_marks_and_outline_are_drawn(inspection):
     for trace, view in zip(grids, ("heatmap", "similarity"), strict=True):
         np.testing.assert_allclose(trace.z, window_values(inspection, view, 0.5, (1, 2)), rtol=1e-5)
         assert (len(trace.y), len(trace.x)) == (rows + 1, cols + 1) and trace.opacity == 0
-        assert trace.text[2][3] == "row 2, column 3"
+        assert trace.text[2][3] == "2, 3"
     assert figure.layout.coloraxis.showscale is not False and figure.layout.coloraxis2.colorscale
     panels.show_view(0, inspection, "mask", 0.5, (1, 2))
     assert figure.layout.coloraxis.showscale is False
