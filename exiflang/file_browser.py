@@ -66,7 +66,7 @@ def _is(kind: Callable[[], bool]) -> bool:
 class FileBrowser(widgets.VBox):
     """A list of what is in a folder, and a button that opens what is chosen: a folder here, a picture by `on_open`."""
 
-    def __init__(self, on_open: Callable[[Path], None], folder: str | os.PathLike = "."):
+    def __init__(self, on_open: Callable[[Path], None], folder: str | os.PathLike = "~"):
         self._on_open = on_open
         self.where, self.note = widgets.Label(), widgets.Label()
         self.names = widgets.Select(rows=8, layout={"width": "99%"})

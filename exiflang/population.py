@@ -115,11 +115,8 @@ class Population:
         arrays = {"text": self.text} | {f"reading.{tag}": weights for tag, weights in self.reading.items()}
         facts = {name: getattr(self, name) for name in _FACTS}
         fresh = target.with_name(f"{FILE}.new")
-        save_file(
-            {name: np.ascontiguousarray(array, np.float16) for name, array in arrays.items()},
-            fresh,
-            {name: json.dumps(fact) for name, fact in facts.items()},
-        )
+        half = {name: np.ascontiguousarray(array, np.float16) for name, array in arrays.items()}
+        save_file(half, fresh, {"facts": json.dumps(facts)})  # one entry: several would come in any order
         fresh.chmod(0o644)  # safetensors keeps it to its owner
         os.replace(fresh, target)
 
@@ -134,10 +131,10 @@ class Population:
             return None
         try:
             with safe_open(path, framework="np") as file:
-                facts = {name: json.loads(file.metadata()[name]) for name in _FACTS}
+                facts = json.loads(file.metadata()["facts"])
                 arrays = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
             reading = {tag: arrays[f"reading.{tag}"] for tag in facts["values"]}
-            found = cls(text=arrays["text"], reading=reading, **facts)
+            found = cls(arrays["text"], reading=reading, **{name: facts[name] for name in _FACTS})
             found._check()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ValueError(

@@ -33,8 +33,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = ""
 
 
 def _bar(value: float, largest: float, text: str) -> str:
-    """A bar from a middle line, to the right if the value is positive, as long as its share of the largest."""
-    share = min(abs(value) / largest, 1.0) * 48 if largest else 0.0
+    """A bar from a middle line, to the right if the value is positive, as long as its share of the largest.
+
+    If all are less than a percentage point, so are their bars short.
+    """
+    share = abs(value) / max(largest, 0.01) * 48
     left, colour = (50.0, _RISE) if value > 0 else (50.0 - share, _FALL)
     return (
         '<span style="white-space:nowrap"><span style="display:inline-block;position:relative;width:90px;height:10px;'
@@ -80,8 +83,8 @@ def metadata_table(inspection: Inspection) -> str:
     if not picture.tags:
         return f"<p>No EXIF to show. {hidden}</p>"
     effects = {} if fit is None else {row["tag"]: row for row in fit.tags.to_dict("records")}
-    largest = max((abs(row[key]) for row in effects.values() for key in ("removed", "swapped") if row[key] == row[key]),
-                  default=0.0)  # fmt: skip
+    known = [abs(row[key]) for row in effects.values() for key in ("removed", "swapped") if not isnan(row[key])]
+    largest = max(known, default=0.0)
     rows = []
     for tag, value in picture.tags.items():
         cells = [escape(tag), escape(value)]

@@ -38,6 +38,10 @@ def jupyterlab(root: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
     no_news = {"fetchNews": "false", "checkForUpdates": False}  # nor ask whether to
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(no_news))
     (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
+    notebooks = state / "settings" / "@jupyterlab" / "notebook-extension"
+    notebooks.mkdir()
+    all_cells = {"windowingMode": "defer"}  # else a cell out of sight has no outputs
+    (notebooks / "tracker.jupyterlab-settings").write_text(json.dumps(all_cells))
     options = ["--no-browser", "--allow-root", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}"]
     options += [f"--ServerApp.root_dir={root}", "--LabApp.extension_manager=readonly", "--LabApp.news_url=None"]
     options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
@@ -60,10 +64,13 @@ def run_notebook(page, server: str):
     """Open the notebook on the whole screen, run it, and return the inspector when its picture is there."""
     page.goto(f"{server}/doc/tree/04_inspect.ipynb?token={TOKEN}")
     page.wait_for_selector("text=Python 3 (ipykernel)")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
     inspector = page.locator(".exiflang-inspector")
     inspector.get_by_text("Done in").wait_for(state="attached", timeout=60_000)
+    # Until all cells are done the kernel hears no click, and what they show moves the page.
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
     inspector.evaluate("element => element.scrollIntoView()")
     page.wait_for_function(
         "document.querySelectorAll('.exiflang-inspector .js-plotly-plot .imagelayer image').length == 4"

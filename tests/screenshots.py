@@ -22,9 +22,6 @@ def screenshot(theme: str, target: Path) -> None:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             page = browser.new_page(viewport=SCREEN)
             inspector = run_notebook(page, server)
-            page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
-            inspector.evaluate("element => element.scrollIntoView()")
-            page.wait_for_timeout(1000)
             height, width = example_mask().shape
             page.mouse.click(*screen_point(page, 0, 0.3 * width, 0.72 * height))
             page.wait_for_timeout(1000)

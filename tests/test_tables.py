@@ -36,6 +36,11 @@ def test_table_shows_each_tag_with_its_effect():
     assert max(widths) == 48 and min(widths) > 0  # the largest effect fills its half
 
 
+def test_bars_of_tiny_effects_are_short():
+    shown = metadata_table(inspection({"Make": "Canon"}, fit_of({"Make": "Canon"}, Make={"removed": 0.0001})))
+    assert float(re.search(r"width:([\d.]+)%;height", shown)[1]) < 1
+
+
 def test_table_without_a_fit_has_tags_and_values_alone():
     shown = metadata_table(inspection({"Make": "Canon"}))
     assert "Canon" in shown and "Fit without" not in shown
