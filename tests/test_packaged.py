@@ -118,6 +118,7 @@ def test_an_unpacked_wheel_localizes_with_its_own_weights(tmp_path):
     packed = {path.name for path in (site / "exiflang/base_weights").iterdir()}
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= packed <= FILES
     assert not list(site.rglob("data")) and not list(site.rglob("tests"))
+    assert (site / "exiflang/templates/report.html.j2").is_file()
 
     shutil.rmtree(tree)
     environment = os.environ | {"PYTHONPATH": str(site)}
