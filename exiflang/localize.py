@@ -93,14 +93,21 @@ def vote(values: np.ndarray, spread: int, pairs: bool = False) -> np.ndarray:
 
 
 def resize_cells(
-    cells: np.ndarray, height: int, width: int, window: int, stride: int, nearest: bool = False
+    cells: np.ndarray,
+    height: int,
+    width: int,
+    window: int,
+    stride: int,
+    nearest: bool = False,
+    scale: float = 1.0,
 ) -> np.ndarray:
     """Draw cells at their true place: [h, w] → [H, W], float32 and bilinear between centres, or nearest in their dtype.
 
     Cells are `stride` pixels wide. Those of a window lie in its middle: a window is rarely a multiple of its stride.
+    `scale`: of what is drawn, H x W, to the picture whose pixels `window` and `stride` count.
     """
     margin = (window - max(1, window // stride) * stride) / 2
-    y, x = ((np.arange(side) + 0.5 - margin) / stride for side in (height, width))  # in cells
+    y, x = (((np.arange(side) + 0.5) / scale - margin) / stride for side in (height, width))  # in cells
     if nearest:
         y, x = (np.clip(place, 0, n - 1).astype(int) for place, n in zip((y, x), cells.shape, strict=True))
         return cells[np.ix_(y, x)]

@@ -130,7 +130,7 @@ def figures_table(figures: Mapping[str, Any]) -> str:
     groups = figures["groups"]
     head = [
         "Measured on photos set apart",
-        *(f"{escape(name)}, {part['photos']} photos" for name, part in groups.items()),
+        *(escape(f"{name}, {part['photos']} photos") for name, part in groups.items()),
     ]
     rows = [
         [escape(label), *(_figure(part["model"].get(key), part.get(beside)) for part in groups.values())]

@@ -107,15 +107,15 @@ def view_picture(
     if view == "mask":
         inside = shrink(result.heatmap, longest) > threshold
         return np.where(inside[..., None], np.uint8(255), np.uint8(0)).repeat(3, axis=2)
-    window, stride = result.window_size * height / shape[0], result.stride * height / shape[0]
+    place = {"window": result.window_size, "stride": result.stride, "scale": max(height, width) / max(shape)}
     if view == "components":
-        planes = [resize_cells(result.pca[..., i], height, width, window, stride) for i in range(3)]
+        planes = [resize_cells(result.pca[..., i], height, width, **place) for i in range(3)]
         return (np.stack(planes, axis=-1) * 255).astype(np.uint8)
     values = window_values(inspection, view, threshold, chosen)
     if not np.isfinite(values).all():
         return np.full((height, width, 3), 128, np.uint8)
     spread = max(1, result.window_size // result.stride)
-    drawn = resize_cells(vote(values, spread), height, width, window, stride)
+    drawn = resize_cells(vote(values, spread), height, width, **place)
     look = VIEWS[view]
     low = float(values.min()) if view == "similarity" else look.low
     return heat_colours(drawn, low, look.high, look.scale)

@@ -69,6 +69,21 @@ def test_views_of_very_small_pictures(size, view):
     assert views.window_values(found, view, 0.5, (0, 0)).shape == found.result.embeddings.shape[:2]
 
 
+@pytest.mark.parametrize("longest", [400, 217, 150, 101])
+def test_maps_of_windows_are_drawn_in_place_at_any_size(inspection, longest):
+    """Three windows a side vote for a cell here, so that rounding of the drawn size must not make it two."""
+    result = dataclasses.replace(inspection.result, window_size=48, stride=16)
+    rows, cols = (300 - 48) // 16 + 1, (400 - 48) // 16 + 1
+    embeddings = np.zeros((rows, cols, 2), np.float32)
+    embeddings[..., 0] = 1
+    embeddings[6:10, 9:13] = (0, 1)
+    found = dataclasses.replace(inspection, result=dataclasses.replace(result, embeddings=embeddings))
+    drawn = views.view_picture(found, "similarity", 0.5, (7, 10), longest).sum(2).astype(float)
+    bright = np.argwhere(drawn > (drawn.min() + drawn.max()) / 2) * 300 / drawn.shape[0]
+    centre = (bright.min(0) + bright.max(0)) / 2
+    np.testing.assert_allclose(centre, [7.5 * 16 + 24, 10.5 * 16 + 24], atol=4)
+
+
 def test_the_heatmap_at_windows_is_that_at_their_centres(inspection):
     values = views.window_values(inspection, "heatmap", 0.5, (0, 0))
     down, across = views.window_centres(inspection)
