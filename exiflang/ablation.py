@@ -30,11 +30,11 @@ from exiflang.ablation_scores import exif, localisation
 from exiflang.ablation_table import markdown
 from exiflang.baselines import BASELINES
 from exiflang.benchmarks import BenchmarkError, load_benchmark
+from exiflang.files import write_json
 from exiflang.golden import spread, with_table
 from exiflang.model import ExifLang
 from exiflang.model_config import PRESETS
 from exiflang.parameters import PipelineError, project_path
-from exiflang.pipeline import write_json
 from exiflang.recipe import Recipe, read_parameters
 from exiflang.shards import DataError
 from exiflang.windows import ImageEncoder

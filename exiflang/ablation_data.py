@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from exiflang.files import write_json
 from exiflang.parameters import declared_parameters, load_preset, project_path
-from exiflang.pipeline import STEPS, write_json
+from exiflang.pipeline import STEPS
 from exiflang.prepare import prepare
 from exiflang.shards import DataError, find_shards
 

@@ -21,11 +21,11 @@ from exiflang.data import decode_patch
 from exiflang.evaluate import embed_photos
 from exiflang.exif import exif_to_text
 from exiflang.exif_check import SWAPS
+from exiflang.files import write_json
 from exiflang.golden import with_table
 from exiflang.model import ExifLang
 from exiflang.packaged import NAME, packaged_model
 from exiflang.parameters import project_path
-from exiflang.pipeline import write_json
 from exiflang.population import Population, embed_sentences, population_of
 from exiflang.recipe import Recipe, read_parameters
 from exiflang.shards import DataError, Photo, find_shards, plain_name, read_photos

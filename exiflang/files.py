@@ -1,9 +1,14 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what tells them apart."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: str | Path, data: str | bytes) -> None:
@@ -12,3 +17,31 @@ def write_whole(path: str | Path, data: str | bytes) -> None:
     fresh = path.with_name(f"{path.name}.tmp")
     fresh.write_bytes(data.encode() if isinstance(data, str) else data)
     os.replace(fresh, path)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as strict JSON in one step; numpy values as numbers and lists, NaN and infinity as null."""
+    write_whole(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def file_sha256(path: Path) -> str | None:
+    """SHA-256 of a regular file, 64 hexadecimal digits; None for anything else, and for what cannot be read."""
+    try:
+        if not path.is_file():  # a pipe or a device would block for ever
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

@@ -18,15 +18,14 @@ from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from exiflang.exif_tags import clean
-from exiflang.files import write_whole
+from exiflang.files import file_sha256, write_json, write_whole
 from exiflang.images import ImageError
 from exiflang.inspection import Inspector
 from exiflang.localize import SpliceLocalizer
 from exiflang.model import ExifLang
 from exiflang.parameters import PipelineError, UsageError, resolve_parameters
-from exiflang.pipeline import write_json
 from exiflang.prepare import PICTURE_EXTENSIONS
-from exiflang.report import Origin, file_sha256, render, report_name, write_report
+from exiflang.report import Origin, render, report_name, write_report
 
 EXTENSIONS = PICTURE_EXTENSIONS | {".gif", ".bmp", ".avif", ".jp2"}
 #: Cards on a page of the gallery.

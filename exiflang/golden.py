@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from exiflang.files import write_json
 from exiflang.parameters import PipelineError, project_path
-from exiflang.pipeline import STEPS, run_pipeline, write_json
+from exiflang.pipeline import STEPS, run_pipeline
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "model": {},

@@ -20,10 +20,11 @@ from typing import Any
 import pandas as pd
 
 from exiflang.evaluate import p_map_by_kind
+from exiflang.files import write_json
 from exiflang.golden import markdown, protocol, spread, with_table
 from exiflang.packaged import NAME, packaged_model
 from exiflang.parameters import PipelineError, project_path
-from exiflang.pipeline import STEPS, run_pipeline, write_json
+from exiflang.pipeline import STEPS, run_pipeline
 
 #: What a person waits for: a fresh process loads the weights and looks at one picture of 1024 x 768 pixels.
 FIRST_HEATMAP = """

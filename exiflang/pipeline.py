@@ -20,26 +20,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import importlib.metadata
 import json
-import math
 import os
-import platform
 import re
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
-from exiflang.files import write_whole
+from exiflang.files import file_sha256, write_json
 from exiflang.html import write_html
+from exiflang.manifest import measured, new_manifest
 from exiflang.parameters import (
     PipelineError,
     UsageError,
@@ -141,24 +135,31 @@ def run_pipeline(
     except FileExistsError:
         raise UsageError(f"{run_dir} exists: choose another run id, or delete it") from None
 
-    manifest = _manifest(run_id, preset, dict(overrides or {}))
+    manifest = new_manifest(run_id, preset, dict(overrides or {}))
     merged: dict[str, Any] = {}
     try:
         for number, stem in enumerate(steps, 1):
             print(f"[{number}/{len(steps)}] {stem}", file=sys.stderr, flush=True)
             step = manifest["steps"][stem] = {"parameters": declared[stem] | values[stem]}
             try:
-                with _measured(step):
+                with measured(step):
                     merged[stem] = _execute(notebooks[stem], values[stem], run_dir)
             finally:
                 if (run_dir / f"{stem}.ipynb").exists():
                     write_html(run_dir / f"{stem}.ipynb", run_dir / f"{stem}.html")
-            manifest["files"] |= {str(path): _sha256(project_path(path)) for path in merged[stem].pop("files", [])}
+            manifest["files"] |= {str(path): _digest(path) for path in merged[stem].pop("files", [])}
             write_json(run_dir / "metrics.json", merged)
         manifest["status"] = "finished"
     finally:
         write_json(run_dir / "manifest.json", manifest)
     return run_dir
+
+
+def _digest(path: str) -> str:
+    digest = file_sha256(project_path(path))
+    if digest is None:
+        raise PipelineError(f"{project_path(path)}: in `files` of a metrics.json, but not readable")
+    return digest
 
 
 @contextlib.contextmanager
@@ -172,88 +173,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-@contextlib.contextmanager
-def _measured(step: dict[str, Any]) -> Iterator[None]:
-    """Adds `seconds` and `peak_memory_mb` to `step`.
-
-    The memory is the largest sum of resident sizes of all child processes (the kernel and its workers), sampled twice a
-    second; pages that workers share are counted once for each.
-    """
-    done, peak = threading.Event(), 0
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.5):
-            resident = 0
-            for child in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    resident += child.memory_info().rss
-            peak = max(peak, resident)
-
-    watcher, start = threading.Thread(target=watch, daemon=True), time.perf_counter()
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-        step |= {"seconds": round(time.perf_counter() - start, 1), "peak_memory_mb": round(peak / 2**20)}
-        print(f"    {step['seconds']:.0f} s, {step['peak_memory_mb']} MB", file=sys.stderr, flush=True)
-
-
-# ---- records
-
-
-def _manifest(run_id: str, preset: str, overrides: dict[str, Any]) -> dict[str, Any]:
-    packages = {entry.name: entry.version for entry in importlib.metadata.distributions()}
-    return {
-        "run": run_id,
-        "status": "failed",  # until the last step is done: a killed run must not look finished
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "git": {"sha": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
-        "preset": preset,
-        "overrides": overrides,
-        "platform": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
-        "steps": {},
-        "files": {},
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    """Output of git in the project's root; None outside a repository or without git."""
-    try:
-        answer = subprocess.run(
-            ["git", *arguments], cwd=project_path("."), capture_output=True, text=True, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise PipelineError(f"{path}: in `files` of a metrics.json, but not readable: {error.strerror}") from error
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as strict JSON in one step; numpy values as numbers and lists, NaN and infinity as null."""
-    write_whole(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+# ---- golden numbers
 
 
 def load_golden(preset: str) -> dict[str, dict[str, float]]:

@@ -6,7 +6,6 @@ sent, kept and opened anywhere.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +20,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exiflang.exif_tags import clean
 from exiflang.figures import heat_colours, picture_panel
-from exiflang.files import write_whole
+from exiflang.files import file_sha256, write_json, write_whole
 from exiflang.inspection import Inspection, Inspector
-from exiflang.pipeline import write_json
 from exiflang.tables import figures_table, fit_summary, metadata_table
 from exiflang.views import (
     VIEWS,
@@ -76,17 +74,6 @@ class Origin:
     def record(self) -> dict[str, Any]:
         """For JSON, and to compare by; the figures lie in the model's files."""
         return {"settings": dict(self.settings), "model_files": dict(self.model_files), "private": self.private}
-
-
-def file_sha256(path: Path) -> str | None:
-    """SHA-256 of a regular file, 64 hexadecimal digits; None for anything else, and for what cannot be read."""
-    try:
-        if not path.is_file():  # a pipe or a device would block for ever
-            return None
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def report_name(name: str, sha256: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
+from exiflang.files import write_json
 from exiflang.golden import with_table
 from exiflang.parameters import PipelineError, project_path
-from exiflang.pipeline import run_notebook, write_json
+from exiflang.pipeline import run_notebook
 from speed.report import markdown
 
 

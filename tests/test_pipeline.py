@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exiflang import parameters, pipeline
+from exiflang.files import write_json
 from exiflang.parameters import UsageError, declared_parameters, load_preset, resolve_parameters
-from exiflang.pipeline import PipelineError, golden_failures, main, run_notebook, run_pipeline, write_json
+from exiflang.pipeline import PipelineError, golden_failures, main, run_notebook, run_pipeline
 
 PARAMETERS = """\
 data_dir = "data/toy"  # str: folder of the data
@@ -22,13 +23,13 @@ out_dir = "reports/here"  # str: where metrics.json goes
 """
 LAST = """\
 from pathlib import Path
-from exiflang.pipeline import write_json
+from exiflang.files import write_json
 write_json(Path(out_dir, "metrics.json"), {"seed": seed, "rate": rate, "data_dir": data_dir, "cwd": str(Path.cwd())})
 """
 PREPARE = """\
 from pathlib import Path
 from tqdm.auto import tqdm
-from exiflang.pipeline import write_json
+from exiflang.files import write_json
 Path(data_dir).mkdir(parents=True, exist_ok=True)
 for number in tqdm(range(3), desc="shards"):
     Path(data_dir, f"{number}.tar").write_bytes(b"shard")
@@ -42,7 +43,7 @@ go.Figure(go.Bar(y=[3, 4])).show()
 """
 EVALUATE = """\
 from pathlib import Path
-from exiflang.pipeline import write_json
+from exiflang.files import write_json
 rows = [{"method": "model", "p-mAP": 0.81234}, {"method": "mean colour", "p-mAP": None}]
 write_json(Path(out_dir, "metrics.json"), {"table": rows, "check": {"pmap": 0.5 + rate, "auc": float("nan")}})
 """

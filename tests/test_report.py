@@ -13,6 +13,7 @@ from PIL import Image
 
 import exiflang
 from exiflang import gallery
+from exiflang.files import file_sha256
 from exiflang.images import ImageError
 from exiflang.inspection import Inspector
 from exiflang.localize import SpliceLocalizer
@@ -20,7 +21,7 @@ from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.pipeline import main
 from exiflang.population import build_population, calibrate_ranks, embed_sentences
-from exiflang.report import Origin, file_sha256, report_facts, report_name, report_page, write_report
+from exiflang.report import Origin, report_facts, report_name, report_page, write_report
 from exiflang.shards import Photo
 from exiflang.tokenizer import train_tokenizer
 
