@@ -19,7 +19,7 @@ from typing import BinaryIO
 import exifread
 from exifread.core.exceptions import ExifError as ReaderError
 
-from exiflang.exif_tags import DATES, PRIVATE, TAGS, clean, is_private, printed_names
+from exiflang.exif_tags import DATE_NAMES, PRIVATE, TAGS, clean, is_private, printed_names
 
 SENTENCE_VERSION = 1  # a model's config.json carries it: any change of any sentence needs new weights
 
@@ -229,12 +229,9 @@ def exif_to_text(tags: Mapping[str, str], style: str = "default", dates: bool = 
         tag = clean(re.sub("[:,]", " ", name))
         value = clean(tags[name])
         value = _paper_value(tag, value) if style == "paper" else value.replace(", ", "; ")
-        if tag and value and not is_private(tag) and (dates or tag not in _DATES):
+        if tag and value and not is_private(tag) and (dates or tag not in DATE_NAMES):
             words.append(f"{tag}: {value}")
     return ", ".join(words)
-
-
-_DATES = frozenset(DATES.values())
 
 
 def _paper_value(tag: str, value: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from exiflang.exif import canonical_tags, exif_to_text
-from exiflang.exif_tags import DATES, TAGS, clean, is_private
+from exiflang.exif_tags import DATE_NAMES, TAGS, clean, is_private
 from exiflang.model import ExifLang
 from exiflang.population import Population, embed_sentences
 
@@ -18,7 +18,6 @@ from exiflang.population import Population, embed_sentences
 SWAPS = 8
 #: A tag of a longer sentence has its turn only if it is among its first ones: the sentence is cut at 512 tokens anyway.
 MOST_TAGS = 60
-_DATES = frozenset(DATES.values())
 # How people call them.
 _SPOKEN = {
     "iso": "PhotographicSensitivity",
@@ -175,7 +174,7 @@ def _canonical(fragment: str) -> tuple[str, str]:
             f"{name}: names, places and serial numbers are no part of what the model reads; ask another tag"
         )
     tag = _BY_SPELLING.get("".join(filter(str.isalnum, name)).casefold(), name)
-    if tag in _DATES:
+    if tag in DATE_NAMES:
         raise ValueError(f"{tag}: dates are no part of what the model reads; ask another tag")
     return tag, canonical_tags({tag: value}).get(tag, value)
 

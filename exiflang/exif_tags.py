@@ -168,6 +168,7 @@ def _date(text: str) -> str:
 DATES = {0x0132: "DateTime", 0x9003: "DateTimeOriginal", 0x9004: "DateTimeDigitized", 0x9010: "OffsetTime",
          0x9011: "OffsetTimeOriginal", 0x9012: "OffsetTimeDigitized", 0x9290: "SubSecTime",
          0x9291: "SubSecTimeOriginal", 0x9292: "SubSecTimeDigitized"}  # fmt: skip
+DATE_NAMES = frozenset(DATES.values())
 
 # They tell people and single devices: never in a sentence, read only with `private=True`.
 PRIVATE = ("Artist", "CameraOwnerName", "Copyright", "DocumentName", "HostComputer", "ImageDescription", "ImageHistory",

@@ -157,5 +157,5 @@ def test_a_hostile_question_is_text(model, population):
 
 
 def test_a_population_without_values_answers_by_similarity(model, population):
-    bare = dataclasses.replace(population, values={}, counts={}, reading={})
+    bare = dataclasses.replace(population, values={}, reading={})
     assert ask(model, bare, windows(), "Make: Canon").kind == "similarity"
