@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +65,20 @@ class Inspector:
         result = self.localizer.read_out(embeddings, window, stride, *picture.image.shape[:2])
         fit = metadata_fit(self.model, self.population, embeddings, picture.tags) if self.population else None
         return Inspection(picture, result, fit, self.localizer.readout in self.localizer.calibration, self.settings)
+
+    def with_settings(self, **settings: Any) -> Inspector:
+        """One that shares the model, with other settings of the localiser: windows_per_side, readout or mode."""
+        changed = copy(self)
+        changed.localizer = copy(self.localizer)
+        vars(changed.localizer).update(settings)
+        return changed
+
+    def again(self, shown: Inspection, progress: Callable[[float], None] = no_progress) -> Inspection:
+        """Inspect a picture anew; if no more than the readout is another one, by the embeddings that are there."""
+        if self.settings | {"readout": ""} == shown.settings | {"readout": ""}:
+            result = shown.result
+            return self.inspect(shown.picture, result.embeddings, result.window_size, result.stride)
+        return self.inspect(shown.picture, *self.localizer.embed(shown.picture.image, progress=progress))
 
     @property
     def settings(self) -> dict[str, Any]:

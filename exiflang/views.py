@@ -72,6 +72,12 @@ def window_at(inspection: Inspection, x: float, y: float) -> tuple[int, int]:
     return int(np.abs(down - y).argmin()), int(np.abs(across - x).argmin())
 
 
+def same_place(place: tuple[int, int], old: Inspection, new: Inspection) -> tuple[int, int]:
+    """The window of a picture's new inspection that is nearest to one of the old, both (row, column)."""
+    down, across = window_centres(old)
+    return window_at(new, across[place[1]], down[place[0]])
+
+
 def similarity_map(embeddings: np.ndarray, row: int, col: int) -> np.ndarray:
     """Cosine of one window with every window: [rows, cols, D] -> float32 [rows, cols], 1 at the window itself."""
     return np.clip(embeddings @ embeddings[row, col], -1, 1)

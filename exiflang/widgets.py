@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import ipywidgets as widgets
 import numpy as np
 import traitlets
 
-from exiflang.background import Background, Progress
+from exiflang.background import Background
 from exiflang.exif_check import ask
 from exiflang.exports import save_arrays, save_picture
 from exiflang.file_browser import FileBrowser
@@ -24,18 +23,18 @@ from exiflang.panels import TwoPanels, window_square
 from exiflang.parameters import project_path
 from exiflang.report import Origin, write_report
 from exiflang.tables import answer_table, fit_summary, metadata_table
-from exiflang.views import VIEWS, first_threshold, meaning_of_view, outlines, window_at, window_centres, window_values
+from exiflang.views import (
+    VIEWS,
+    first_threshold,
+    meaning_of_view,
+    outlines,
+    same_place,
+    window_at,
+    window_values,
+)
 from exiflang.widget_parts import CLASS, Controls, compare_windows, describe, message, soft, view_options
 
 _NOTHING = "No picture is open."
-
-
-def with_settings(inspector: Inspector, **settings: Any) -> Inspector:
-    """An inspector that shares its model with another, other settings of the localiser apart."""
-    changed = copy(inspector)
-    changed.localizer = copy(inspector.localizer)
-    vars(changed.localizer).update(settings)
-    return changed
 
 
 class HeatmapInspector(widgets.VBox):
@@ -166,7 +165,7 @@ class HeatmapInspector(widgets.VBox):
         """Open something, or (None) look at the picture again, by the settings of now."""
         own, shown = self.controls, self.inspection
         settings = {"windows_per_side": own.windows.value, "readout": own.readout.value, "mode": own.mode.value}
-        inspector = with_settings(self.inspector, **settings)
+        inspector = self.inspector.with_settings(**settings)
 
         def show(found: Inspection) -> None:
             self.inspector, self.inspection = inspector, found
@@ -174,7 +173,7 @@ class HeatmapInspector(widgets.VBox):
         with self._background.lock:
             self._opening, self.busy = opening, True
             self._say("Looking at it ...")
-            self._background.start(partial(_inspect, inspector, opening, shown), show)
+            self._background.start(partial(inspector, *opening) if opening else partial(inspector.again, shown), show)
 
     def _ended(self, said: str, failed: bool) -> None:
         self._say(said, failed)
@@ -230,7 +229,7 @@ class HeatmapInspector(widgets.VBox):
     @traitlets.observe("busy")
     def _show_progress(self, change: Any) -> None:
         for control in (self.controls.bar, self.controls.cancel):
-            _show(control, change.new)
+            control.layout.display = "" if change.new else "none"
 
     @traitlets.observe("inspection")
     def _show_inspection(self, change: Any) -> None:
@@ -239,9 +238,8 @@ class HeatmapInspector(widgets.VBox):
         with self._quietly():
             self._offer_views()
             if again:
-                self.selected, self.compared = (
-                    _same_place(place, old, new) for place in (self.selected, self.compared)
-                )
+                self.selected = same_place(self.selected, old, new)
+                self.compared = self.compared and same_place(self.compared, old, new)
             else:
                 heat = window_values(new, "heatmap", 0, (0, 0))
                 self.selected, self.compared = tuple(map(int, np.unravel_index(heat.argmax(), heat.shape))), None
@@ -340,27 +338,3 @@ class HeatmapInspector(widgets.VBox):
     def _explain(self) -> None:
         for trait, text in self.controls.meanings.items():
             text.value = soft(meaning_of_view(self.inspection, getattr(self, trait)))
-
-
-def _show(control: widgets.Widget, shown: bool) -> None:
-    control.layout.display = "" if shown else "none"
-
-
-def _inspect(
-    inspector: Inspector, opening: tuple[Any, str] | None, shown: Inspection | None, progress: Progress
-) -> Inspection:
-    """Open something, or look again at what is shown: with its own embeddings, if they would be the same."""
-    if opening:
-        return inspector(*opening, progress=progress)
-    if inspector.settings | {"readout": ""} == shown.settings | {"readout": ""}:
-        result = shown.result
-        return inspector.inspect(shown.picture, result.embeddings, result.window_size, result.stride)
-    return inspector.inspect(shown.picture, *inspector.localizer.embed(shown.picture.image, progress=progress))
-
-
-def _same_place(place: tuple[int, int] | None, old: Inspection | None, new: Inspection) -> tuple[int, int] | None:
-    """The window of `new` that is nearest to one of `old`."""
-    if place is None or old is None:
-        return None
-    down, across = window_centres(old)
-    return window_at(new, across[place[1]], down[place[0]])

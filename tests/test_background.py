@@ -10,6 +10,19 @@ def made() -> tuple[Background, list, list]:
     return Background(heard.append, lambda text, failed: said.append((text, failed))), heard, said
 
 
+class Held:
+    """Work that waits, once it is going, until it may go on; then it tells its share and gives "old"."""
+
+    def __init__(self):
+        self.going, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, progress):
+        self.going.set()
+        self.go_on.wait(10)
+        progress(0.5)
+        return "old"
+
+
 def test_work_is_done_and_its_progress_heard():
     background, heard, said = made()
     found = []
@@ -21,35 +34,22 @@ def test_work_is_done_and_its_progress_heard():
 
 def test_cancelled_work_stops_at_its_next_step_and_gives_nothing():
     background, _, said = made()
-    going, go_on, found = threading.Event(), threading.Event(), []
-
-    def work(progress):
-        going.set()
-        go_on.wait(10)
-        progress(0.5)
-
+    work, found = Held(), []
     background.start(work, found.append)
-    going.wait(10)
+    work.going.wait(10)
     background.cancel()
-    go_on.set()
+    work.go_on.set()
     background.wait(10)
     assert found == [] and said == [("Cancelled.", False)]
 
 
 def test_new_work_replaces_what_is_under_way():
     background, _, said = made()
-    going, go_on, found = threading.Event(), threading.Event(), []
-
-    def work(progress):
-        going.set()
-        go_on.wait(10)
-        progress(0.5)
-        return "old"
-
+    work, found = Held(), []
     background.start(work, found.append)
-    going.wait(10)
+    work.going.wait(10)
     background.start(lambda progress: "new", found.append)
-    go_on.set()
+    work.go_on.set()
     background.wait(10)
     assert found == ["new"] and len(said) == 1  # of the old one nothing is said
 

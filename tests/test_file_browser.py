@@ -71,6 +71,8 @@ def test_open_goes_into_folders_and_hands_pictures_over(folder):
 
 
 def test_with_nothing_chosen_nothing_happens(tmp_path):
-    browser = FileBrowser(lambda path: pytest.fail("nothing was chosen"), tmp_path)
+    opened = []
+    browser = FileBrowser(opened.append, tmp_path)
     browser.names.value = None
-    browser.open_chosen()
+    browser.button.click()
+    assert opened == [] and browser.folder == tmp_path and names(list_folder(tmp_path)) == [".."]

@@ -72,6 +72,19 @@ def test_progress_is_told_and_can_stop_the_work(folder):
         inspector(folder)(encoded(), progress=stop)
 
 
+def test_another_readout_asks_no_network_another_number_of_windows_does(folder):
+    first = inspector(folder)
+    shown = first(encoded(exif=EXIF))
+    other = first.with_settings(readout="mean_shift").again(shown)
+    assert other.result.embeddings is shown.result.embeddings and other.settings["readout"] == "mean_shift"
+    np.testing.assert_array_equal(
+        other.result.raw, inspector(folder, readout="mean_shift")(encoded(exif=EXIF)).result.raw
+    )
+    wider = first.with_settings(windows_per_side=8).again(shown)
+    assert wider.picture is shown.picture and wider.result.embeddings.shape != shown.result.embeddings.shape
+    assert first.settings["readout"] == "diffused_cut" and first.settings["windows_per_side"] == 5
+
+
 def test_what_is_no_picture_is_named(folder):
     with pytest.raises(ImageError, match="a.txt"):
         inspector(folder)(b"text", "a.txt")
