@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from exiflang import benchmarks
-from exiflang.benchmarks import BENCHMARKS, BenchmarkError, load_benchmark
+from exiflang.benchmarks import BENCHMARKS, Benchmark, BenchmarkError, load_benchmark
+from exiflang.layouts import Entry
 
 SHARED = Path(__file__).parents[2] / "shared"
 SQUARE = np.zeros((6, 8), dtype=np.uint8)
@@ -225,7 +228,9 @@ def test_missing_and_empty_folders_are_refused(name, tmp_path):
 
 
 def test_an_unknown_benchmark_lists_the_known(tmp_path):
-    with pytest.raises(BenchmarkError, match="unknown benchmark 'colombia'; known: casia_1, folder"):
+    with pytest.raises(
+        BenchmarkError, match="unknown benchmark 'colombia'; known: casia_1, casia_2, columbia, dso_1, folder, in"
+    ):
         load_benchmark("colombia", tmp_path)
 
 
@@ -248,6 +253,61 @@ def test_an_unreadable_index_is_refused(folder, content, message):
     (folder / "index.csv").write_bytes(content)
     with pytest.raises(BenchmarkError, match=message):
         load_benchmark("folder", folder)
+
+
+def test_names_and_subsets(folder):
+    benchmark = load_benchmark("folder", folder)
+    assert benchmark.names == ["a.png", "b.png", "c.png"]
+    part = benchmark.only({"c.png", "a.png"})
+    assert part.names == ["a.png", "c.png"] and part.name == "folder" and len(part) == 2
+    assert [item.name for item in part] == ["a.png"] and [name for name, _ in part.skipped] == ["c.png"]
+    assert len(benchmark.only([])) == 0 and list(benchmark.only([])) == []
+    with pytest.raises(BenchmarkError, match="folder: no pictures named 'd.png'; see .names"):
+        benchmark.only(["a.png", "d.png"])
+
+
+@given(st.data())
+def test_subsets_cover_the_whole_in_order(data):
+    entries = [Entry(str(number), None, problem="none") for number in range(data.draw(st.integers(0, 8)))]
+    benchmark = Benchmark("made up", entries, count_note="a note")
+    names = data.draw(st.permutations(benchmark.names))
+    cut = data.draw(st.integers(0, len(names)))
+    parts = [benchmark.only(names[:cut]), benchmark.only(names[cut:])]
+    assert sorted(parts[0].names + parts[1].names) == benchmark.names
+    assert all(part.names == sorted(part.names) and part.count_note == "a note" for part in parts)
+
+
+def test_kind_is_said_where_the_mask_alone_knows_it(folder):
+    kinds = {item.name: item.info for item in load_benchmark("folder", folder)}
+    assert kinds == {
+        "a.png": {"kind": "spliced", "format": "png"},
+        "b.png": {"kind": "authentic", "format": "png"},
+    }
+
+
+def test_counts_unlike_the_published_are_said(tmp_path):
+    root = casia(tmp_path)
+    assert load_benchmark("casia_1", root).count_note == (
+        "casia_1: 1 authentic and 2 spliced pictures listed, published are 800 and 921: "
+        "figures are not comparable with published ones"
+    )
+
+
+def test_published_counts_need_no_note(tmp_path):
+    for folder, prefix in (("DSO-1", "normal-"), ("DSO-1", "splicing-"), ("DSO-1-Fake-Images-Masks", "splicing-")):
+        for number in range(100):
+            path = tmp_path / folder / f"{prefix}{number:02}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"")
+    (tmp_path / "DSO-1" / "Thumbs.db").write_bytes(b"")
+    benchmark = load_benchmark("dso_1", tmp_path)
+    assert benchmark.count_note == "" and len(benchmark) == 201
+    (tmp_path / "DSO-1" / "normal-00.png").unlink()
+    assert load_benchmark("dso_1", tmp_path).count_note.startswith("dso_1: 99 authentic and 100 spliced")
+
+
+def test_no_note_where_no_count_is_published(folder):
+    assert load_benchmark("folder", folder).count_note == ""
 
 
 @pytest.mark.parametrize(
