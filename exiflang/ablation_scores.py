@@ -9,9 +9,10 @@ import numpy as np
 
 from exiflang.ablation_data import GROUPS
 from exiflang.benchmarks import BenchmarkError, load_benchmark
-from exiflang.evaluate import embed_photos, exif_fit, p_map_by_kind, score_pictures, summarise_pictures
+from exiflang.evaluate import embed_photos, exif_fit
 from exiflang.model import ExifLang
 from exiflang.parameters import project_path
+from exiflang.scoring import p_map_by_kind, score_pictures, summarise_pictures
 from exiflang.shards import find_shards, read_photos
 from exiflang.windows import ImageEncoder
 

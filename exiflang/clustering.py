@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse.linalg import eigsh
 
 
-def _square(dissimilarity: np.ndarray) -> tuple[np.ndarray, int, int]:
+def square_rows(dissimilarity: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Check [h, w, h, w] and flatten it to float64 [h * w, h * w]."""
     array = np.asarray(dissimilarity)
     if array.ndim != 4 or array.shape[:2] != array.shape[2:] or array.size == 0:
@@ -40,7 +40,7 @@ class MeanShiftMode:
 
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
         """float [h, w, h, w] → float32 [h, w], the dissimilarity of each cell to the picture's largest mode."""
-        rows, h, w = _square(dissimilarity)
+        rows, h, w = square_rows(dissimilarity)
         centred = (rows - rows.mean(0)).astype(np.float32)  # what all rows share would only add to the rounding
         gram = centred @ centred.T  # [n, n]
         norms = np.diag(gram)
@@ -74,7 +74,7 @@ class MeanDissimilarity:
 
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
         """float [h, w, h, w] → float32 [h, w]."""
-        rows, h, w = _square(dissimilarity)
+        rows, h, w = square_rows(dissimilarity)
         return rows.mean(1).reshape(h, w).astype(np.float32)
 
 
@@ -84,7 +84,7 @@ def smooth(dissimilarity: np.ndarray, sigma: float) -> np.ndarray:
     With `K` the filter and `G` the cosines, embeddings smoothed and scaled back to unit norm have the cosines
     `(K G K') / sqrt(diag diag')`: no need for the embeddings themselves.
     """
-    _, h, w = _square(dissimilarity)
+    _, h, w = square_rows(dissimilarity)
     cosine = gaussian_filter(1 - np.asarray(dissimilarity, np.float32), sigma, mode="nearest").reshape(h * w, h * w)
     norm = np.sqrt(np.maximum(np.diag(cosine), 1e-12))
     return (1 - cosine / np.outer(norm, norm)).reshape(h, w, h, w)
@@ -95,7 +95,7 @@ def affinity(smoothed: np.ndarray) -> np.ndarray:
 
     The diagonal is 1: a cell without variance has itself alone.
     """
-    _, h, w = _square(smoothed)
+    _, h, w = square_rows(smoothed)
     cosine = 1 - smoothed.reshape(h * w, h * w)
     # Cosines of centred embeddings: double-centre the Gram matrix, then scale its diagonal to one.
     gram = cosine - cosine.mean(0) - cosine.mean(1)[:, None] + cosine.mean()
@@ -144,7 +144,7 @@ class FarFriends:
 
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
         """float [h, w, h, w] → float32 [h, w] in -1..1: `-cosine`, so 1 means that no far cell is anything alike."""
-        _, h, w = _square(dissimilarity)
+        _, h, w = square_rows(dissimilarity)
         n = h * w
         cosine = 1 - smooth(dissimilarity, self.sigma).reshape(n, n)
         y, x = np.divmod(np.arange(n), w)
@@ -241,7 +241,7 @@ class NormalizedCut:
 
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
         """float [h, w, h, w] → bool [h, w], true for the smaller cluster; all false where there is nothing to cut."""
-        rows, h, w = _square(dissimilarity)
+        rows, h, w = square_rows(dissimilarity)
         if h * w < 3 or np.ptp(rows) < 1e-5:
             return np.zeros((h, w), bool)
         # Below zero there is no affinity; the small constant keeps the graph connected.
@@ -276,10 +276,10 @@ READOUTS = {
 def detection_score(cells: np.ndarray, consistency: np.ndarray, readout: str) -> float:
     """Higher = more likely spliced.
 
-    The deviation of the cells' values; for "mean_shift" the mean response, as the paper has it. For "diffused_cut" how
+    The deviation of the cells' values; for mean shift the mean response, as the paper has it. For "diffused_cut" how
     far the far-friends map reaches above its median, to its 99th percentile: the cut divides authentic pictures too.
     """
-    if readout == "mean_shift":
+    if readout in ("mean_shift", "sequential_mean_shift"):
         return float(consistency.mean())
     if readout == "diffused_cut":
         median, high = np.percentile(FarFriends().fit_predict(consistency), [50, 99])

@@ -1,11 +1,8 @@
-"""How good a model is: splices found in pictures of a benchmark, and photos matched to their own EXIF."""
+"""How well photos are matched to their own EXIF: retrieval, and own sentences told from those of other cameras."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,117 +10,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
-from exiflang.benchmarks import Benchmark, BenchmarkError, Item
-from exiflang.clustering import READOUTS
 from exiflang.data import decode_patch
 from exiflang.exif import exif_to_text
-from exiflang.localize import (
-    SpliceLocalizer,
-    cell_consistency,
-    detection_score,
-    resize_cells,
-    to_heatmap,
-)
-from exiflang.metrics import detection_average_precision, localisation_scores
 from exiflang.model import ExifLang
 from exiflang.shards import Photo, plain_name
-from exiflang.windows import ImageEncoder, shared_stride
-
-LOCALISATION = ["ap", "p_map", "auc", "best_f1", "ciou", "ciou_legacy"]
-
-
-def score_pictures(
-    encoders: Mapping[str, ImageEncoder],
-    benchmark: Benchmark,
-    readouts: Sequence[str] = ("far_friends",),
-    windows_per_side: int = 30,
-    window_size: int | None = None,
-    *,
-    info: Sequence[str] = ("format",),
-    calibrated: bool | None = None,
-    mode: str = "exact",
-    precision: str = "float32",
-) -> pd.DataFrame:
-    """Score each picture of `benchmark` by each encoder and readout: a row each.
-
-    Columns: name, the entries of `Item.info` named by `info` (None where a picture has none), spliced, method (the
-    encoder's name), readout, detection (the picture's score), and for spliced pictures `ap`, `p_map`, `auc`, `best_f1`,
-    `ciou`, `ciou_legacy` over all pixels (NaN for authentic ones). `calibrated`: see `SpliceLocalizer.embed`; `mode`
-    and `precision`: of the models among the encoders, see `SpliceLocalizer`.
-    All encoders look through the same windows, whose distance suits each `shared_stride`.
-    Maps and detection are scored before the model's calibration: it keeps their order, on which all but the cIoUs
-    depend, and those compare methods, of which the baselines have none.
-    Pictures that cannot be read are in `benchmark.skipped` afterwards. Raises `BenchmarkError` if none can be read,
-    `ValueError` for an unknown readout.
-    """
-    if unknown := sorted(set(readouts) - READOUTS.keys()):
-        raise ValueError(f"unknown readouts {unknown}: choose among {', '.join(READOUTS)}")
-    multiple = math.lcm(*(shared_stride(encoder) or 1 for encoder in encoders.values()))  # the same windows for all
-    ways = {
-        name: {"mode": mode, "precision": precision} if isinstance(e, ExifLang) else {} for name, e in encoders.items()
-    }
-    localizers = {
-        name: SpliceLocalizer(encoder, windows_per_side, window_size, stride_multiple=multiple, **ways[name])
-        for name, encoder in encoders.items()
-    }
-
-    def score(item: Item, method: str, embeddings: np.ndarray, window: int, stride: int) -> list[dict]:
-        consistency = cell_consistency(embeddings, max(1, window // stride))
-        rows = []
-        for readout in readouts:
-            cells = READOUTS[readout]().fit_predict(consistency)
-            row = {"name": item.name, **{key: item.info.get(key) for key in info}, "spliced": item.spliced}
-            row |= {"method": method, "readout": readout, "detection": detection_score(cells, consistency, readout)}
-            heatmap = to_heatmap(resize_cells(cells, *item.mask.shape, window, stride), readout)
-            none = dict.fromkeys(LOCALISATION, np.nan)
-            rows.append(row | (localisation_scores(item.mask, heatmap) if item.spliced else none))
-        return rows
-
-    # The network keeps this thread busy; readouts and metrics, which release the interpreter, go beside it.
-    ahead = 2 * (os.cpu_count() or 1)  # pictures that may wait for a score: each is held in memory
-    with ThreadPoolExecutor(ahead // 2) as pool:
-        waiting = []
-        for item in tqdm(benchmark, unit=" pictures"):
-            for method, localizer in localizers.items():
-                waiting.append(pool.submit(score, item, method, *localizer.embed(item.image, calibrated)))
-                if len(waiting) > ahead:
-                    waiting[-ahead - 1].result()
-        rows = [row for future in waiting for row in future.result()]
-    if not rows:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in benchmark.skipped[:3])
-        raise BenchmarkError(f"{benchmark.name}: no picture to score among {len(benchmark)} ({reasons})")
-    return pd.DataFrame(rows)
-
-
-def summarise_pictures(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a method and readout: mean of each localisation metric over the spliced pictures, the standard error of
-    p-mAP, and detection AP over all pictures. `pictures` counts the spliced ones, `authentic` the others.
-
-    What is not defined is NaN: the means without a spliced picture, the error of one, detection of one kind alone.
-    """
-    rows = []
-    for (method, readout), part in scores.groupby(["method", "readout"], sort=False):
-        spliced = part[part["spliced"]]
-        row = {"method": method, "readout": readout, **spliced[LOCALISATION].mean()}
-        row["p_map_se"] = spliced["p_map"].sem()
-        row["detection_ap"] = detection_average_precision(part["detection"].tolist(), part["spliced"].tolist())
-        rows.append(row | {"pictures": len(spliced), "authentic": len(part) - len(spliced)})
-    return pd.DataFrame(rows)
-
-
-def p_map_by_kind(scores: pd.DataFrame) -> dict[str, list[float]]:
-    """p-mAP of each spliced picture by format, and, where the column `donor_scale` says it, "native" (1) or "rescaled".
-
-    `scores` are those of one method and readout.
-    """
-    spliced = scores[scores["spliced"]]
-    parts = {str(kind): part["p_map"].tolist() for kind, part in spliced.groupby("format")}
-    factor = pd.to_numeric(spliced["donor_scale"])
-    scale = {
-        "native": spliced[factor == 1]["p_map"].tolist(),
-        "rescaled": spliced[factor.notna() & (factor != 1)]["p_map"].tolist(),
-    }
-    return parts | {kind: values for kind, values in scale.items() if values}
 
 
 def embed_photos(

@@ -15,6 +15,13 @@ from exiflang.calibration import share_below
 from exiflang.clustering import READOUTS, NormalizedCut, detection_score
 from exiflang.images import load_image
 from exiflang.packaged import packaged_model
+from exiflang.reference_protocol import (
+    REFERENCE_READOUTS,
+    SEQUENTIAL,
+    negate_colours,
+    reference_grid,
+    stretch_cells,
+)
 from exiflang.windows import (
     ImageEncoder,
     embed_densely,
@@ -41,7 +48,7 @@ class SpliceResult:
         raw: float32 [H, W], the readout's own values, which the heatmap maps to 0..1 (same order).
         mask: bool [H, W]: heatmap above `FOREIGN` if calibrated, else the smaller of two spectral clusters of cells.
         score: higher = more likely spliced: the share of authentic pictures below, in 0..1, if calibrated, else
-            `detection_score` itself.
+            `detection_score` itself. (Nothing is calibrated under the reference protocol.)
         consistency: float32 [h, w, h, w], dissimilarity `1 - cosine` voted to cells, 0..2.
         embeddings: float32 [rows, cols, D], unit norm.
         pca: float32 [h, w, 3] in 0..1, three whitened principal components of the embeddings, voted to cells.
@@ -98,19 +105,15 @@ def resize_cells(
     width: int,
     window: int,
     stride: int,
-    nearest: bool = False,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Draw cells at their true place: [h, w] → [H, W], float32 and bilinear between centres, or nearest in their dtype.
+    """Draw cells at their true place: [h, w] → float32 [H, W], bilinear between their centres.
 
     Cells are `stride` pixels wide. Those of a window lie in its middle: a window is rarely a multiple of its stride.
     `scale`: of what is drawn, H x W, to the picture whose pixels `window` and `stride` count.
     """
     margin = (window - max(1, window // stride) * stride) / 2
     y, x = (((np.arange(side) + 0.5) / scale - margin) / stride for side in (height, width))  # in cells
-    if nearest:
-        y, x = (np.clip(place, 0, n - 1).astype(int) for place, n in zip((y, x), cells.shape, strict=True))
-        return cells[np.ix_(y, x)]
     return _interpolate(_interpolate(cells.astype(np.float32), y - 0.5, 0), x - 0.5, 1)
 
 
@@ -153,9 +156,10 @@ class SpliceLocalizer:
             weights that come with the package.
         windows_per_side: windows on the picture's longer side, about (see `window_grid`).
         window_size: side of a window in pixels, at most the picture's; None: by the picture's size, at most the
-            model's patch size (see `picture_window`).
-        readout: "diffused_cut" (default), "diffusion", "far_friends", "eigenvector", "mean_shift" (the paper's) or
-            "mean_dissimilarity".
+            model's patch size (see `picture_window`), under the reference protocol always that.
+        readout: "diffused_cut", "diffusion", "far_friends", "eigenvector", "mean_shift" (the paper's), or
+            "mean_dissimilarity"; under the reference protocol also "sequential_mean_shift". None: the first, under the
+            reference protocol the last.
         batch_size: windows embedded at a time, where they are embedded one by one; bounds the memory. None: 32, which
             stay in a processor's cache, or 256 on a GPU.
         stride_multiple: of the windows' distance; None: the model's `shared_stride`, so that one pass over the picture
@@ -166,6 +170,10 @@ class SpliceLocalizer:
         precision: of the image tower: "float32", "bf16", or "auto" (see `inference.for_inference`).
         compiled: whether `torch.compile` compiles the image tower at its first picture.
         fast: False switches off what takes less time to the same end: windows go one by one, through `model` itself.
+        protocol: "default", or "reference": the choices of the paper's code (see `reference_protocol`): its stride, its
+            mean shift and `detection_score`, cells stretched over the picture, the mask by spectral clustering, no
+            calibration.
+        colours_negated: whether the model sees colour negatives, as the reference's tests did by mistake: for ablation.
 
     An `ExifLang` is taken as it is when the localiser is made: changes to its image tower later on are not seen.
 
@@ -177,16 +185,23 @@ class SpliceLocalizer:
         model: ImageEncoder | None = None,
         windows_per_side: int = 30,
         window_size: int | None = None,
-        readout: str = "diffused_cut",
+        readout: str | None = None,
         batch_size: int | None = None,
         stride_multiple: int | None = None,
         mode: str = "exact",
         precision: str = "float32",
         compiled: bool = False,
         fast: bool = True,
+        protocol: str = "default",
+        colours_negated: bool = False,
     ):
-        if readout not in READOUTS:
-            raise ValueError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
+        if protocol not in ("default", "reference"):
+            raise ValueError(f"unknown protocol {protocol!r}: choose 'default' or 'reference'")
+        reference = protocol == "reference"
+        self.readouts = REFERENCE_READOUTS if reference else READOUTS
+        readout = readout or (SEQUENTIAL if reference else "diffused_cut")
+        if readout not in self.readouts:
+            raise ValueError(f"unknown readout {readout!r}: choose one of {', '.join(self.readouts)}")
         if mode not in ("exact", "dense"):
             raise ValueError(f"unknown mode {mode!r}: choose 'exact' or 'dense'")
         counts = {"windows_per_side": windows_per_side, "window_size": window_size}
@@ -205,7 +220,8 @@ class SpliceLocalizer:
         self.by_picture_size = window_size is None
         self.stride_multiple = stride_multiple or shared_stride(model) or 1
         self.mode, self.precision, self.fast = mode, precision, fast
-        self.calibration = getattr(config, "calibration", None) or {}
+        self.protocol, self.colours_negated = protocol, colours_negated
+        self.calibration = {} if reference else getattr(config, "calibration", None) or {}
         self.encoder = model
         if fast and hasattr(model, "image_tower"):
             from exiflang.inference import for_inference
@@ -222,13 +238,20 @@ class SpliceLocalizer:
         calibrated: take the windows of a calibrated model, or those of one that is not; None: as the model is.
         progress: hears the share done, 0..1, and may raise to stop.
         """
-        height, width = image.shape[:2]
-        size = self.window_size
-        if self.by_picture_size:
-            size = picture_window(height, width, size, bool(self.calibration) if calibrated is None else calibrated)
-        window, stride = window_grid(height, width, size, self.windows_per_side, self.stride_multiple)
+        window, stride = self._windows(*image.shape[:2], bool(self.calibration) if calibrated is None else calibrated)
+        if self.colours_negated:
+            image = negate_colours(image)
         embedder = self._embedder(window, stride)
         return embedder(self.encoder, image, window, stride, progress=progress), window, stride
+
+    def _windows(self, height: int, width: int, calibrated: bool) -> tuple[int, int]:
+        """Window and stride in pixels."""
+        size = self.window_size
+        if self.protocol == "reference":
+            return reference_grid(height, width, size, self.windows_per_side)
+        if self.by_picture_size:
+            size = picture_window(height, width, size, calibrated)
+        return window_grid(height, width, size, self.windows_per_side, self.stride_multiple)
 
     def _embedder(self, window: int, stride: int) -> Callable[..., np.ndarray]:
         """How windows of this size and distance are embedded."""
@@ -258,8 +281,8 @@ class SpliceLocalizer:
         """What the readout makes of `embed`'s answer for a picture of so many pixels; no network is asked."""
         spread = max(1, window // stride)
         consistency = cell_consistency(embeddings, spread)
-        cells = READOUTS[self.readout]().fit_predict(consistency)  # [h, w, h, w] -> [h, w]
-        raw = resize_cells(cells, height, width, window, stride)
+        cells = self.readouts[self.readout]().fit_predict(consistency)  # [h, w, h, w] -> [h, w]
+        raw = self.draw(cells, height, width, window, stride)
         score = detection_score(cells, consistency, self.readout)
         if known := self.calibration.get(self.readout):
             heatmap = np.empty_like(raw)
@@ -270,7 +293,7 @@ class SpliceLocalizer:
         else:
             heatmap = to_heatmap(raw, self.readout)
             smaller = NormalizedCut().fit_predict(consistency)
-            mask = resize_cells(smaller, height, width, window, stride, nearest=True)
+            mask = self.draw(smaller, height, width, window, stride) > 0.5
         return SpliceResult(
             heatmap=heatmap,
             raw=raw,
@@ -284,6 +307,12 @@ class SpliceLocalizer:
             preview=self._embedder(window, stride) is embed_densely,
         )
 
+    def draw(self, cells: np.ndarray, height: int, width: int, window: int, stride: int) -> np.ndarray:
+        """Cells [h, w] over a picture of so many pixels: float32 [H, W], bilinear, in the protocol's way."""
+        if self.protocol == "reference":
+            return stretch_cells(cells, height, width)
+        return resize_cells(cells, height, width, window, stride)
+
 
 def cell_consistency(embeddings: np.ndarray, spread: int) -> np.ndarray:
     """Dissimilarity of windows voted to cells: unit [rows, cols, D] → float32 [h, w, h, w], `1 - cosine`, 0..2."""
@@ -295,5 +324,5 @@ def cell_consistency(embeddings: np.ndarray, spread: int) -> np.ndarray:
 
 def to_heatmap(raw: np.ndarray, readout: str) -> np.ndarray:
     """The readout's values on a fixed scale of 0..1: `-cosine` (-1..1) or `1 - cosine` (0..2) both span 2."""
-    low = 0.0 if readout in ("mean_shift", "mean_dissimilarity") else -1.0
+    low = 0.0 if readout in ("mean_shift", "mean_dissimilarity", SEQUENTIAL) else -1.0
     return np.clip((raw - low) / 2, 0, 1).astype(np.float32)

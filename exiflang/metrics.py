@@ -1,36 +1,46 @@
 """How well a heatmap finds the foreign pixels of a picture, and a score the spliced pictures of a set.
 
 A mask is bool (or 0 / 1) [H, W], true where the pixels are foreign; a heatmap is any real dtype [H, W], high = foreign.
-Every figure is per picture. No border of the mask is eroded or left out, so none of these may share a column with
-figures of a protocol that does so.
+Every figure is per picture and over all pixels that it is given: `scored_pixels` leaves a border out, where a protocol
+does so, and such figures must not share a column with others.
 
 Conventions for a mask of one kind only, the same in every function: without a foreign pixel AP, F1, IoU and the IoU
 of the foreign class are 0 (there was nothing to find) and AUC is NaN; with nothing but foreign pixels AP and best F1
-are 1, AUC is NaN and the IoU of the background is 0.
+are 1, AUC is NaN and the IoU of the background is 0. MCC is 0 in both cases.
 
 ValueError for an empty input, for shapes that differ, for a mask that is not 0 / 1, for NaN or infinity in a heatmap.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import maximum_filter, minimum_filter
+
+#: Columns of `localisation_scores` by protocol. Those of one name but for `p_map`, `ciou` and `ciou_legacy` differ.
+LOCALISATION = {
+    "default": ["ap", "p_map", "auc", "best_f1", "best_mcc", "ciou", "ciou_legacy"],
+    "reference": ["p_map", "auc", "best_f1", "mcc", "ciou", "ciou_legacy"],
+}
 
 _THRESHOLDS = np.linspace(0.0, 1.0, 1000)
 _ROUNDING = 1e-6  # how far float32 arithmetic may carry a map of 0..1 beyond its ends
 
 
-class _Levels(NamedTuple):
-    """Distinct heatmap values [K], highest first, and the pixels of each: int64 [K]. One sort serves every metric."""
+class _Counts(NamedTuple):
+    """How many pixels reach each of the K distinct heatmap values, rising: one sort serves every metric."""
 
-    values: np.ndarray
-    foreign: np.ndarray
-    background: np.ndarray
+    found: np.ndarray  # int32 [K], foreign pixels at or above each value
+    reached: np.ndarray  # int32 [K], pixels at or above each value
+    foreign: int
+    pixels: int
 
-    def inverted(self) -> "_Levels":
-        """The levels of `1 - heatmap`, in float64."""
-        return _Levels(1 - self.values[::-1].astype(np.float64), self.foreign[::-1], self.background[::-1])
+    def inverted(self) -> "_Counts":
+        """The counts of the negated heatmap."""
+        found = self.foreign - np.append(self.found[1:], np.int32(0))  # foreign pixels at or below each value
+        reached = self.pixels - np.append(self.reached[1:], np.int32(0))
+        return _Counts(found[::-1], reached[::-1], self.foreign, self.pixels)
 
 
 def average_precision(mask: np.ndarray, heatmap: np.ndarray, permuted: bool = False) -> float:
@@ -39,7 +49,7 @@ def average_precision(mask: np.ndarray, heatmap: np.ndarray, permuted: bool = Fa
     Not interpolated, ties count as one threshold: equal to scikit-learn's ``average_precision_score``.
     ``permuted``: the better of the map and the negated map.
     """
-    return _either_sign(_average_precision, _levels(mask, heatmap), permuted)
+    return _either_sign(_average_precision, _levels(mask, heatmap)[1], permuted)
 
 
 def permuted_average_precision(mask: np.ndarray, heatmap: np.ndarray) -> float:
@@ -53,7 +63,7 @@ def auc(mask: np.ndarray, heatmap: np.ndarray, permuted: bool = False) -> float:
     The Mann-Whitney statistic, equal to scikit-learn's ``roc_auc_score``. NaN for a mask of one kind.
     ``permuted``: the better of the map and the negated map, so at least 0.5.
     """
-    return _either_sign(_auc, _levels(mask, heatmap), permuted)
+    return _either_sign(_auc, _levels(mask, heatmap)[1], permuted)
 
 
 def best_f1(mask: np.ndarray, heatmap: np.ndarray, permuted: bool = False) -> float:
@@ -61,26 +71,35 @@ def best_f1(mask: np.ndarray, heatmap: np.ndarray, permuted: bool = False) -> fl
 
     An oracle's threshold, picture by picture. ``permuted``: the better of the map and the negated map.
     """
-    return _either_sign(_best_f1, _levels(mask, heatmap), permuted)
+    return _either_sign(_best_f1, _levels(mask, heatmap)[1], permuted)
 
 
-def ciou(mask: np.ndarray, heatmap: np.ndarray) -> float:
+def best_mcc(mask: np.ndarray, heatmap: np.ndarray, permuted: bool = False) -> float:
+    """Best Matthews correlation (see ``mcc``) over the thresholds of ``best_f1``; in 0..1, as all pixels give 0.
+
+    An oracle's threshold, picture by picture. ``permuted``: the better of the map and the negated map.
+    """
+    return _either_sign(_best_mcc, _levels(mask, heatmap)[1], permuted)
+
+
+def ciou(mask: np.ndarray, heatmap: np.ndarray, raw: bool = False) -> float:
     """Class-balanced IoU of Huh et al. 2018 and Zheng et al. 2023, with a true negation of both masks; in 0..1.
 
     ``(max_t IoU(mask, P_t) + max_t IoU(~mask, ~P_t)) / 2`` with ``P_t = heatmap >= t`` for the 1000 thresholds
     ``linspace(0, 1, 1000)``, each class at its own best; then the better of ``heatmap`` and ``1 - heatmap``. An IoU of
-    two empty sets is 0. ValueError if the heatmap leaves 0..1 by more than 1e-6, the rounding of float32.
+    two empty sets is 0. ValueError if the heatmap leaves 0..1 by more than 1e-6, the rounding of float32, unless it is
+    ``raw``: the reference's maps are, whose dissimilarities reach 2 while its thresholds do not.
     """
-    return _ciou(_best_class_ious(_levels(mask, heatmap)))
+    return _ciou(_best_class_ious(*_levels(mask, heatmap), raw))
 
 
-def ciou_legacy(mask: np.ndarray, heatmap: np.ndarray) -> float:
+def ciou_legacy(mask: np.ndarray, heatmap: np.ndarray, raw: bool = False) -> float:
     """cIoU as the reference code computes it, for comparison with published figures only; in 0.5..1.
 
     There ``~`` on a 0 / 1 uint8 array gives 255 / 254, both true, so the background's IoU is always 1:
     ``(max_t IoU(mask, P_t) + 1) / 2``, the better of the map and ``1 - heatmap``. Input as for ``ciou``.
     """
-    return _ciou_legacy(_best_class_ious(_levels(mask, heatmap)))
+    return _ciou_legacy(_best_class_ious(*_levels(mask, heatmap), raw))
 
 
 def iou(mask: np.ndarray, prediction: np.ndarray) -> float:
@@ -90,7 +109,10 @@ def iou(mask: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def mcc(mask: np.ndarray, prediction: np.ndarray) -> float:
-    """Matthews correlation of two masks, in -1..1; 0 if either is of one kind (as in scikit-learn)."""
+    """Matthews correlation of two masks, in -1..1; 0 if either is of one kind (as in scikit-learn).
+
+    ``(TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))``.
+    """
     tp, fp, fn, tn = _confusion(mask, prediction)
     product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     return (tp * tn - fp * fn) / math.sqrt(product) if product else 0.0
@@ -102,53 +124,103 @@ def detection_average_precision(scores: Sequence[float], labels: Sequence[bool])
     NaN when all pictures are of one kind. A random score gives the share of spliced pictures, so state it beside.
     ValueError for an empty or NaN input or lengths that differ.
     """
-    levels = _levels(np.asarray(labels), np.asarray(scores), "labels", "scores")
-    return _average_precision(levels) if levels.foreign.any() and levels.background.any() else math.nan
+    counts = _levels(np.asarray(labels), np.asarray(scores), "labels", "scores")[1]
+    return _average_precision(counts) if 0 < counts.foreign < counts.pixels else math.nan
 
 
-def localisation_scores(mask: np.ndarray, heatmap: np.ndarray) -> dict[str, float]:
-    """All heatmap metrics of one picture: ``ap``, ``p_map``, ``auc``, ``best_f1``, ``ciou``, ``ciou_legacy``.
+def scored_pixels(mask: np.ndarray, border: int) -> np.ndarray:
+    """Pixels farther than ``border`` from any edge of the mask, along rows, columns and diagonals: bool [H, W].
 
-    Only ``p_map`` and the two cIoUs may turn the map round. Heatmap in 0..1, as cIoU needs it.
+    Hand-drawn masks are uncertain there; TruFor and others leave such a border out. 0: all pixels. ValueError for a
+    negative border and for one that leaves no pixel.
     """
-    levels = _levels(mask, heatmap)
-    ious = _best_class_ious(levels)
-    ap = _average_precision(levels)
-    return {
-        "ap": ap,
-        "p_map": max(ap, _average_precision(levels.inverted())),
-        "auc": _auc(levels),
-        "best_f1": _best_f1(levels),
-        "ciou": _ciou(ious),
-        "ciou_legacy": _ciou_legacy(ious),
-    }
+    mask = np.asarray(mask)
+    mask = _as_mask(mask, mask.shape, "mask", "mask")
+    if border < 0:
+        raise ValueError(f"border is {border}: give 0 (all pixels) or more")
+    side = 2 * border + 1
+    kept = minimum_filter(mask, side, mode="nearest") == maximum_filter(mask, side, mode="nearest")
+    if not kept.any():
+        raise ValueError(f"a border of {border} pixels leaves none of {list(mask.shape)}: make it narrower")
+    return kept
 
 
-def _either_sign(metric, levels: _Levels, permuted: bool) -> float:
-    return max(metric(levels), metric(levels.inverted())) if permuted else metric(levels)
+def localisation_scores(
+    mask: np.ndarray, heatmap: np.ndarray, protocol: str = "default", border: int = 0
+) -> dict[str, float]:
+    """All heatmap metrics of one picture, those of ``LOCALISATION[protocol]``.
+
+    "default": only ``p_map`` and the two cIoUs may turn the map round; heatmap in 0..1, as cIoU needs it.
+    "reference": as the reference code computes them, on its raw map: each figure is the better of map and ``1 - map``,
+    ``mcc`` that of ``map > 0.5``; but ``ciou`` negates masks truly, and ``ciou_legacy`` does not.
+    ``border``: pixels to leave out on either side of the mask's edges, see ``scored_pixels``.
+    """
+    if protocol not in LOCALISATION:
+        raise ValueError(f"unknown protocol {protocol!r}: choose one of {', '.join(LOCALISATION)}")
+    mask, heatmap = np.asarray(mask), np.asarray(heatmap)
+    if border and mask.shape == heatmap.shape:
+        kept = scored_pixels(mask, border)
+        mask, heatmap = mask[kept], heatmap[kept]
+    reference = protocol == "reference"
+    values, counts = _levels(mask, heatmap)
+    ious = _best_class_ious(values, counts, raw=reference)
+    ap = _average_precision(counts)
+    p_map = max(ap, _average_precision(counts.inverted()))
+    scores = {"p_map": p_map, "ciou": _ciou(ious), "ciou_legacy": _ciou_legacy(ious)}
+    scores |= {"auc": _either_sign(_auc, counts, reference), "best_f1": _either_sign(_best_f1, counts, reference)}
+    if reference:
+        scores["mcc"] = max(mcc(mask, heatmap > 0.5), mcc(mask, 1.0 - heatmap > 0.5))
+    else:
+        scores |= {"ap": ap, "best_mcc": _best_mcc(counts)}
+    return {name: scores[name] for name in LOCALISATION[protocol]}
 
 
-def _average_precision(levels: _Levels) -> float:
-    found = np.cumsum(levels.foreign)  # [K] true positives at each threshold
-    if found[-1] == 0:
+def _either_sign(metric: Callable[[_Counts], float], counts: _Counts, permuted: bool) -> float:
+    return max(metric(counts), metric(counts.inverted())) if permuted else metric(counts)
+
+
+def _average_precision(counts: _Counts) -> float:
+    if counts.foreign == 0:
         return 0.0
-    precision = found / np.cumsum(levels.foreign + levels.background)
-    return min(float(levels.foreign @ precision / found[-1]), 1.0)
+    terms = counts.found / counts.reached  # precision at each threshold
+    terms *= _at_each(counts.found)
+    return min(float(terms.sum()) / counts.foreign, 1.0)
 
 
-def _auc(levels: _Levels) -> float:
-    above = np.cumsum(levels.foreign)  # [K] foreign pixels at or above each level
-    pairs = int(above[-1]) * int(levels.background.sum())
+def _auc(counts: _Counts) -> float:
+    pairs = counts.foreign * (counts.pixels - counts.foreign)
     if pairs == 0:
         return math.nan
-    twice_won = int((levels.background * (2 * above - levels.foreign)).sum())
-    return twice_won / (2 * pairs)
+    foreign = _at_each(counts.found)
+    background = _at_each(counts.reached) - foreign
+    twice_won = 2 * counts.found.astype(np.int64)
+    twice_won -= foreign  # foreign pixels above count twice, those at the same level once
+    twice_won *= background
+    return int(twice_won.sum()) / (2 * pairs)
 
 
-def _best_f1(levels: _Levels) -> float:
-    found = np.cumsum(levels.foreign)
-    predicted = np.cumsum(levels.foreign + levels.background)
-    return float((2 * found / (predicted + found[-1])).max())
+def _best_f1(counts: _Counts) -> float:
+    return float((counts.found / (counts.reached + counts.foreign)).max()) * 2
+
+
+def _best_mcc(counts: _Counts) -> float:
+    foreign, pixels = counts.foreign, counts.pixels
+    if foreign in (0, pixels):
+        return 0.0
+    # With n pixels, m foreign and r reached, TP TN - FP FN = TP n - r m; the last level reaches all and is 0 / 0.
+    reached = counts.reached[1:].astype(np.float64)
+    gain = counts.found[1:] * float(pixels)
+    gain -= reached * foreign
+    reached *= pixels - reached
+    gain /= np.sqrt(reached, out=reached)
+    return min(float(gain.max(initial=0.0)) / math.sqrt(foreign * (pixels - foreign)), 1.0)
+
+
+def _at_each(reached: np.ndarray) -> np.ndarray:
+    """Pixels at each level, from those at or above it: int32 [K] -> [K]."""
+    count = reached.copy()
+    count[:-1] -= reached[1:]
+    return count
 
 
 def _ciou(ious: list[tuple[float, float]]) -> float:
@@ -159,36 +231,39 @@ def _ciou_legacy(ious: list[tuple[float, float]]) -> float:
     return max((foreign + 1) / 2 for foreign, _ in ious)
 
 
-def _best_class_ious(levels: _Levels) -> list[tuple[float, float]]:
+def _best_class_ious(values: np.ndarray, counts: _Counts, raw: bool) -> list[tuple[float, float]]:
     """(foreign, background) IoU, each at its best threshold, of the map and of the inverted map."""
-    high, low = levels.values[0], levels.values[-1]
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
-        raise ValueError(
-            f"cIoU has fixed thresholds in 0..1, the heatmap goes from {low:g} to {high:g}; "
-            "give a calibrated heatmap (result.heatmap), or rescale it the same way for every picture"
-        )
-    levels = levels._replace(values=levels.values.clip(0, 1))
-    return [_class_ious_at_best(levels), _class_ious_at_best(levels.inverted())]
+    if not raw:
+        low, high = values[0], values[-1]
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            raise ValueError(
+                f"cIoU has fixed thresholds in 0..1, the heatmap goes from {low:g} to {high:g}; "
+                "give a calibrated heatmap (result.heatmap), or rescale it the same way for every picture"
+            )
+        values = values.clip(0, 1)
+    inverted = 1 - values[::-1].astype(np.float64)
+    return [_class_ious_at_best(values, counts), _class_ious_at_best(inverted, counts.inverted())]
 
 
-def _class_ious_at_best(levels: _Levels) -> tuple[float, float]:
-    reached = len(levels.values) - np.searchsorted(levels.values[::-1], _THRESHOLDS)  # [1000] levels at or above each
-    tp, fp = (np.append(0, np.cumsum(count))[reached] for count in (levels.foreign, levels.background))  # [1000]
-    positives, negatives = int(tp[0]), int(fp[0])  # threshold 0 predicts every pixel
-    foreign = tp / (positives + fp) if positives else np.zeros(1)
-    background = (negatives - fp) / (negatives + positives - tp) if negatives else np.zeros(1)
+def _class_ious_at_best(values: np.ndarray, counts: _Counts) -> tuple[float, float]:
+    first = np.searchsorted(values, _THRESHOLDS)  # [1000], the lowest value that a threshold lets through
+    within = first < len(values)
+    tp, reached = (np.where(within, pixels[first * within], 0) for pixels in (counts.found, counts.reached))
+    tn = counts.pixels - counts.foreign - (reached - tp)
+    foreign = tp / np.maximum(counts.foreign + reached - tp, 1)
+    background = tn / np.maximum(counts.pixels - tp, 1)
     return float(foreign.max()), float(background.max())
 
 
-def _levels(mask, heatmap, mask_name: str = "mask", heatmap_name: str = "heatmap") -> _Levels:
+def _levels(mask, heatmap, mask_name: str = "mask", heatmap_name: str = "heatmap") -> tuple[np.ndarray, _Counts]:
+    """Distinct heatmap values [K], rising, and their counts."""
     mask, heatmap = _checked(mask, heatmap, mask_name, heatmap_name)
     # Two sorts of values and a search are several times faster than one sort of indices.
-    ranked, found = np.sort(heatmap), np.sort(heatmap[mask])  # [N], [positives], rising
-    first = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # [K] where each level begins
-    total = np.diff(first, append=len(ranked))
+    ranked, foreign = np.sort(heatmap), np.sort(heatmap[mask])  # [N], [positives], rising
+    first = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1])).astype(np.int32)  # [K] where each value begins
     values = ranked[first]
-    foreign = np.diff(np.searchsorted(found, values), append=len(found))
-    return _Levels(values[::-1], foreign[::-1], (total - foreign)[::-1])
+    found = len(foreign) - np.searchsorted(foreign, values).astype(np.int32)
+    return values, _Counts(found, len(ranked) - first, len(foreign), len(ranked))
 
 
 def _checked(mask, heatmap, mask_name: str = "mask", heatmap_name: str = "heatmap") -> tuple[np.ndarray, np.ndarray]:

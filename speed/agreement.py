@@ -10,8 +10,8 @@ import pandas as pd
 
 from exiflang import ExifLang, SpliceLocalizer
 from exiflang.benchmarks import Benchmark
-from exiflang.evaluate import score_pictures, summarise_pictures
 from exiflang.images import load_image
+from exiflang.scoring import score_pictures, summarise_pictures
 from exiflang.simulate import CAMERAS, make_splice
 
 WAYS: Mapping[str, Mapping[str, Any]] = {

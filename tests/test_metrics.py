@@ -2,6 +2,7 @@
 
 import math
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ HEATMAP_METRICS = [
     metrics.permuted_average_precision,
     metrics.auc,
     metrics.best_f1,
+    metrics.best_mcc,
     metrics.ciou,
     metrics.ciou_legacy,
     metrics.localisation_scores,
@@ -76,6 +78,16 @@ def naive_best_f1(mask, heatmap):
     return best
 
 
+def naive_mcc(mask, prediction):
+    tp, fp, fn, tn = counts(mask, prediction)
+    denominator = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    return (tp * tn - fp * fn) / math.sqrt(denominator) if denominator else 0.0
+
+
+def naive_best_mcc(mask, heatmap):
+    return max(naive_mcc(mask, heatmap >= value) for value in set(heatmap.ravel()))
+
+
 def naive_iou(mask, prediction):
     tp, fp, fn, _ = counts(mask, prediction)
     return tp / (tp + fp + fn) if tp + fp + fn else 0.0
@@ -114,6 +126,7 @@ def test_ranking_metrics_equal_their_definitions(picture):
     for metric, naive in (
         (metrics.average_precision, naive_average_precision),
         (metrics.best_f1, naive_best_f1),
+        (metrics.best_mcc, naive_best_mcc),
         (metrics.auc, naive_auc),
     ):
         assert metric(mask, heatmap) == pytest.approx(naive(mask, heatmap), **CLOSE)
@@ -129,16 +142,74 @@ def test_ciou_equals_its_definition(picture):
     assert metrics.ciou_legacy(mask, heatmap) == pytest.approx(naive_ciou_legacy(mask, heatmap), **CLOSE)
 
 
+@settings(deadline=None, max_examples=12)
+@given(pictures())
+def test_reference_scores_are_those_of_its_code_on_raw_maps(picture):
+    mask, heatmap = picture
+    heatmap = heatmap % 2.0  # dissimilarities, which its thresholds of 0..1 do not cover
+    expected = {
+        "p_map": max(naive_average_precision(mask, heatmap), naive_average_precision(mask, -heatmap)),
+        "auc": max(naive_auc(mask, heatmap), naive_auc(mask, -heatmap)),
+        "best_f1": max(naive_best_f1(mask, heatmap), naive_best_f1(mask, -heatmap)),
+        "mcc": max(naive_mcc(mask, heatmap > 0.5), naive_mcc(mask, 1 - heatmap > 0.5)),
+        "ciou": naive_ciou(mask, heatmap),
+        "ciou_legacy": naive_ciou_legacy(mask, heatmap),
+    }
+    assert metrics.localisation_scores(mask, heatmap, "reference") == pytest.approx(expected, **CLOSE)
+
+
+@settings(deadline=None, max_examples=60)
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 7))), st.integers(0, 3))
+def test_scored_pixels_lie_farther_than_the_border_from_any_edge(mask, border):
+    height, width = mask.shape
+    kept = np.ones(mask.shape, bool)
+    for y, x in np.ndindex(height, width):
+        around = mask[max(0, y - border) : y + border + 1, max(0, x - border) : x + border + 1]
+        kept[y, x] = around.all() or not around.any()
+    if kept.any():
+        np.testing.assert_array_equal(metrics.scored_pixels(mask, border), kept)
+    else:
+        with pytest.raises(ValueError, match="leaves none"):
+            metrics.scored_pixels(mask, border)
+
+
+def test_a_border_is_left_out_of_all_scores():
+    mask = np.zeros((20, 20), bool)
+    mask[5:15, 5:15] = True
+    heatmap = np.zeros((20, 20))
+    heatmap[6:14, 6:14] = 1  # one pixel too small on each side
+    assert metrics.localisation_scores(mask, heatmap)["best_f1"] < 1
+    bordered = metrics.localisation_scores(mask, heatmap, border=1)
+    kept = metrics.scored_pixels(mask, 1)
+    assert bordered["best_f1"] == bordered["ap"] == bordered["ciou"] == bordered["best_mcc"] == 1
+    assert bordered["ap"] == metrics.average_precision(mask[kept], heatmap[kept])
+    with pytest.raises(ValueError, match="border is -1"):
+        metrics.localisation_scores(mask, heatmap, border=-1)
+    with pytest.raises(ValueError, match="unknown protocol 'paper': choose one of default, reference"):
+        metrics.localisation_scores(mask, heatmap, "paper")
+
+
+@pytest.mark.parametrize("protocol", metrics.LOCALISATION)
+def test_twelve_megapixels_take_less_than_half_a_gigabyte(protocol):
+    rng = np.random.default_rng(0)
+    heatmap = rng.random((3000, 4000), np.float32)  # as many levels as pixels: the worst case
+    mask = np.zeros(heatmap.shape, bool)
+    mask[:1500, :2500] = True
+    tracemalloc.start()
+    scores = metrics.localisation_scores(mask, heatmap, protocol)
+    peak = tracemalloc.get_traced_memory()[1] + heatmap.nbytes + mask.nbytes
+    tracemalloc.stop()
+    assert peak < 500e6
+    assert scores["p_map"] == pytest.approx(mask.mean(), abs=0.01)
+
+
 @settings(deadline=None, max_examples=100)
 @given(pictures(), st.integers(0, 2**32 - 1))
 def test_mask_against_mask_equals_its_definition(picture, seed):
     mask = picture[0]
     prediction = np.random.default_rng(seed).random(mask.shape) < 0.5
     assert metrics.iou(mask, prediction) == pytest.approx(naive_iou(mask, prediction), **CLOSE)
-    tp, fp, fn, tn = counts(mask, prediction)
-    denominator = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    expected = (tp * tn - fp * fn) / math.sqrt(denominator) if denominator else 0.0
-    assert metrics.mcc(mask, prediction) == pytest.approx(expected, **CLOSE)
+    assert metrics.mcc(mask, prediction) == pytest.approx(naive_mcc(mask, prediction), **CLOSE)
 
 
 @settings(deadline=None, max_examples=50)
@@ -172,7 +243,7 @@ def test_a_perfect_map_and_its_inverse():
     mask = np.zeros((8, 8), dtype=bool)
     mask[2:5, 3:6] = True
     heatmap = mask * 0.8 + 0.1
-    perfect = dict.fromkeys(("ap", "p_map", "auc", "best_f1", "ciou", "ciou_legacy"), 1.0)
+    perfect = dict.fromkeys(metrics.LOCALISATION["default"], 1.0)
     assert metrics.localisation_scores(mask, heatmap) == pytest.approx(perfect)
     inverted = metrics.localisation_scores(mask, 1 - heatmap)
     assert inverted["ap"] < 0.2 and inverted["auc"] == 0
@@ -183,9 +254,11 @@ def test_masks_of_one_kind_follow_the_documented_convention():
     heatmap = np.array([[0.1, 0.9], [0.4, 0.4]])
     none, everything = np.zeros((2, 2), bool), np.ones((2, 2), bool)
     nothing_found = metrics.localisation_scores(none, heatmap)
-    expected = {"ap": 0.0, "p_map": 0.0, "auc": math.nan, "best_f1": 0.0, "ciou": 0.5, "ciou_legacy": 0.5}
+    expected = {"ap": 0.0, "p_map": 0.0, "auc": math.nan, "best_f1": 0.0, "best_mcc": 0.0}
+    expected |= {"ciou": 0.5, "ciou_legacy": 0.5}
     assert nothing_found == pytest.approx(expected, nan_ok=True)
-    expected = {"ap": 1.0, "p_map": 1.0, "auc": math.nan, "best_f1": 1.0, "ciou": 0.5, "ciou_legacy": 1.0}
+    expected = {"ap": 1.0, "p_map": 1.0, "auc": math.nan, "best_f1": 1.0, "best_mcc": 0.0}
+    expected |= {"ciou": 0.5, "ciou_legacy": 1.0}
     assert metrics.localisation_scores(everything, heatmap) == pytest.approx(expected, nan_ok=True)
     assert metrics.iou(none, none) == 0 and metrics.iou(everything, everything) == 1
     assert metrics.mcc(none, everything) == metrics.mcc(everything, everything) == 0

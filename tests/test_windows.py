@@ -312,41 +312,27 @@ def test_consistency_is_one_minus_cosine():
 # Cells to pixels
 
 
-def loop_resize(cells: np.ndarray, height: int, width: int, window: int, stride: int, nearest: bool) -> np.ndarray:
+def loop_resize(cells: np.ndarray, height: int, width: int, window: int, stride: int) -> np.ndarray:
     h, w = cells.shape
     margin = (window - max(1, window // stride) * stride) / 2
     centres_y, centres_x = ([margin + stride * (i + 0.5) for i in range(n)] for n in (h, w))
-    out = np.empty((height, width), cells.dtype if nearest else np.float64)
+    out = np.empty((height, width))
     for y, x in np.ndindex(height, width):
-        py, px = y + 0.5, x + 0.5
-        if nearest:  # of two equally near, the later one
-            row = min(range(h), key=lambda i: (abs(centres_y[i] - py), -i))
-            col = min(range(w), key=lambda i: (abs(centres_x[i] - px), -i))
-            out[y, x] = cells[row, col]
-        else:
-            along = [np.interp(px, centres_x, row) for row in cells]
-            out[y, x] = np.interp(py, centres_y, along)
+        along = [np.interp(x + 0.5, centres_x, row) for row in cells]
+        out[y, x] = np.interp(y + 0.5, centres_y, along)
     return out
 
 
-@pytest.mark.parametrize("nearest", [False, True])
 @pytest.mark.parametrize(
     "height, width, window, stride",
     [(1, 1, 1, 1), (20, 33, 8, 4), (20, 33, 8, 3), (31, 17, 5, 8), (16, 64, 16, 5), (9, 30, 9, 1)],
 )
-def test_cells_lie_where_their_windows_vote(height, width, window, stride, nearest):
+def test_cells_lie_where_their_windows_vote(height, width, window, stride):
     cells = np.random.default_rng(0).uniform(size=grid_cells(height, width, window, stride)).astype(np.float32)
-    got = resize_cells(cells, height, width, window, stride, nearest)
+    got = resize_cells(cells, height, width, window, stride)
     assert got.shape == (height, width) and got.dtype == np.float32
-    expected = loop_resize(cells, height, width, window, stride, nearest)
+    expected = loop_resize(cells, height, width, window, stride)
     np.testing.assert_allclose(got, expected, atol=2e-6)
-
-
-def test_a_mask_stays_bool_and_cells_stay_as_they_are():
-    cells = np.array([[True, False], [False, False]])
-    got = resize_cells(cells, 8, 8, 4, 4, nearest=True)
-    assert got.dtype == bool
-    np.testing.assert_array_equal(got, np.kron(cells, np.ones((4, 4), bool)))
 
 
 def test_the_map_of_a_picture_wider_than_32767_pixels():
