@@ -44,16 +44,14 @@ class Benchmark:
     """A sized iterable of ``Item``; each iteration reads the pictures anew, one at a time, in the same order.
 
     ``len`` counts the pictures listed, ``names`` holds their names. After an iteration ``skipped`` holds (name, reason)
-    of those left out, so that ``len(benchmark) == items + len(benchmark.skipped)``, and ``resized`` the names of those
-    whose mask had another size and was resized. ``count_note``: empty, or one sentence that says that more or fewer
-    pictures are listed than were published.
+    of those left out, so that ``len(benchmark) == items + len(benchmark.skipped)``. ``count_note``: empty, or one
+    sentence that says that more or fewer pictures are listed than were published.
     """
 
     def __init__(self, name: str, entries: list[Entry], launder: Launder | None = None, count_note: str = ""):
         self.name = name
         self.count_note = count_note
         self.skipped: list[tuple[str, str]] = []
-        self.resized: list[str] = []
         self._entries = entries
         self._launder = launder
 
@@ -77,15 +75,12 @@ class Benchmark:
 
     def __iter__(self) -> Iterator[Item]:
         self.skipped.clear()
-        self.resized.clear()
         for entry in self._entries:
             try:
-                item, resized = _read(entry, self._launder)
+                item = _read(entry, self._launder)
             except (ImageError, BenchmarkError) as error:
                 self.skipped.append((entry.name, str(error)))
             else:
-                if resized:
-                    self.resized.append(entry.name)
                 yield item
 
 
@@ -126,8 +121,7 @@ def _count_note(name: str, entries: list[Entry]) -> str:
     )
 
 
-def _read(entry: Entry, launder: Launder | None) -> tuple[Item, bool]:
-    """The picture, and whether its mask had another size and was resized."""
+def _read(entry: Entry, launder: Launder | None) -> Item:
     if entry.problem:
         raise BenchmarkError(entry.problem)
     image = load_image(entry.image)
@@ -147,7 +141,7 @@ def _read(entry: Entry, launder: Launder | None) -> tuple[Item, bool]:
         if spliced and not mask.any():
             raise BenchmarkError(f"{entry.mask}: no foreign pixel is left after resizing; take a larger factor")
     info = {"kind": "spliced" if spliced else "authentic"} | entry.info | ({"mask": "resized"} if resized else {})
-    return Item(image, mask, entry.name, spliced, info), resized
+    return Item(image, mask, entry.name, spliced, info)
 
 
 def _read_mask(entry: Entry) -> np.ndarray:
