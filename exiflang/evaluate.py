@@ -36,8 +36,7 @@ def embed_photos(
             patches = torch.stack([decode_patch(photo, size, rng) for _ in range(crops)])  # [crops, 3, P, P]
             image.append(model.encode_image(patches.to(model.device)).mean(0).cpu())  # [crops, D] -> [D]
         for part in range(0, len(photos), 64):
-            sentences = [exif_to_text(photo.tags) for photo in photos[part : part + 64]]
-            text.append(model.encode_exif(sentences).cpu())
+            text.append(model.encode_exif([photo.tags for photo in photos[part : part + 64]]).cpu())
     image_side = torch.nn.functional.normalize(torch.stack(image), dim=1)
     return image_side.numpy(), torch.cat(text).numpy()
 

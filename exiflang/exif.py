@@ -12,7 +12,6 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from os import PathLike, fspath
 from typing import BinaryIO
 
@@ -205,44 +204,23 @@ def _read(file: BinaryIO, name: str, private: bool) -> dict[str, str]:
 
 
 # ------------------------------------- canonical tags -> sentence -------------------------------------
-def exif_to_text(tags: Mapping[str, str], style: str = "default", dates: bool = False) -> str:
-    """One sentence, ", ".join("tag: value"); "" when no tag remains.
+def exif_to_text(tags: Mapping[str, str], dates: bool = False) -> str:
+    """One sentence in canonical order, ", ".join("tag: value"); "" when no tag remains.
 
     A value cannot break the grammar: ", " inside it becomes "; ", so splitting at ", " and then at the first ": " gives
     the tags back. Private tags (GPS, serial numbers, names, comments, unique ids) never enter, dates and time offsets
-    only with `dates`: they would make each sentence unique.
+    only with `dates`: they would make each sentence unique. (The paper's own wording is `reference_sentence`.)
 
     Args:
         tags: tag -> value, usually from `read_exif`; names that EXIF does not know come last, by alphabet.
-        style: "default", in canonical order, or "paper": the order given and the value cleaning of Zheng et al., CVPR
-            2023 (whole resolutions and exposure bias, rounded down; focal length with one decimal; ISO's first word;
-            any other value longer than 20 characters "Unknown"; only a-zA-Z0-9.,/- kept, spaces dropped too).
-
-    Raises:
-        ValueError: unknown `style`.
     """
-    if style not in ("default", "paper"):
-        raise ValueError(f"style must be 'default' or 'paper', not {style!r}")
-    names = sorted(tags, key=_position) if style == "default" else list(tags)
     words = []
-    for name in names:
+    for name in sorted(tags, key=_position):
         tag = clean(re.sub("[:,]", " ", name))
-        value = clean(tags[name])
-        value = _paper_value(tag, value) if style == "paper" else value.replace(", ", "; ")
+        value = clean(tags[name]).replace(", ", "; ")
         if tag and value and not is_private(tag) and (dates or tag not in DATE_NAMES):
             words.append(f"{tag}: {value}")
     return ", ".join(words)
-
-
-def _paper_value(tag: str, value: str) -> str:
-    if tag in ("PhotographicSensitivity", "ISOSpeedRatings"):
-        value = value.split()[0] if value else ""
-    elif re.fullmatch(r"[+-]?\d{1,20}(/0*[1-9]\d{0,19}|\.\d{1,20})?", value, re.ASCII):
-        if tag.endswith("Resolution") or tag == "ExposureBiasValue":
-            value = str(Fraction(value) // 1)
-        elif tag == "FocalLength":
-            value = f"{float(Fraction(value)):.1f}"
-    return "Unknown" if len(value) > 20 else re.sub(r"[^a-zA-Z0-9.,/-]", "", value)
 
 
 class TagVocabulary:

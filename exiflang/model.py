@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os import PathLike
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -21,6 +21,8 @@ from transformers.utils import cached_file, logging
 from exiflang.buckets import length_buckets
 from exiflang.exif import SENTENCE_VERSION, exif_to_text
 from exiflang.model_config import ExifLangConfig
+from exiflang.reference_checkpoint import load_tokenizer, read_reference_checkpoint
+from exiflang.reference_exif import REFERENCE_SENTENCE_VERSION, reference_sentence
 
 
 def _tower(config: Mapping[str, Any] | None, side: str) -> nn.Module:
@@ -31,6 +33,13 @@ def _tower(config: Mapping[str, Any] | None, side: str) -> nn.Module:
     if not hasattr(tower.config, width):
         raise ValueError(f"{config['model_type']} cannot be the {side} tower: its configuration has no {width}")
     return tower
+
+
+def _without_pooler(text_tower: nn.Module) -> nn.Module:
+    """Drop BERT's layer over the first token: the mean is taken instead, and processes wait for each gradient."""
+    if hasattr(text_tower, "pooler"):
+        text_tower.pooler = nn.Identity()
+    return text_tower
 
 
 def _at_least(pixels: Tensor, side: int) -> Tensor:
@@ -56,7 +65,8 @@ class ExifLang(PreTrainedModel):
     """Joint embedding of image patches and EXIF sentences.
 
     `ExifLang(config)` has random weights; `ExifLang.from_pretrained(folder or hub id)` loads trained ones together
-    with their tokenizer; `ExifLang.from_towers` starts from pretrained towers.
+    with their tokenizer; `ExifLang.from_towers` starts from pretrained towers; `ExifLang.from_reference_checkpoint`
+    loads the weights of the paper's authors.
     """
 
     config_class = ExifLangConfig
@@ -67,7 +77,7 @@ class ExifLang(PreTrainedModel):
         super().__init__(config)
         self.tokenizer = tokenizer
         self.image_tower = _tower(config.image_config, "image")
-        self.text_tower = _tower(config.text_config, "text")
+        self.text_tower = _without_pooler(_tower(config.text_config, "text"))
         seen, given = getattr(self.image_tower.config, "num_channels", 3), 6 if config.residual_gain else 3
         if seen != given:
             raise ValueError(
@@ -194,7 +204,8 @@ class ExifLang(PreTrainedModel):
         """
         if self.tokenizer is None:
             raise ValueError(
-                "this model has no tokenizer: set model.tokenizer, e.g. exiflang.tokenizer.train_tokenizer(sentences)"
+                "this model has no tokenizer: set model.tokenizer to the one that its text tower knows: for a new one "
+                "exiflang.tokenizer.train_tokenizer(sentences), for the paper's that of distilbert-base-uncased"
             )
         config = self.text_tower.config
         if len(self.tokenizer) > config.vocab_size:
@@ -216,12 +227,17 @@ class ExifLang(PreTrainedModel):
         return {key: tokens[key] for key in ("input_ids", "attention_mask")}
 
     def encode_exif(self, exif: Sequence[str | Mapping[str, str]]) -> Tensor:
-        """Embed EXIF given as sentences or as `{tag: value}`: B of them -> float32 [B, D] of unit norm."""
+        """Embed EXIF given as sentences or as `{tag: value}`: B of them -> float32 [B, D] of unit norm.
+
+        Sentences are taken as they are. Tags are written as those that the weights were trained on: by `exif_to_text`,
+        or by `reference_sentence` if they are the paper's own (`sentence_version` 0).
+        """
         if isinstance(exif, (str, Mapping)):
             raise ValueError("encode_exif takes a list of sentences or tag dictionaries: wrap the single one in [ ]")
         if strange := [type(item).__name__ for item in exif if not isinstance(item, (str, Mapping))]:
             raise ValueError(f"encode_exif takes sentences (str) or {{tag: value}}, not {strange[0]}")
-        sentences = [item if isinstance(item, str) else exif_to_text(item) for item in exif]
+        written = reference_sentence if self.config.sentence_version == REFERENCE_SENTENCE_VERSION else exif_to_text
+        sentences = [item if isinstance(item, str) else written(item) for item in exif]
         if not sentences:
             return torch.zeros(0, self.config.embed_dim, device=self.device)
         return self.encode_tokens(**{key: value.to(self.device) for key, value in self.tokenize(sentences).items()})
@@ -234,23 +250,53 @@ class ExifLang(PreTrainedModel):
         return self.encode_image(patches), text
 
     @classmethod
-    def from_towers(cls, config: ExifLangConfig, image_tower: str, text_tower: str) -> ExifLang:
-        """Start from pretrained towers: folders or hub ids that `AutoModel.from_pretrained` knows.
+    def from_towers(
+        cls,
+        config: ExifLangConfig,
+        image_tower: str,
+        text_tower: str,
+        tokenizer: PreTrainedTokenizerFast | None = None,
+    ) -> ExifLang:
+        """Start each tower from a folder or hub id that `AutoModel.from_pretrained` knows, or "random".
 
-        The towers' own configurations replace those of `config`; projections are random. The tokenizer comes with the
-        text tower. The paper starts from ImageNet's ResNet-50 and from `distilbert-base-uncased`.
+        A pretrained tower's own configuration replaces that of `config`, and with the text tower comes its tokenizer;
+        a random one has `tokenizer`, whose length its `vocab_size` must be. Projections are random. The paper starts
+        from ImageNet's ResNet-50 and from `distilbert-base-uncased`.
 
-        Raises `OSError` if there is no such folder or id, `ValueError` for a model that cannot serve as that tower.
+        Raises `OSError` if there is no such folder or id, `ValueError` for a model that cannot serve as that tower, or
+        if nothing is given for one: random weights must be asked for.
         """
-        image, text = AutoModel.from_pretrained(image_tower), AutoModel.from_pretrained(text_tower)
-        local = ("_name_or_path", "transformers_version")
-        image_config, text_config = (
-            {key: value for key, value in tower.config.to_diff_dict().items() if key not in local}
-            for tower in (image, text)
-        )
-        fields = {**config.to_dict(), "image_config": image_config, "text_config": text_config}
-        model = cls(ExifLangConfig(**fields), AutoTokenizer.from_pretrained(text_tower))
-        model.image_tower, model.text_tower = image, text
+        towers = {}
+        for side, name in (("image", image_tower), ("text", text_tower)):
+            if not name:
+                raise ValueError(
+                    f"{side}_tower is {name!r}: give a folder or hub id of pretrained weights, or 'random'"
+                )
+            if name != "random":
+                tower = AutoModel.from_pretrained(name)
+                towers[side] = _without_pooler(tower) if side == "text" else tower
+        fields, local = config.to_dict(), ("_name_or_path", "transformers_version")
+        for side, tower in towers.items():
+            own = tower.config.to_diff_dict()
+            fields[f"{side}_config"] = {key: value for key, value in own.items() if key not in local}
+        if "text" in towers:
+            tokenizer = load_tokenizer(text_tower)
+        model = cls(ExifLangConfig(**fields), tokenizer)
+        for side, tower in towers.items():
+            setattr(model, f"{side}_tower", tower)
+        return model.eval()
+
+    @classmethod
+    def from_reference_checkpoint(cls, path: str | PathLike[str], tokenizer: str | None = None) -> ExifLang:
+        """Load the weights of the paper's authors, in evaluation mode: see `read_reference_checkpoint`.
+
+        `tokenizer` is a folder or hub id of that of `distilbert-base-uncased`; None: the model embeds pictures only.
+        Tags become the paper's own sentences. Raises `OSError` and `ValueError` if either cannot be used.
+        """
+        words = None if tokenizer is None else load_tokenizer(tokenizer)
+        model = cls(ExifLangConfig.preset("paper", sentence_version=REFERENCE_SENTENCE_VERSION), words)
+        state = model.state_dict()
+        model.load_state_dict(state | read_reference_checkpoint(path, state))
         return model.eval()
 
     @classmethod
@@ -274,7 +320,7 @@ class ExifLang(PreTrainedModel):
             ) from error
         if wrong := sorted(found["missing_keys"]) + sorted(found["unexpected_keys"]):
             raise ValueError(f"{name}: the weights do not fit config.json, missing or left over: {', '.join(wrong)}")
-        if model.config.sentence_version != SENTENCE_VERSION:
+        if model.config.sentence_version not in (REFERENCE_SENTENCE_VERSION, SENTENCE_VERSION):
             raise ValueError(
                 f"{name}: trained on EXIF sentences of version {model.config.sentence_version}, this package writes "
                 f"version {SENTENCE_VERSION}: install the exiflang release that the weights came with, or retrain"

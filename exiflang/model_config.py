@@ -1,4 +1,4 @@
-"""What a pair of towers looks like, and the presets: tiny, demo, base, padded and the paper's."""
+"""What a pair of towers looks like, and the presets: tiny, demo, base, padded and the paper's three."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ _AROUND_TRACES: dict[str, Any] = {
     "patch_size": 64,
     "pooling": "mean_std",
     "residual_gain": 60.0,
+}
+
+# ResNet-50 with its last layer replaced by 2048 -> 768, a text tower without a projection, CLIP's trained scale.
+_PAPER: dict[str, Any] = {
+    "image_config": {"model_type": "resnet"},
+    "embed_dim": 768,
+    "patch_size": 124,
+    "pixel_mean": CLIP_MEAN,
+    "pixel_std": CLIP_STD,
+    "logit_scale": 100.0,
+    "learn_logit_scale": False,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -73,16 +84,30 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image_config": {"model_type": TraceResNetConfig.model_type, "num_channels": 6, "depths": [0, 2, 2]},
         **_AROUND_TRACES,
     },
-    # ResNet-50 with its last layer replaced by 2048 -> 768, DistilBERT without a projection, CLIP's trained scale.
-    "paper": {
-        "image_config": {"model_type": "resnet"},
-        "text_config": {"model_type": "distilbert"},
-        "embed_dim": 768,
-        "patch_size": 124,
-        "pixel_mean": CLIP_MEAN,
-        "pixel_std": CLIP_STD,
-        "logit_scale": 100.0,
-        "learn_logit_scale": False,
+    "paper": {"text_config": {"model_type": "distilbert"}, **_PAPER},
+    # The paper's alternatives, of the sizes of albert-base-v2 and roberta-base: the defaults are those of other sizes.
+    "paper-albert": {
+        "text_config": {
+            "model_type": "albert",
+            "embedding_size": 128,
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+        },
+        **_PAPER,
+    },
+    "paper-roberta": {
+        "text_config": {
+            "model_type": "roberta",
+            "vocab_size": 50265,
+            "max_position_embeddings": 514,
+            "type_vocab_size": 1,
+            "layer_norm_eps": 1e-5,
+            # RoBERTa counts positions from here on: that of `train_tokenizer`, a pretrained tower comes with its own.
+            "pad_token_id": 0,
+        },
+        **_PAPER,
     },
 }
 
@@ -105,7 +130,8 @@ class ExifLangConfig(PreTrainedConfig):
         logit_scale: initial (or fixed) inverse temperature; `learn_logit_scale` makes it a parameter, at most 100.
         logit_bias: initial bias of the sigmoid loss, a parameter, e.g. -10; None: the model has none.
         calibration: what raw values mean, `{readout: {"cells", "scores", "pictures"}}` (see `exiflang.calibration`).
-        sentence_version: version of the EXIF sentences that the weights were trained on (`exif.SENTENCE_VERSION`).
+        sentence_version: version of the EXIF sentences that the weights were trained on: `exif.SENTENCE_VERSION`, or 0
+            for the paper's own (`reference_exif.reference_sentence`).
     """
 
     model_type = "exiflang"
@@ -145,7 +171,9 @@ class ExifLangConfig(PreTrainedConfig):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ExifLangConfig:
-        """Configuration "tiny", "demo", "base", "padded" or "paper", with `changes` to fields.
+        """Configuration "tiny", "demo", "base", "padded", "paper" (DistilBERT), "paper-albert" or "paper-roberta".
+
+        `changes` replace fields.
 
         Raises `ValueError` for unknown names.
         """

@@ -8,21 +8,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from accelerate.utils import set_seed
 from torch.utils.data import Sampler
 
 from exiflang.data import PatchDataset
 from exiflang.evaluate import embed_photos, exif_fit
+from exiflang.launch import LaunchError, launch_module, read_mapping
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.parameters import project_path
@@ -43,7 +40,8 @@ class Recipe:
         data_dir: folder that `prepare` has written; photos of unseen cameras in its `choose/`, if there, judge steps.
         model_dir: folder for weights, log and checkpoints.
         preset: towers, see `ExifLangConfig.preset`.
-        image_tower, text_tower: folders or hub ids of pretrained towers; both or none.
+        image_tower, text_tower: folder or hub id of a pretrained tower, or "random". Both "": random, which the paper's
+            presets do not take for granted.
         exif: "own", or "shuffled" among the photos.
         vocab_size: tokens of the tokenizer that is trained on the sentences (random text tower only).
         fixed_temperature: keep the preset's temperature instead of learning it.
@@ -125,17 +123,22 @@ class Recipe:
         )
 
     def model(self, sentences: list[str]) -> ExifLang:
-        """Pretrained towers, or random ones with a tokenizer that is trained on `sentences`."""
+        """The two towers; a random text tower has a tokenizer that is trained on `sentences`.
+
+        Raises `ValueError` if a tower is "" beside one that is given, or with a preset of the paper.
+        """
         set_seed(self.training.seed)
         bias = -10.0 if self.training.loss == "sigmoid" else None  # where SigLIP starts
         config = ExifLangConfig.preset(self.preset, logit_bias=bias)
         config.learn_logit_scale &= not self.fixed_temperature
-        if self.image_tower or self.text_tower:
-            return ExifLang.from_towers(config, self.image_tower, self.text_tower)
-        words = ["Resized: 0.1234567890", "Recompressed: 0.1234567890"] if self.history else []
-        tokenizer = train_tokenizer([*sentences, *words], self.vocab_size)
-        config.text_config = config.text_config | {"vocab_size": len(tokenizer)}
-        return ExifLang(config, tokenizer)
+        from_scratch = not (self.image_tower or self.text_tower or self.preset.startswith("paper"))
+        image, text = ("random", "random") if from_scratch else (self.image_tower, self.text_tower)
+        tokenizer = None
+        if text == "random":
+            words = ["Resized: 0.1234567890", "Recompressed: 0.1234567890"] if self.history else []
+            tokenizer = train_tokenizer([*sentences, *words], self.vocab_size)
+            config.text_config = config.text_config | {"vocab_size": len(tokenizer)}
+        return ExifLang.from_towers(config, image, text, tokenizer)
 
     def sampler(self, dataset: PatchDataset, processes: int = 1) -> Sampler[int] | None:
         """The order of the photos; None: shuffled."""
@@ -183,23 +186,14 @@ class UnseenCameraJudge:
 
 
 def launch(recipe: Recipe, processes: int) -> list[dict[str, float]]:
-    """Train in `processes` new processes of this machine, on its GPUs if it has as many; returns the log.
+    """Train in so many new processes of this machine (see `launch_module`); returns the log.
 
-    New ones rather than forks (`notebook_launcher`): the notebook's kernel may have threads and CUDA of its own.
     Raises `TrainingError` with what they said if they fail.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run.yaml"
-        path.write_text(yaml.safe_dump(recipe.flat()), encoding="utf-8")
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command += ["-m", "exiflang.train", "--config", str(path)]
-        device = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
-        done = subprocess.run(
-            command, env=os.environ | device, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-    if done.returncode:
-        said = "\n".join(line for line in done.stdout.splitlines() if line.startswith("error: "))
-        raise TrainingError(f"{processes} processes failed:\n{said or done.stdout[-3000:]}")
+    try:
+        launch_module("exiflang.train", recipe.flat(), processes)
+    except LaunchError as error:
+        raise TrainingError(str(error)) from error
     return RunFolder(recipe.folder).read_log()
 
 
@@ -219,12 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def read_parameters(path: Path) -> Mapping[str, Any]:
     """A flat YAML mapping, or a preset's `shared` and `02_train` sections. Raises `ValueError` for anything else."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path}: not a YAML mapping of parameters")
+    found = read_mapping(path)
     if "02_train" in found:
         return {**found.get("shared", {}), **found["02_train"]}
     return found

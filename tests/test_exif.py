@@ -55,12 +55,11 @@ SENTENCE = ("Make: Canon, Model: Canon EOS 700D, LensModel: EF-S, ExposureTime: 
 # ---------------------------------------------------------------------------------------------- sentences
 @given(
     st.dictionaries(st.text(max_size=20), st.text(max_size=200), max_size=8),
-    st.sampled_from(["default", "paper"]),
     st.booleans(),
 )
 @settings(max_examples=200, deadline=None)
-def test_any_mapping_makes_a_sentence_that_can_be_taken_apart(tags, style, dates):
-    sentence = exif_to_text(tags, style, dates)
+def test_any_mapping_makes_a_sentence_that_can_be_taken_apart(tags, dates):
+    sentence = exif_to_text(tags, dates)
     assert sentence == "" or sentence.isprintable()
     parts = sentence.split(", ") if sentence else []
     assert len(parts) <= len(tags)
@@ -73,17 +72,6 @@ def test_sentence_grammar_dates_and_order():
     assert exif_to_text(tags) == "Make: CO.,LTD, Model: X; Make: Canon ; a, My Tag x: 1"
     assert exif_to_text(tags, dates=True).endswith("DateTime: 2020:01:02 03:04:05, SubSecTime: 12, My Tag x: 1")
     assert exif_to_text({}) == exif_to_text({"Make": " \0 "}) == ""
-    with pytest.raises(ValueError, match="style must be"):
-        exif_to_text({}, style="papper")
-
-
-def test_paper_style_is_the_papers_cleaning():
-    tags = {"Model": "Canon EOS 40D", "XResolution": "10748/91", "ExposureBiasValue": "-1/3", "FocalLength": "399/100",
-            "PhotographicSensitivity": "100 200", "Software": "longer than twenty chars", "FNumber": "2.8",
-            "Make": "(c)", "YResolution": "7/0"}  # fmt: skip
-    assert exif_to_text(tags, style="paper") == (
-        "Model: CanonEOS40D, XResolution: 118, ExposureBiasValue: -1, FocalLength: 4.0, PhotographicSensitivity: 100, "
-        "Software: Unknown, FNumber: 2.8, Make: c, YResolution: 7/0")  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- reading

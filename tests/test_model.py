@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AlbertModel, DistilBertModel, RobertaModel
 
 from exiflang.exif import exif_to_text
 from exiflang.model import ExifLang
@@ -285,18 +286,43 @@ def test_presets_project_where_widths_differ(tokenizer, name):
     assert model.encode_exif(["Make: X"]).shape == model.encode_image(patches(1, 16)).shape == (1, 24)
 
 
-def test_the_papers_towers():
+@pytest.mark.parametrize(
+    ("preset", "text", "parameters"),
+    [  # as published, less the poolers' 768 x 768 + 768
+        ("paper", DistilBertModel, 66_362_880),
+        ("paper-albert", AlbertModel, 11_683_584 - 590_592),
+        ("paper-roberta", RobertaModel, 124_645_632 - 590_592),
+    ],
+)
+def test_the_papers_towers(preset, text, parameters):
     with torch.device("meta"):
-        model = ExifLang(ExifLangConfig.preset("paper"))
+        model = ExifLang(ExifLangConfig.preset(preset))
     assert model.image_projection.weight.shape == (768, 2048) and model.image_projection.bias.shape == (768,)
     assert isinstance(model.text_projection, torch.nn.Identity)
     assert [len(stage.layers) for stage in model.image_tower.encoder.stages] == [3, 4, 6, 3]  # ResNet-50
-    assert len(model.text_tower.transformer.layer) == 6 and model.text_tower.config.hidden_size == 768
+    assert isinstance(model.text_tower, text) and model.text_tower.config.hidden_size == 768
+    assert sum(p.numel() for p in model.text_tower.parameters()) == parameters
     assert sum(p.numel() for p in model.image_tower.parameters()) == 23_508_032  # torchvision's 25,557,032 less its fc
     config = model.config
     assert (config.patch_size, config.pooling, config.logit_scale) == (124, "mean", 100.0)
     assert tuple(config.pixel_mean) == CLIP_MEAN and tuple(config.pixel_std) == CLIP_STD
     assert not model.log_logit_scale.requires_grad
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper-albert", "paper-roberta"])
+def test_every_parameter_of_the_papers_text_towers_has_a_gradient(tokenizer, preset):
+    sizes = {"n_layers": 1, "dim": 24, "n_heads": 2, "hidden_dim": 8, "vocab_size": len(tokenizer)}
+    if preset != "paper":
+        sizes |= {"num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 8}
+    config = ExifLangConfig.preset(preset, image_config=ExifLangConfig.preset("tiny").image_config, residual_gain=1.0)
+    config.text_config = config.text_config | sizes
+    model = ExifLang(config, tokenizer)
+    model.encode_exif(SENTENCES)[:, 0].sum().backward()
+    assert all(parameter.grad is not None for parameter in model.text_tower.parameters())
+    limit = {"paper-roberta": 513}.get(preset, 512)
+    assert model.eval().tokenize(["Make: X, " * 400])["input_ids"].shape == (1, limit)
+    together = model.encode_exif(["Make: X, " * 400, "Make: X"])
+    torch.testing.assert_close(together[1:], model.encode_exif(["Make: X"]), atol=1e-5, rtol=1e-4)
 
 
 def test_the_scale_is_a_parameter_or_fixed(tokenizer):

@@ -131,6 +131,35 @@ def test_pretrained_towers(tokenizer, image_folder, tmp_path, name):
     torch.testing.assert_close(loaded.encode_image(patches(2, 48)), model.encode_image(patches(2, 48)))
 
 
+@pytest.mark.parametrize("pretrained", ["image", "text", "neither"])
+def test_random_towers_are_asked_for(tokenizer, image_folder, tmp_path, pretrained):
+    text = DistilBertModel(TEXTS["distilbert"][1])
+    text.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = ExifLangConfig.preset("paper", embed_dim=16)
+    sizes = {"image_config": IMAGE.to_diff_dict() | {"depths": [1, 2]}, "text_config": TEXTS["distilbert"][1].to_dict()}
+    config.update(sizes | {"text_config": sizes["text_config"] | {"n_layers": 2}})
+    given = {"image": image_folder, "text": str(tmp_path)}
+    names = {side: folder if side == pretrained else "random" for side, folder in given.items()}
+    model = ExifLang.from_towers(config, names["image"], names["text"], tokenizer)
+    assert not model.training and model.tokenizer is not None
+    assert len(model.image_tower.encoder.stages[1].layers) == (1 if pretrained == "image" else 2)
+    assert len(model.text_tower.transformer.layer) == (1 if pretrained == "text" else 2)
+    theirs = {"image": ResNetModel.from_pretrained(image_folder), "text": text, "neither": torch.nn.Identity()}
+    ours = model.towers.get(pretrained, torch.nn.Identity()).state_dict()
+    assert all(torch.equal(value, ours[key]) for key, value in theirs[pretrained].state_dict().items())
+    assert model.encode_exif(SENTENCES).shape == model.encode_image(patches(3, 48)).shape == (3, 16)
+
+
+@pytest.mark.parametrize("nothing", ["", None])
+def test_no_tower_is_random_silently(nothing):
+    config = ExifLangConfig.preset("tiny")
+    with pytest.raises(ValueError, match=f"image_tower is {nothing!r}: give a folder or hub id .* or 'random'"):
+        ExifLang.from_towers(config, nothing, "random")
+    with pytest.raises(ValueError, match=f"text_tower is {nothing!r}"):
+        ExifLang.from_towers(config, "random", nothing)
+
+
 def test_towers_on_the_wrong_side_or_missing(tokenizer, image_folder, tmp_path):
     DistilBertModel(TEXTS["distilbert"][1]).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

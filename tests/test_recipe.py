@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from exiflang.model import ExifLang
@@ -124,6 +125,58 @@ def test_the_verdict_on_a_model_is_the_same_each_time(data, tmp_path):
 def test_the_temperature_is_learned_unless_fixed(data, tmp_path):
     learned, fixed = (recipe(data, tmp_path, fixed_temperature=fixed).model(["Make: X"]) for fixed in (False, True))
     assert learned.log_logit_scale.requires_grad and not fixed.log_logit_scale.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("preset", "image", "text", "side"),
+    [
+        ("paper", "", "", "image"),
+        ("paper-albert", "random", "", "text"),
+        ("paper-roberta", "", "random", "image"),
+        ("tiny", "random", "", "text"),
+        ("tiny", "", "random", "image"),
+    ],
+)
+def test_towers_without_weights_must_be_wanted(tmp_path, preset, image, text, side):
+    made = recipe(tmp_path, tmp_path, preset=preset, image_tower=image, text_tower=text)
+    with pytest.raises(ValueError, match=f"{side}_tower is '': give a folder or hub id .* or 'random'"):
+        made.model(["Make: X"])
+
+
+def test_random_towers_by_name_are_those_from_scratch(tmp_path):
+    words = ["Make: X, Model: Y"]
+    scratch = recipe(tmp_path, tmp_path).model(words)
+    named = recipe(tmp_path, tmp_path, image_tower="random", text_tower="random").model(words)
+    assert named.config.to_dict() == scratch.config.to_dict()
+    assert all(torch.equal(value, named.state_dict()[key]) for key, value in scratch.state_dict().items())
+    assert len(named.tokenizer) == named.text_tower.config.vocab_size
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper-albert", "paper-roberta"])
+def test_the_papers_towers_from_scratch(tmp_path, preset):
+    with torch.device("meta"):
+        made = recipe(tmp_path, tmp_path, preset=preset, image_tower="random", text_tower="random").model(["Make: X"])
+    text = made.text_tower.config
+    assert (text.vocab_size, text.pad_token_id) == (len(made.tokenizer), made.tokenizer.pad_token_id)
+    assert made.config.logit_scale == 100 and not made.log_logit_scale.requires_grad
+
+
+def test_one_tower_pretrained_and_one_random(tmp_path):
+    words = ["Make: X, Model: Y"]
+    tiny = recipe(tmp_path, tmp_path).model(words)
+    tiny.image_tower.save_pretrained(tmp_path / "image")
+    tiny.text_tower.save_pretrained(tmp_path / "text")
+    tiny.tokenizer.save_pretrained(tmp_path / "text")
+    seeing = recipe(tmp_path, tmp_path, seed=1, image_tower=str(tmp_path / "image"), text_tower="random").model(words)
+    reading = recipe(tmp_path, tmp_path, seed=1, image_tower="random", text_tower=str(tmp_path / "text")).model(words)
+
+    def same(model, side):
+        theirs = tiny.towers[side].parameters()
+        return all(torch.equal(*pair) for pair in zip(model.towers[side].parameters(), theirs, strict=True))
+
+    assert same(seeing, "image") and not same(seeing, "text")
+    assert same(reading, "text") and not same(reading, "image")
+    assert seeing.encode_exif(words).shape == reading.encode_exif(words).shape == (1, 32)
 
 
 def test_no_unseen_cameras_no_judge(data, tmp_path):
