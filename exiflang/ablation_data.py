@@ -12,7 +12,7 @@ from typing import Any
 
 from exiflang.files import write_json
 from exiflang.parameters import declared_parameters, load_preset, project_path
-from exiflang.pipeline import STEPS
+from exiflang.pipeline import NOTEBOOKS, STEPS
 from exiflang.prepare import prepare
 from exiflang.shards import DataError, find_shards
 
@@ -55,7 +55,7 @@ def data_set(name: str) -> Path:
 
 def base_arguments() -> dict[str, Any]:
     """The arguments that `01_prepare_data` gives to `prepare` with the preset "base", but for `data_dir`."""
-    declared = {stem: declared_parameters(f"notebooks/{stem}.ipynb") for stem in STEPS}
+    declared = {stem: declared_parameters(f"notebooks/{stem}.ipynb") for stem in NOTEBOOKS}
     arguments = declared[STEPS[0]] | load_preset("base", declared)[STEPS[0]]
     return {name: value for name, value in arguments.items() if name not in ("data_dir", "out_dir")}
 

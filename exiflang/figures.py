@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import cv2
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from PIL import Image, ImageDraw, ImageFont
-from plotly.colors import sample_colorscale, unlabel_rgb
+from plotly.colors import qualitative, sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
 
 from exiflang.images import load_image
@@ -78,6 +79,32 @@ def plot_scores(summary: pd.DataFrame, metric: str = "p_map") -> go.Figure:
         figure.add_bar(name=method, x=[part["set"], part["readout"]], y=part[metric], error_y=error)
     figure.update_yaxes(title=metric, range=[0, 1])
     figure.update_layout(template=TEMPLATE, barmode="group", height=420, margin={"t": 20}, legend_orientation="h")
+    return figure
+
+
+def plot_probes(table: pd.DataFrame, by: Sequence[str]) -> go.Figure:
+    """Scores of a probe with whiskers of one standard error, a line a combination of the columns `by`, a colour a
+    method, and a grey stroke for chance. Rows without a score are left out."""
+    table = table.dropna(subset="score")
+    names = table[list(by)].astype(str).agg(", ".join, axis=1)
+    figure = go.Figure()
+    for (method, part), colour in zip(table.groupby("method", sort=False), cycle(qualitative.D3)):
+        figure.add_scatter(
+            name=method,
+            x=part["score"],
+            y=names[part.index],
+            error_x={"type": "data", "array": part["se"], "thickness": 1, "width": 0},
+            mode="markers",
+            orientation="h",
+            marker={"color": colour, "size": 10 if method == table["method"].iloc[0] else 7},
+        )
+    stroke = {"symbol": "line-ns", "size": 22, "line": {"width": 2, "color": "grey"}}
+    once = table.assign(line=names).drop_duplicates("line")
+    figure.add_scatter(name="chance", x=once["chance"], y=once["line"], mode="markers", marker=stroke)
+    figure.update_xaxes(title="score")
+    figure.update_yaxes(autorange="reversed", dtick=1)
+    height = 130 + (12 + 9 * table["method"].nunique()) * len(once)
+    figure.update_layout(template=TEMPLATE, height=height, margin={"t": 20, "b": 40}, scattermode="group")
     return figure
 
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import pandas as pd
 
-from exiflang.evaluate import p_map_by_kind
 from exiflang.files import write_json
 from exiflang.golden import markdown, protocol, spread, with_table
 from exiflang.packaged import NAME, packaged_model
 from exiflang.parameters import PipelineError, project_path
 from exiflang.pipeline import STEPS, run_pipeline
+from exiflang.scoring import p_map_by_kind
 
 #: What a person waits for: a fresh process loads the weights and looks at one picture of 1024 x 768 pixels.
 FIRST_HEATMAP = """
@@ -43,7 +43,7 @@ REPEATS = 5
 def gather(run_dir: Path) -> dict[str, Any]:
     """The golden file of a finished run of 03_evaluate: metrics as `golden.gather` has them, and p-mAP by kind."""
     report = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))["03_evaluate"]
-    scores = pd.read_csv(run_dir / "03_evaluate" / "scores.csv")
+    scores = pd.read_parquet(run_dir / "03_evaluate" / "scores.parquet")
     first = scores[(scores["method"] == "model") & (scores["readout"] == scores["readout"].iloc[0])]
     found = {
         f"{name}, {kind}": pd.Series(p_map)

@@ -1,6 +1,6 @@
 """Strict notebook runner: parameters are checked, paths are absolute, each run leaves a manifest.
 
-`python -m exiflang.pipeline --preset demo` runs 01 -> 02 -> 03 and writes
+`python -m exiflang.pipeline --preset demo` runs 01 -> 02 -> 03 (05_probe by --only 05_probe) and writes
 
     reports/runs/<id>/manifest.json       what ran, on what, with what; SHA-256 of shards and weights; time and memory
     reports/runs/<id>/metrics.json        {notebook: its metrics}
@@ -9,8 +9,8 @@
     reports/runs/<id>/<notebook>/         the notebook's `out_dir`: its own metrics.json and figures
 
 A notebook declares `out_dir` in its `parameters` cell and ends by `write_json(Path(out_dir, "metrics.json"), {...})`.
-Three keys of that file mean something here: `files` (paths to hash into the manifest), and in 03_evaluate `table` (list
-of rows, printed at the end) and `check` ({name: number}, compared with reports/golden/<preset>.json).
+Three keys of that file mean something here: `files` (paths to hash into the manifest), `table` (list of rows; those of
+the last notebook are printed at the end), and in 03_evaluate `check` ({name: number}, compared with the golden file).
 
 `python -m exiflang.pipeline --inspect PATH` runs no notebook: it turns a picture, or a folder of pictures, into reports
 that can be sent (see `gallery` and `report`).
@@ -46,6 +46,8 @@ from exiflang.parameters import (
 )
 
 STEPS = ("01_prepare_data", "02_train", "03_evaluate")
+#: All that a preset may speak of: the steps, and what runs only when it is named.
+NOTEBOOKS = (*STEPS, "05_probe")
 KERNEL_ENVIRONMENT = {
     "PLOTLY_RENDERER": "plotly_mimetype",  # figures as JSON alone: a saved notebook stays small
     "SPYDER_TEXT_BARS": "1",  # any SPYDER* makes tqdm.auto draw text bars: seen in the terminal, no widget saved
@@ -109,23 +111,23 @@ def run_pipeline(
     only: Iterable[str] = STEPS,
     runs_dir: str | Path = "reports/runs",
 ) -> Path:
-    """Runs the notebooks of STEPS that are in `only`, in order, and returns the run's folder `runs_dir/run_id`.
+    """Runs those of NOTEBOOKS that are in `only`, in order, and returns the run's folder `runs_dir/run_id`.
 
     `overrides` ({parameter: value}) go to every notebook that declares them and win over the preset. The default run_id
     is the preset and the time. Everything is checked before the first notebook starts: UsageError; a failing notebook
     raises PipelineError, all that was finished is kept, and the manifest's status is "failed".
     """
     only = set(only)
-    for stem in only - set(STEPS):
-        raise unknown_name("no notebook", stem, STEPS)
+    for stem in only - set(NOTEBOOKS):
+        raise unknown_name("no notebook", stem, NOTEBOOKS)
     run_id = run_id or f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not re.fullmatch(r"\w[\w.-]*", run_id):
         raise UsageError(f"run id {run_id!r}: letters, digits, '_', '-' and '.' only")
     run_dir = project_path(runs_dir) / run_id
-    notebooks = {stem: project_path(f"notebooks/{stem}.ipynb") for stem in STEPS}
+    notebooks = {stem: project_path(f"notebooks/{stem}.ipynb") for stem in NOTEBOOKS}
     declared = {stem: declared_parameters(path) for stem, path in notebooks.items()}
     values = load_preset(preset, declared)
-    steps = [stem for stem in STEPS if stem in only]
+    steps = [stem for stem in NOTEBOOKS if stem in only]
     overridden = spread_overrides(overrides or {}, {stem: declared[stem] for stem in steps}, where=", ".join(steps))
     values = {
         stem: resolve_parameters(stem, declared[stem], values[stem] | overridden[stem], run_dir) for stem in steps
@@ -218,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
         dest="overrides",
         help="override a parameter of every notebook that declares it, or one of --inspect; the value is YAML",
     )
-    parser.add_argument("--only", action="append", choices=STEPS, help="run this notebook only (may be repeated)")
+    parser.add_argument("--only", action="append", choices=NOTEBOOKS, help="run this notebook only (may be repeated)")
     parser.add_argument("--check", action="store_true", help="fail when a metric leaves its golden spread")
     parser.add_argument(
         "--out",
@@ -243,13 +245,13 @@ def main(arguments: list[str] | None = None) -> int:
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    report = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8")).get(STEPS[-1], {})
-    if report.get("table"):
+    reports = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    if table := reports[max(reports)].get("table"):
         import pandas
 
-        print(pandas.DataFrame(report["table"]).to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
+        print(pandas.DataFrame(table).to_string(index=False, float_format="{:.3f}".format, na_rep="-"))
     print(run_dir)
-    failures = golden_failures(report.get("check", {}), golden)
+    failures = golden_failures(reports.get(STEPS[-1], {}).get("check", {}), golden)
     for failure in failures:
         print(f"outside its golden spread: {failure}", file=sys.stderr)
     return 1 if failures else 0

@@ -47,14 +47,15 @@ def score_each(
     precision: str = "float32",
     protocol: str = "default",
     border: int = 0,
+    colours_negated: bool = False,
 ) -> Iterator[Scored]:
     """Score each picture of `benchmark` by each encoder and readout, in the benchmark's order.
 
     Columns of a row: set (the benchmark's name), name, the entries of `Item.info` named by `info` (None where a picture
     has none), spliced, method (the encoder's name), readout, protocol, border, detection (the picture's score), and for
     spliced pictures `LOCALISATION[protocol]` (NaN for authentic ones). `calibrated`: see `SpliceLocalizer.embed`;
-    `mode` and `precision`: of the models among the encoders, `protocol`: of all, see `SpliceLocalizer`; `border`: see
-    `localisation_scores`.
+    `mode` and `precision`: of the models among the encoders, `protocol` and `colours_negated`: of all, see
+    `SpliceLocalizer`; `border`: see `localisation_scores`.
 
     All encoders look through the same windows, whose distance suits each `shared_stride`.
     Maps and detection are scored before the model's calibration: it keeps their order, on which all but the cIoUs
@@ -67,10 +68,9 @@ def score_each(
     ways = {
         name: {"mode": mode, "precision": precision} if isinstance(e, ExifLang) else {} for name, e in encoders.items()
     }
+    all_alike = {"stride_multiple": multiple, "protocol": protocol, "colours_negated": colours_negated}
     localizers = {
-        name: SpliceLocalizer(
-            encoder, windows_per_side, window_size, stride_multiple=multiple, protocol=protocol, **ways[name]
-        )
+        name: SpliceLocalizer(encoder, windows_per_side, window_size, **all_alike, **ways[name])
         for name, encoder in encoders.items()
     }
     known = next(iter(localizers.values())).readouts

@@ -30,8 +30,8 @@ def finished(tmp_path, monkeypatch):
     )
     others = [scores.assign(p_map=1.0, method="model", readout="mean_shift"), scores.assign(method="mean colour")]
     scores = scores.assign(method="model", readout="far_friends")
-    pd.concat([scores, *(part.fillna({"readout": "far_friends"}) for part in others)]).to_csv(
-        run / "03_evaluate/scores.csv", index=False
+    pd.concat([scores, *(part.fillna({"readout": "far_friends"}) for part in others)]).to_parquet(
+        run / "03_evaluate/scores.parquet"
     )
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "README.md").write_text("<!-- golden:base -->\n<!-- /golden:base -->\n")

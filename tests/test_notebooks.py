@@ -15,7 +15,9 @@ from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.parameters import project_path
 from exiflang.pipeline import KERNEL_ENVIRONMENT, STEPS, run_notebook, run_pipeline
-from exiflang.simulate import CAMERAS, write_splices
+from exiflang.shards import Sample, write_shards
+from exiflang.simulate import CAMERAS, render_photo, write_splices
+from exiflang.tokenizer import train_tokenizer
 
 NOTEBOOKS = project_path("notebooks")
 # Of 06_speed: each of its parts once, at its smallest.
@@ -99,6 +101,36 @@ def test_speed_and_its_repetition_show_the_same_but_for_times(tmp_path):
 
     second = nbval([tmp_path / "06_speed.ipynb"])
     assert second.returncode == 0, second.stdout + second.stderr
+
+
+def test_probes_and_their_repetition_show_the_same(tmp_path):
+    torch.manual_seed(0)
+    ExifLang(ExifLangConfig.preset("tiny"), train_tokenizer(["Make: A, Model: M0"], 300)).save_pretrained(
+        str(tmp_path / "model")
+    )
+    write_splices(tmp_path / "data/splices/seen", CAMERAS[:4], 4, authentic=4, seed=0, size=(192, 144), workers=1)
+    samples = [
+        Sample(f"{i:03d}", render_photo(CAMERAS[i % 4], i, (96, 64)), "jpg", {"photo": str(i), "exif": tags(i)})
+        for i in range(12)
+    ]
+    write_shards(samples, tmp_path / "data/heldout")
+    folders = {"data_dir": str(tmp_path / "data"), "model_dir": str(tmp_path / "model")}
+    small = {"control_dir": folders["model_dir"], "folds": 2, "crops": 1, "strengths": 10, "pictures": 4}
+    found = run_notebook("notebooks/05_probe.ipynb", folders | small, tmp_path)
+    assert {row["method"] for row in found["table"]} >= {"model", "untrained", "shuffled EXIF", "mean colour"}
+    assert {name.split("/")[0] for name in found["check"]} == {"exif", "splices", "distortion"}
+    assert found["check"]["distortion/whole/bin/model"] <= 1 and found["protocol"]["pictures"] == 4
+    assert (tmp_path / "05_probe/probes.csv").is_file()
+
+    second = nbval([tmp_path / "05_probe.ipynb"])
+    assert second.returncode == 0, second.stdout + second.stderr
+
+
+def tags(number: int) -> str:
+    """As the shards hold it: two makes in turn, a flash now and then."""
+    camera = number % 4
+    found = {"Image Make": "AB"[camera % 2], "Image Model": f"M{camera}", "EXIF Flash": "01"[number // 4 % 2]}
+    return json.dumps(found | {"EXIF FNumber": str(2 + number % 3)})
 
 
 @pytest.mark.parametrize("packaged", [False, True], ids=["tiny", "packaged"])

@@ -67,6 +67,7 @@ def project(tmp_path, monkeypatch):
     write_notebook(folder / "01_prepare_data.ipynb", PREPARE)
     write_notebook(folder / "02_train.ipynb", FIGURES, LAST)
     write_notebook(folder / "03_evaluate.ipynb", EVALUATE)
+    write_notebook(folder / "05_probe.ipynb", EVALUATE.replace("0.81234", "0.4321"))
     (folder / "params").mkdir()
     write_preset(tmp_path, "demo", "shared: {seed: 7}\n02_train: {rate: 1e-4}\n")
     return tmp_path
@@ -144,6 +145,7 @@ def test_preset_gives_shared_values_to_each_and_own_values_win(project):
         "01_prepare_data": {"seed": 1, "rate": 0.1},
         "02_train": {"seed": 1, "rate": 0.2},
         "03_evaluate": {"seed": 1, "rate": 0.1},
+        "05_probe": {"seed": 1, "rate": 0.1},
     }
     write_preset(project, "empty", "")
     assert set(map(len, load_preset("empty", declared(project)).values())) == {0}
@@ -279,6 +281,14 @@ def test_command_line_prints_the_table_and_checks_the_golden_spread(project, cap
 
     assert main([*command, "-p", "rate", "4e-1"]) == 1
     assert "outside its golden spread: pmap: 0.9, golden 0.7 to 0.8" in capsys.readouterr().err
+
+
+def test_the_probe_runs_when_it_is_named_and_prints_its_own_table(project, capsys):
+    assert main(["--only", "05_probe", "--out", "runs"]) == 0
+    answer = capsys.readouterr()
+    assert re.search(r"model +0.432", answer.out)
+    (run,) = (project / "runs").iterdir()
+    assert list(json.loads((run / "metrics.json").read_text())) == ["05_probe"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from exiflang import ExifLang, ExifLangConfig
 from exiflang.parameters import declared_parameters, project_path
-from exiflang.pipeline import STEPS
+from exiflang.pipeline import NOTEBOOKS
 from exiflang.tokenizer import train_tokenizer
 
 README = project_path("README.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
 
 
 def test_parameters_and_presets_named_in_commands_exist():
-    known = set().union(*(declared_parameters(f"notebooks/{stem}.ipynb") for stem in STEPS))
+    known = set().union(*(declared_parameters(f"notebooks/{stem}.ipynb") for stem in NOTEBOOKS))
     given = re.findall(r" -p (\w+) ", README)
     presets = re.findall(r"--preset (\w+)", README)
     assert given and set(given) <= known | {"name"}

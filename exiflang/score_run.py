@@ -1,0 +1,224 @@
+"""Benchmarks scored picture by picture, by one process or many; what is finished is on disk and not done again.
+
+`accelerate launch -m exiflang.score_run --config scores.yaml` and `notebooks/03_evaluate` both start here. Under
+`scores_dir` each set has a folder: `settings.json`, and of each picture a file of its rows, its heatmap (16 bits,
+bright: foreign) and a thumbnail, named by the SHA-1 of the picture's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from exiflang.baselines import BASELINES
+from exiflang.benchmarks import BENCHMARKS, Benchmark, BenchmarkError, load_benchmark
+from exiflang.figures import heat_colours, picture_panel
+from exiflang.files import write_json, write_whole
+from exiflang.launch import launch_module, read_mapping, this_process
+from exiflang.laundering import NETWORKS
+from exiflang.parameters import project_path
+from exiflang.reference_protocol import SEQUENTIAL
+from exiflang.scoring import Scored, nothing_scored, score_each
+from exiflang.views import shrink
+from exiflang.weights import load_model, weights_sha256
+from exiflang.windows import ImageEncoder
+
+INFO = ("format", "kind", "donor_scale", "mask")
+#: Longer sides in pixels.
+HEATMAP, THUMBNAIL = 1024, 240
+
+
+@dataclass
+class ScoreRun:
+    """What is scored, by what, and how; the parameters of `notebooks/03_evaluate`.
+
+    Args:
+        benchmarks: names of sets in `root`, one folder each: one of `BENCHMARKS` in its published layout, any other is
+            a folder with `images/` and `masks/`. A laundering may follow: "columbia facebook" (the copies
+            `<name>_Facebook` in `root` itself), "columbia jpeg 75", "columbia resize 0.5".
+        root: folder of the sets.
+        scores_dir: folder of the scores; a run that was interrupted goes on from what is there.
+        model: see `load_model`.
+        baselines: score the training-free embeddings as well.
+        readouts: empty: "diffused_cut", or under the reference protocol its own.
+        windows_per_side, window_size, mode, precision, protocol: see `SpliceLocalizer`.
+        border: see `localisation_scores`.
+    """
+
+    benchmarks: list[str]
+    root: str
+    scores_dir: str
+    model: str = ""
+    baselines: bool = False
+    readouts: list[str] = field(default_factory=list)
+    windows_per_side: int = 30
+    window_size: int | None = None
+    mode: str = "exact"
+    precision: str = "float32"
+    protocol: str = "default"
+    border: int = 0
+
+    def __post_init__(self) -> None:
+        self.readouts = list(self.readouts) or [SEQUENTIAL if self.protocol == "reference" else "diffused_cut"]
+        if len(set(self.benchmarks)) < len(self.benchmarks):
+            raise BenchmarkError(f"benchmarks {self.benchmarks} name one twice: leave one of them out")
+        if odd := [name for name in self.benchmarks if not re.fullmatch(r"[\w-][\w.-]*( [a-z]+( [\d.]+)?)?", name)]:
+            raise BenchmarkError(f"benchmarks {odd}: give names of folders in root, and perhaps a laundering")
+
+    @classmethod
+    def of(cls, **parameters: Any) -> ScoreRun:
+        """From names and values. Raises `ValueError` for unknown or missing names."""
+        names = [part.name for part in dataclasses.fields(cls)]
+        missing = sorted({"benchmarks", "root", "scores_dir"} - parameters.keys())
+        if (unknown := sorted(parameters.keys() - set(names))) or missing:
+            raise ValueError(f"unknown parameters {unknown}, missing {missing}: choose among {', '.join(names)}")
+        return cls(**parameters)
+
+    def _set(self, given: str) -> Benchmark:
+        name, _, laundering = given.partition(" ")
+        root = project_path(self.root)
+        folder = root if laundering in NETWORKS else root / name
+        benchmark = load_benchmark(name if name in BENCHMARKS else "folder", folder, laundering or None)
+        benchmark.name = given
+        return benchmark
+
+    def encoders(self) -> dict[str, ImageEncoder]:
+        """The model, on this process's device, and the baselines."""
+        model = load_model(self.model).to(this_process().device)
+        return {"model": model} | ({name: make() for name, make in BASELINES.items()} if self.baselines else {})
+
+    def run(self) -> None:
+        """Score what is not scored yet, as one of several processes where they were launched so.
+
+        Raises `BenchmarkError` for a benchmark that cannot be read and for scores of other settings, `OSError` and
+        `ValueError` for a model that is not there or does not fit.
+        """
+        state, found = this_process(), self.found()
+        encoders = self.encoders()
+        own = ("readouts", "windows_per_side", "window_size", "mode", "precision", "protocol", "border")
+        how = {name: getattr(self, name) for name in own}
+        how |= {"calibrated": bool(encoders["model"].config.calibration)}
+        settings = how | {"weights": weights_sha256(self.model) or self.model, "methods": sorted(encoders)}
+        for scored in found.values():
+            if state.is_main_process:
+                scored.claim(settings)
+            state.wait_for_everyone()
+            pending = scored.pending()
+            state.wait_for_everyone()  # all have seen the same list before the first picture leaves it
+            part = scored.benchmark.only(pending[state.process_index :: state.num_processes])
+            for picture in score_each(encoders, part, info=INFO, **how):
+                scored.keep(picture)
+            scored.keep_skipped(part.skipped)
+        state.wait_for_everyone()
+
+    def found(self) -> dict[str, ScoredSet]:
+        """{name as given: what is scored of that benchmark}. Raises `BenchmarkError` for a benchmark not there."""
+        folder = project_path(self.scores_dir)
+        return {given: ScoredSet(self._set(given), folder / given.replace(" ", "-")) for given in self.benchmarks}
+
+
+def score_benchmarks(run: ScoreRun, processes: int = 1) -> dict[str, ScoredSet]:
+    """Score in this process, or in so many new ones of this machine (see `launch_module`): the sets of `run` by name.
+
+    Raises what `ScoreRun.run` does, or `LaunchError` with what the processes said.
+    """
+    if processes > 1:
+        launch_module("exiflang.score_run", dataclasses.asdict(run), processes)
+    else:
+        run.run()
+    return run.found()
+
+
+class ScoredSet:
+    """The scores of a benchmark in a folder."""
+
+    def __init__(self, benchmark: Benchmark, folder: Path):
+        self.benchmark, self.folder = benchmark, folder
+
+    def claim(self, settings: Mapping[str, Any]) -> None:
+        """Make the folder, or check that it holds scores of the same settings. Raises `BenchmarkError`."""
+        place = self.folder / "settings.json"
+        settings = json.loads(json.dumps(settings))
+        if place.exists() and json.loads(place.read_text(encoding="utf-8")) != settings:
+            raise BenchmarkError(
+                f"{self.folder}: holds scores of other settings; choose another scores_dir, or clear it"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(place, settings)
+
+    def place(self, name: str, suffix: str = ".json") -> Path:
+        """Where what is known of a picture lies."""
+        return self.folder / f"{hashlib.sha1(name.encode()).hexdigest()[:16]}{suffix}"
+
+    def record(self, name: str) -> dict[str, Any]:
+        """What is known of a picture: `rows`, or why it was `skipped`; {} before it was looked at."""
+        try:
+            return json.loads(self.place(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+
+    def pending(self) -> list[str]:
+        """Names of pictures without a score; those that were skipped are tried again."""
+        return [name for name in self.benchmark.names if "rows" not in self.record(name)]
+
+    def keep(self, picture: Scored) -> None:
+        """Write a picture's heatmap, thumbnail and, last, its rows."""
+        name, heatmap = picture.item.name, picture.heatmap
+        self._image(name, "-heatmap.png", (shrink(heatmap, HEATMAP) * 65535).round().astype(np.uint16))
+        low, high = np.percentile(heatmap, [1, 99])
+        colours = heat_colours(shrink(heatmap, THUMBNAIL), float(low), float(high))
+        small, mask = (shrink(array, THUMBNAIL) for array in (picture.item.image, picture.item.mask.astype(np.float32)))
+        both = np.hstack([picture_panel(small, mask > 0.5, "").image, colours])
+        self._image(name, ".jpg", both[..., ::-1])
+        write_json(self.place(name), {"name": name, "rows": picture.rows})
+
+    def keep_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
+        """Write which pictures were left out, and why."""
+        for name, reason in skipped:
+            write_json(self.place(name), {"name": name, "skipped": reason})
+
+    def _image(self, name: str, suffix: str, pixels: np.ndarray) -> None:
+        place = self.place(name, suffix)
+        write_whole(place, cv2.imencode(place.suffix, pixels)[1].tobytes())
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """(name, reason) of the pictures that were left out."""
+        records = ((name, self.record(name)) for name in self.benchmark.names)
+        return [(name, found["skipped"]) for name, found in records if "skipped" in found]
+
+    def scores(self) -> pd.DataFrame:
+        """The rows of all pictures, in the benchmark's order (see `score_each`). Raises `BenchmarkError` for none."""
+        rows = [row for name in self.benchmark.names for row in self.record(name).get("rows", [])]
+        if not rows:
+            raise nothing_scored(self.benchmark.name, len(self.benchmark), self.skipped())
+        return pd.DataFrame(rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of `python -m exiflang.score_run`; returns 0, or 1 when a run cannot go on."""
+    description = "Scores benchmarks; start it with `accelerate launch -m exiflang.score_run ...` on several GPUs."
+    parser = argparse.ArgumentParser(prog="python -m exiflang.score_run", description=description)
+    parser.add_argument("--config", required=True, help="YAML: the parameters of ScoreRun")
+    options = parser.parse_args(arguments)
+    try:
+        ScoreRun.of(**read_mapping(options.config)).run()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
