@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test golden weights ablation bench inspect screenshots clean
+.PHONY: help install reproduce test golden weights probes reference ablation bench inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ weights: $(INSTALLED) ## package data/models/base with its figures; PHOTOS=authe
 	$(BIN)/python -m exiflang.exif_figures
 	$(BIN)/python -m exiflang.golden_weights
 
+probes: $(INSTALLED) ## renew reports/golden/probe.json: what embeddings tell (needs data, see base.yaml: half an hour)
+	$(BIN)/python -m exiflang.probe_figures
+
+reference: $(INSTALLED) ## renew reports/golden/reference.json: what the paper's protocol costs (needs data, see base.yaml)
+	$(BIN)/python -m exiflang.reference_figures
+
 ablation: $(INSTALLED) ## renew reports/golden/ablation.json (needs real photos, see base.yaml: hours)
 	$(BIN)/python -m exiflang.ablation
 
@@ -53,4 +59,4 @@ screenshots: $(INSTALLED) ## renew the README's pictures of the inspector (needs
 	cd tests && ../$(BIN)/python screenshots.py
 
 clean: ## forget generated data, demo weights and runs (never data/models/exiflang-base)
-	rm -rf data/demo data/tiny data/ablation data/models/demo data/models/tiny reports/runs
+	rm -rf data/demo data/tiny data/ablation data/models/demo data/models/demo-shuffled data/models/tiny reports/runs

@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from exiflang.baselines import BASELINES
 from exiflang.benchmarks import BENCHMARKS, Benchmark, BenchmarkError, load_benchmark
@@ -134,11 +136,18 @@ def score_benchmarks(run: ScoreRun, processes: int = 1) -> dict[str, ScoredSet]:
 
     Raises what `ScoreRun.run` does, or `LaunchError` with what the processes said.
     """
-    if processes > 1:
-        launch_module("exiflang.score_run", dataclasses.asdict(run), processes)
-    else:
+    if processes == 1:
         run.run()
-    return run.found()
+        return run.found()
+    found = run.found()
+    pictures = sum(len(scored.benchmark) for scored in found.values())
+    with ThreadPoolExecutor(1) as pool, tqdm(total=pictures, unit=" pictures") as bar:
+        work = pool.submit(launch_module, "exiflang.score_run", dataclasses.asdict(run), processes)
+        while not work.done():
+            wait([work], timeout=1)
+            bar.update(sum(scored.count() for scored in found.values()) - bar.n)
+        work.result()
+    return found
 
 
 class ScoredSet:
@@ -168,6 +177,10 @@ class ScoredSet:
             return json.loads(self.place(name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
+
+    def count(self) -> int:
+        """How many pictures have a score, or are known to have none."""
+        return max(0, sum(1 for _ in self.folder.glob("*.json")) - 1)  # but for settings.json
 
     def pending(self) -> list[str]:
         """Names of pictures without a score; those that were skipped are tried again."""

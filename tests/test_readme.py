@@ -26,14 +26,23 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     for name in ("suspect.jpg", "photo.jpg"):
         picture.save(name, exif=exif)
 
+    for folder, ending in (("4cam_auth", "tif"), ("4cam_splc", "tif"), ("4cam_splc/edgemask", "jpg")):
+        (tmp_path / "benchmarks/columbia" / folder).mkdir(parents=True)
+        name = "one_edgemask" if ending == "jpg" else "one"
+        scene = np.zeros((192, 256, 3), np.uint8) if ending == "jpg" else np.asarray(picture.resize((256, 192))).copy()
+        scene[60:120, 80:160, 1] = 255  # green: the spliced region of a mask, a patch of a picture
+        Image.fromarray(scene).save(tmp_path / "benchmarks/columbia" / folder / f"{name}.{ending}")
+
     names = {"patches": torch.zeros(2, 3, 32, 32, dtype=torch.uint8)}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
 
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert names["tags"]["Make"] == "Canon"
-    assert names["result"].heatmap.shape == (96, 128) and "(96, 128)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert names["result"].heatmap.shape == (96, 128) and "(96, 128)" in said
+    assert re.search(r"one.tif 0\.\d+\n", said) and "published are 183 and 180" in said
     assert len(names["log"]) == 20 and (tmp_path / "data/models/mine/model.safetensors").exists()
 
 

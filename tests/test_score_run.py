@@ -106,7 +106,9 @@ def test_two_processes_give_the_scores_of_one(root, model):
 
 
 def test_processes_that_fail_say_why(root, model):
-    with pytest.raises(LaunchError, match="2 processes failed:\nerror: .*nowhere"):
+    with pytest.raises(LaunchError, match="2 processes failed:\nerror: .*nowhere: no model there"):
+        score_benchmarks(run_of(root, str(root / "nowhere")), processes=2)
+    with pytest.raises(BenchmarkError, match="no such folder"):
         score_benchmarks(run_of(root, model, benchmarks=["nowhere"]), processes=2)
 
 
