@@ -113,17 +113,18 @@ class ScoreRun:
         how = {name: getattr(self, name) for name in own}
         how |= {"calibrated": bool(encoders["model"].config.calibration)}
         settings = how | {"weights": weights_sha256(self.model) or self.model, "methods": sorted(encoders)}
-        for scored in found.values():
-            if state.is_main_process:
+        settings |= {"root": str(project_path(self.root))}
+        if state.is_main_process:
+            for scored in found.values():
                 scored.claim(settings)
-            state.wait_for_everyone()
-            pending = scored.pending()
-            state.wait_for_everyone()  # all have seen the same list before the first picture leaves it
-            part = scored.benchmark.only(pending[state.process_index :: state.num_processes])
+        state.wait_for_everyone()
+        pending = [scored.pending() for scored in found.values()]
+        state.wait_for_everyone()  # all have seen the same lists before the first picture leaves them
+        for scored, names in zip(found.values(), pending, strict=True):
+            part = scored.benchmark.only(names[state.process_index :: state.num_processes])
             for picture in score_each(encoders, part, info=INFO, **how):
                 scored.keep(picture)
             scored.keep_skipped(part.skipped)
-        state.wait_for_everyone()
 
     def found(self) -> dict[str, ScoredSet]:
         """{name as given: what is scored of that benchmark}. Raises `BenchmarkError` for a benchmark not there."""

@@ -1,6 +1,7 @@
 """Scores of benchmarks on disk: nothing twice, nothing lost, by one process as by two."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -130,9 +131,10 @@ def test_scores_of_other_settings_or_weights_are_not_mixed(root, model, tmp_path
     ExifLang(ExifLangConfig.preset("tiny")).save_pretrained(str(tmp_path / "other"))
     with pytest.raises(BenchmarkError, match="other settings"):
         score_benchmarks(run_of(root, str(tmp_path / "other")))
-    more = score_benchmarks(
-        run_of(root, model, benchmarks=["second", "first jpeg 80"])
-    )  # another set is another folder
+    shutil.copytree(root, tmp_path / "elsewhere")
+    with pytest.raises(BenchmarkError, match="other settings"):
+        score_benchmarks(run_of(tmp_path / "elsewhere", model))
+    more = score_benchmarks(run_of(root, model, benchmarks=["second", "first jpeg 80"]))  # a set has its own folder
     assert list(more) == ["second", "first jpeg 80"]
     assert set(more["first jpeg 80"].scores()["set"]) == {"first jpeg 80"}
 
