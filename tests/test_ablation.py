@@ -15,10 +15,10 @@ from exiflang.ablation import ROWS, Row, gather, ordered, run, run_all, run_fold
 from exiflang.ablation_data import FOLDERS, GROUPS, all_of_them, base_arguments, data_set, every_third, mix
 from exiflang.ablation_table import markdown
 from exiflang.benchmarks import BenchmarkError
-from exiflang.evaluate import p_map_by_kind
 from exiflang.parameters import PipelineError, project_path
 from exiflang.prepare import prepare
 from exiflang.recipe import Recipe
+from exiflang.scoring import p_map_by_kind
 from exiflang.shards import DataError, find_shards, read_photos
 
 SHARES = {"heldout_share": 0.5, "choose_share": 0.3, "report_share": 0.3}
