@@ -21,7 +21,8 @@ class LaunchError(RuntimeError):
 
 
 def launch_module(module: str, parameters: Mapping[str, Any], processes: int) -> None:
-    """Run `python -m module --config <parameters>` in so many processes, on this machine's GPUs if it has as many.
+    """Run `python -m module --config <parameters>` in so many processes, on this machine's GPUs if it has as many, else
+    on its processor.
 
     New ones rather than forks (`notebook_launcher`): a notebook's kernel may have threads and CUDA of its own.
     Raises `LaunchError` if they fail.
@@ -31,7 +32,7 @@ def launch_module(module: str, parameters: Mapping[str, Any], processes: int) ->
         path.write_text(yaml.safe_dump(dict(parameters)), encoding="utf-8")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += ["-m", module, "--config", str(path)]
-        device = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
+        device = {} if torch.cuda.device_count() >= processes else {"ACCELERATE_USE_CPU": "true"}
         done = subprocess.run(
             command, env=os.environ | device, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
