@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from exiflang.entries import BenchmarkError, Entry, checked
 from exiflang.images import ImageError, load_image
 from exiflang.laundering import NETWORKS, Launder, list_laundered, parse_laundering, resize_mask
-from exiflang.layouts import LAYOUTS, BenchmarkError, Entry, checked
+from exiflang.layouts import LAYOUTS
 
 #: name -> lister of a folder; the protocol of each is its docstring
 BENCHMARKS: dict[str, Callable[[Path], list[Entry]]] = LAYOUTS

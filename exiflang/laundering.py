@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from exiflang.entries import BenchmarkError, Entry, files, tampered
 from exiflang.images import MAX_PIXELS, ImageError, load_image
-from exiflang.layouts import BenchmarkError, Entry, casia_tampered, files, tampered
+from exiflang.layouts import casia_tampered
 
 NETWORKS = ("facebook", "whatsapp", "wechat")
 

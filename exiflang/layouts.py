@@ -1,68 +1,28 @@
-"""Folders of splice benchmarks -> entries: which mask belongs to which picture, how it is read, and what is amiss.
-
-No picture is opened here. Folders, extensions and stems are found whatever their case; where that leaves a choice, the
-entry has a problem. Names come from the listing of a folder alone, and no entry leads out of the benchmark's folder.
-"""
+"""The published layouts of splice benchmarks: a folder -> its entries. Each layout's protocol is its docstring."""
 
 import csv
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-
-class BenchmarkError(ValueError):
-    """A benchmark that cannot be read at all; the message says what is missing and where it should lie."""
-
-
-def bright(mask: np.ndarray) -> np.ndarray:
-    """Foreign where any channel is above 127: uint8 [H, W, 3] -> bool [H, W].
-
-    Raises BenchmarkError for a mask that has values above 0 but none above 127.
-    """
-    values = mask.max(axis=2)  # [H, W, 3] -> [H, W]
-    brightest = int(values.max())
-    if 0 < brightest <= 127:
-        raise BenchmarkError(f"the mask's brightest value is {brightest}; write foreign pixels as 255")
-    return values > 127
-
-
-def not_black(mask: np.ndarray) -> np.ndarray:
-    """Foreign where any channel is above 0: uint8 [H, W, 3] -> bool [H, W]."""
-    return mask.any(axis=2)
-
-
-def dark(mask: np.ndarray) -> np.ndarray:
-    """Foreign where no channel is above 127: uint8 [H, W, 3] -> bool [H, W]."""
-    return mask.max(axis=2) <= 127
-
-
-def green(mask: np.ndarray) -> np.ndarray:
-    """Foreign where a JPEG was painted (0, 200, 0) or (0, 255, 0): uint8 [H, W, 3] -> bool [H, W].
-
-    100 is half-way from black to the darker green. Next to red, chroma of half the resolution mixes the two, so green
-    need only prevail; by 16, lest the error of a JPEG colour what is grey.
-    """
-    red, level, blue = np.moveaxis(mask.astype(np.int16), 2, 0)
-    return (level > 100) & (level > np.maximum(red, blue) + 16)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A picture before it is read. ``problem``: why it cannot be scored, known from the folder alone."""
-
-    name: str  # unique in its benchmark
-    image: Path | None
-    mask: Path | None = None
-    spliced: bool | None = None  # None: the mask alone says it
-    info: dict[str, str] = field(default_factory=dict)
-    foreign: Callable[[np.ndarray], np.ndarray] = bright  # the mask's uint8 [H, W, 3] -> bool [H, W]
-    fit_mask: bool = False  # a mask of another size is resized to the picture
-    problem: str = ""
+from exiflang.entries import (
+    BenchmarkError,
+    Entry,
+    authentic,
+    by_stem_of,
+    dark,
+    files,
+    format_of,
+    green,
+    not_black,
+    path_from,
+    starts_with,
+    subfolder,
+    tampered,
+    with_mask,
+)
 
 
 def _folder(root: Path) -> list[Entry]:
@@ -76,7 +36,7 @@ def _folder(root: Path) -> list[Entry]:
     taken for authentic, because a lost mask would quietly turn a splice into an authentic picture.
     """
     pictures = files(subfolder(root, "images"))
-    masks = _by_stem(files(subfolder(root, "masks")))
+    masks = by_stem_of(files(subfolder(root, "masks")))
     if not pictures:
         raise BenchmarkError(f"{root}: no pictures in images/; expected images/, masks/ and perhaps index.csv")
     index = root / "index.csv"
@@ -84,7 +44,7 @@ def _folder(root: Path) -> list[Entry]:
         return _indexed(_read_index(index), pictures, masks)
     if not masks:
         raise BenchmarkError(f"{root}: neither masks/ nor index.csv says which pictures are spliced; add one of them")
-    return [_with_mask(Entry(path.name, path, info={"format": _format(path)}), masks, path.stem) for path in pictures]
+    return [with_mask(Entry(path.name, path, info={"format": format_of(path)}), masks, path.stem) for path in pictures]
 
 
 def _read_index(path: Path) -> list[dict[str, str]]:
@@ -113,7 +73,7 @@ def _indexed(rows: list[dict[str, str]], pictures: list[Path], masks: dict[str, 
         kind = row["kind"]
         found = exact.get(name) or any_case.get(name.casefold(), [])
         path = found[0] if len(found) == 1 else None
-        info = {"format": _format(path) if path else ""} | {k: v for k, v in row.items() if k != "name"}
+        info = {"format": format_of(path) if path else ""} | {k: v for k, v in row.items() if k != "name"}
         entry = Entry(name, path, spliced=kind == "spliced", info=info)
         if path is None:
             problem = f"index.csv: {len(found)} pictures named {name!r} in images/; list it by its file name"
@@ -124,7 +84,7 @@ def _indexed(rows: list[dict[str, str]], pictures: list[Path], masks: dict[str, 
         else:
             problem = ""
         listed.update(found)
-        entries.append(replace(entry, problem=problem) if problem else _with_mask(entry, masks, path.stem))
+        entries.append(replace(entry, problem=problem) if problem else with_mask(entry, masks, path.stem))
     unlisted = [path for path in pictures if path not in listed]
     return entries + [Entry(path.name, path, problem="not listed in index.csv; add a row") for path in unlisted]
 
@@ -132,7 +92,7 @@ def _indexed(rows: list[dict[str, str]], pictures: list[Path], masks: dict[str, 
 def _columbia(root: Path) -> list[Entry]:
     """Columbia: ``4cam_auth/*``, ``4cam_splc/*``, ``4cam_splc/edgemask/<stem>_edgemask.jpg``, foreign is ``green``."""
     spliced = subfolder(root, "4cam_splc")
-    return _authentic(files(subfolder(root, "4cam_auth"))) + tampered(
+    return authentic(files(subfolder(root, "4cam_auth"))) + tampered(
         files(spliced), subfolder(spliced, "edgemask"), "{}_edgemask", green
     )
 
@@ -140,10 +100,10 @@ def _columbia(root: Path) -> list[Entry]:
 def _dso_1(root: Path) -> list[Entry]:
     """DSO-1: ``DSO-1/{normal,splicing}-NN.png``, ``DSO-1-Fake-Images-Masks/splicing-NN.png``, foreign is ``dark``."""
     pictures = files(subfolder(root, "DSO-1"))
-    normal, splicing = ([path for path in pictures if _starts(path, start)] for start in ("normal-", "splicing-"))
+    normal, splicing = ([path for path in pictures if starts_with(path, start)] for start in ("normal-", "splicing-"))
     others = sorted({*pictures} - {*normal, *splicing})
     return [
-        *_authentic(normal),
+        *authentic(normal),
         *tampered(splicing, subfolder(root, "DSO-1-Fake-Images-Masks"), "{}", dark),
         *(Entry(path.name, path, problem="named neither normal-* nor splicing-*; take it away") for path in others),
     ]
@@ -164,9 +124,9 @@ def _realistic_tampering(root: Path) -> list[Entry]:
     for camera in ("Canon_60D", "Nikon_D90", "Nikon_D7000", "Sony_A57"):
         folder = subfolder(root, camera)
         forged = files(subfolder(folder, "tampered-realistic"))
-        entries += _authentic(files(subfolder(folder, "pristine")))
+        entries += authentic(files(subfolder(folder, "pristine")))
         entries += tampered(forged, subfolder(folder, "ground-truth"), "{}", not_black, kind="tampered")
-    return [replace(entry, name=_path_from(root, entry.image)) for entry in entries]
+    return [replace(entry, name=path_from(root, entry.image)) for entry in entries]
 
 
 def _scene_completion(root: Path) -> list[Entry]:
@@ -192,7 +152,7 @@ def _casia_1(root: Path) -> list[Entry]:
     of a regular name such as ``Sp_D_NRN_A_art0071_art0029_0478`` its codes as they stand: ``origin`` (D: two pictures,
     S: one), ``operations``, ``shape``, and ``sources``, of which either may be the host.
     """
-    entries = _authentic(files(subfolder(root, "Au")))
+    entries = authentic(files(subfolder(root, "Au")))
     for folder, kind in (("Sp", "spliced"), ("CM", "copy-move")):
         pictures = files(subfolder(subfolder(root, "Tp"), folder))
         truth = subfolder(subfolder(root, "CASIA 1.0 groundtruth"), folder)
@@ -217,14 +177,14 @@ def _casia_2(root: Path) -> list[Entry]:
     The masks lie in ``CASIA 2 Groundtruth`` or ``CASIA2.0_Groundtruth``. ``Item.spliced`` is true of both kinds.
     """
     truth = subfolder(root, "CASIA 2 Groundtruth", "CASIA2.0_Groundtruth")
-    return _authentic(files(subfolder(root, "Au"))) + casia_tampered(files(subfolder(root, "Tp")), truth)
+    return authentic(files(subfolder(root, "Au"))) + casia_tampered(files(subfolder(root, "Tp")), truth)
 
 
 def casia_tampered(pictures: list[Path], masks: Path) -> list[Entry]:
     """``tampered`` of pictures whose names say the kind: CASIA's code S, one source, is a copy-move."""
     by_kind = defaultdict(list)
     for path in pictures:
-        by_kind["copy-move" if _starts(path, "Tp_S_", "Sp_S_", "CM_") else "spliced"].append(path)
+        by_kind["copy-move" if starts_with(path, "Tp_S_", "Sp_S_", "CM_") else "spliced"].append(path)
     return [entry for kind, paths in by_kind.items() for entry in tampered(paths, masks, "{}_gt", kind=kind)]
 
 
@@ -239,116 +199,3 @@ LAYOUTS: dict[str, Callable[[Path], list[Entry]]] = {
     "casia_1": _casia_1,
     "casia_2": _casia_2,
 }
-
-
-def tampered(
-    pictures: list[Path],
-    masks: Path,
-    mask_stem: str,
-    foreign: Callable[[np.ndarray], np.ndarray] = bright,
-    *,
-    kind: str = "spliced",
-) -> list[Entry]:
-    """Entries of tampered pictures; the mask of each lies in the folder ``masks`` as ``mask_stem`` of its stem.
-
-    Raises BenchmarkError if there are pictures but no such folder.
-    """
-    if pictures and not masks.is_dir():
-        place = "/".join(pictures[0].parent.parts[-2:])
-        pattern = mask_stem.format("<stem>")
-        raise BenchmarkError(
-            f"{masks}: no such folder; the masks of {place} belong there, as {pattern}.png or the like"
-        )
-    by_stem = _by_stem(files(masks))
-    return [
-        _with_mask(
-            Entry(path.name, path, spliced=True, info={"format": _format(path), "kind": kind}, foreign=foreign),
-            by_stem,
-            mask_stem.format(path.stem),
-        )
-        for path in pictures
-    ]
-
-
-def _authentic(pictures: list[Path]) -> list[Entry]:
-    return [
-        Entry(path.name, path, spliced=False, info={"format": _format(path), "kind": "authentic"}) for path in pictures
-    ]
-
-
-def _with_mask(entry: Entry, masks: dict[str, list[Path]], stem: str) -> Entry:
-    found = masks.get(stem.casefold(), [])
-    if len(found) > 1:
-        return replace(entry, problem=f"{len(found)} masks of one stem, such as {found[0]}; keep one of them")
-    if found:
-        return replace(entry, mask=found[0])
-    if entry.spliced is False:
-        return entry
-    wanted = f"it as {stem}.*" if entry.spliced else "it (all black for an authentic picture)"
-    return replace(entry, problem=f"no mask; add {wanted}")
-
-
-def checked(entries: list[Entry], root: Path) -> list[Entry]:
-    """The entries with unique names, and a problem where a file lies outside of ``root`` or a mask has two owners."""
-    named = Counter(entry.name for entry in entries)
-    owners = defaultdict(set)
-    for entry in entries:
-        owners[entry.mask].add(entry.image and entry.image.stem)
-    inside = os.path.join(os.path.realpath(root), "")
-
-    def problem(entry: Entry) -> str:
-        for path in (entry.image, entry.mask):
-            if path and not os.path.realpath(path).startswith(inside):
-                return f"{path}: a link that leaves {root}; put the file itself there"
-        if entry.mask and len(owners[entry.mask]) > 1:
-            pictures = " and ".join(sorted(owners[entry.mask]))
-            return f"{entry.mask}: the mask of {pictures} alike; let their names differ by more than case"
-        return entry.problem
-
-    return [
-        replace(
-            entry,
-            name=_path_from(root, entry.image) if named[entry.name] > 1 else entry.name,
-            problem=problem(entry),
-        )
-        for entry in entries
-    ]
-
-
-def subfolder(folder: Path, *names: str) -> Path:
-    """The folder in ``folder`` of one of these names, whatever the case; ``folder / names[0]`` if there is none.
-
-    Raises BenchmarkError if there are several.
-    """
-    wanted = {name.casefold() for name in names}
-    listed = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [path for path in listed if path.name.casefold() in wanted and path.is_dir()]
-    if len(found) > 1:
-        raise BenchmarkError(f"{folder}: holds both {found[0].name} and {found[1].name}; keep one of them")
-    return found[0] if found else folder / names[0]
-
-
-def files(folder: Path) -> list[Path]:
-    """All but folders and hidden files, by name: a file that is no picture shall be named, not overlooked."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
-
-
-def _by_stem(paths: list[Path]) -> dict[str, list[Path]]:
-    by_stem = defaultdict(list)
-    for path in paths:
-        by_stem[path.stem.casefold()].append(path)
-    return dict(by_stem)
-
-
-def _starts(path: Path, *starts: str) -> bool:
-    return path.name.casefold().startswith(tuple(start.casefold() for start in starts))
-
-
-def _path_from(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
-def _format(path: Path) -> str:
-    return path.suffix.lstrip(".").lower()

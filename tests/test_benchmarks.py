@@ -10,7 +10,7 @@ from PIL import Image
 
 from exiflang import benchmarks
 from exiflang.benchmarks import BENCHMARKS, Benchmark, BenchmarkError, load_benchmark
-from exiflang.layouts import Entry
+from exiflang.entries import Entry
 
 SHARED = Path(__file__).parents[2] / "shared"
 SQUARE = np.zeros((6, 8), dtype=np.uint8)

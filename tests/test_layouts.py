@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from exiflang.benchmarks import BenchmarkError, load_benchmark
-from exiflang.layouts import LAYOUTS, bright, checked, dark, green, not_black
+from exiflang.entries import bright, checked, dark, green, not_black
+from exiflang.layouts import LAYOUTS
 
 SQUARE = np.zeros((6, 8), dtype=bool)
 SQUARE[1:4, 2:5] = True
