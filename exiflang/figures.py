@@ -101,7 +101,8 @@ def plot_probes(table: pd.DataFrame, by: Sequence[str]) -> go.Figure:
     stroke = {"symbol": "line-ns", "size": 22, "line": {"width": 2, "color": "grey"}}
     once = table.assign(line=names).drop_duplicates("line")
     figure.add_scatter(name="chance", x=once["chance"], y=once["line"], mode="markers", marker=stroke)
-    figure.update_xaxes(title="score")
+    ends = pd.concat([table["score"] - table["se"], table["score"] + table["se"], table["chance"]])
+    figure.update_xaxes(title="score", range=[ends.min() - 0.03, ends.max() + 0.03])
     figure.update_yaxes(autorange="reversed", dtick=1)
     height = 130 + (12 + 9 * table["method"].nunique()) * len(once)
     figure.update_layout(template=TEMPLATE, height=height, margin={"t": 20, "b": 40}, scattermode="group")
