@@ -22,10 +22,10 @@ from exiflang.files import file_sha256, write_json, write_whole
 from exiflang.images import ImageError
 from exiflang.inspection import Inspector
 from exiflang.localize import SpliceLocalizer
-from exiflang.model import ExifLang
 from exiflang.parameters import PipelineError, UsageError, resolve_parameters
 from exiflang.prepare import PICTURE_EXTENSIONS
 from exiflang.report import Origin, render, report_name, write_report
+from exiflang.weights import load_model
 
 EXTENSIONS = PICTURE_EXTENSIONS | {".gif", ".bmp", ".avif", ".jp2"}
 #: Cards on a page of the gallery.
@@ -37,7 +37,7 @@ PARAMETERS = ("windows_per_side", "window_size", "readout", "mode", "precision")
 def make_reports(source: str | Path, out_dir: str | Path, parameters: Mapping[str, Any], private: bool = False) -> Path:
     """Inspect a picture, or all pictures of a folder, and return the path of the report or of the gallery.
 
-    parameters: any of `PARAMETERS`, and `model_dir`, a model's folder; None stands for the default.
+    parameters: any of `PARAMETERS`, and `model_dir`, see `load_model`; None stands for the default.
     private: show GPS, serial numbers, names and comments.
 
     Raises `UsageError` for an unknown parameter or a wrong value, `PipelineError` if nothing could be read or written.
@@ -61,10 +61,10 @@ def _inspector(parameters: Mapping[str, Any], private: bool) -> Inspector:
     if isinstance(given.get("model_dir"), str):  # as --inspect and --out: from where the command is typed
         given["model_dir"] = os.path.abspath(Path(given["model_dir"]).expanduser())
     values = resolve_parameters("--inspect", defaults, given, Path())
-    folder = values.pop("model_dir", None)
+    folder = values.pop("model_dir", "")
     del values["out_dir"]
     try:
-        return Inspector(SpliceLocalizer(folder and ExifLang.from_pretrained(folder), **values), private)
+        return Inspector(SpliceLocalizer(load_model(folder), **values), private)
     except (ValueError, OSError, SafetensorError) as error:
         raise UsageError(f"--inspect: {error}") from error
 
