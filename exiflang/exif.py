@@ -2,8 +2,9 @@
 
 picture file --read_exif--> {tag: value} --exif_to_text--> "Make: Canon, Model: Canon EOS 700D, ..."
 JSON of a shard --canonical_tags--^
+dump of exiv2, exiftool or metadata-extractor --^
 
-Tags, their order and the form of their values stand in `exif_tags.py`.
+Tags, their order and the form of their values stand in `exif_tags.py`, other readers' spellings in `exif_dialects.py`.
 """
 
 import io
@@ -18,7 +19,8 @@ from typing import BinaryIO
 import exifread
 from exifread.core.exceptions import ExifError as ReaderError
 
-from exiflang.exif_tags import DATE_NAMES, PRIVATE, TAGS, clean, is_private, printed_names
+from exiflang.exif_dialects import in_exifread_terms
+from exiflang.exif_tags import DATE_NAMES, NAMES, PRIVATE, TAGS, clean, is_private
 
 SENTENCE_VERSION = 1  # a model's config.json carries it: any change of any sentence needs new weights
 
@@ -31,16 +33,17 @@ class ExifError(ValueError):
 
 
 # ------------------------------------ printed values -> canonical -------------------------------------
-_NAMES = {spelling: tag for tag in TAGS for spelling in printed_names(tag)}
 _ORDER = {tag.name: position for position, tag in enumerate(TAGS)}
 _FOLDERS = ("", "Image", "EXIF", "Interoperability")  # the picture's own; "Thumbnail", "MakerNote", "IFD 2" are not
 
 
 def canonical_tags(printed: Mapping[str, object], *, private: bool = False) -> dict[str, str]:
-    """Canonical tags from values as exifread prints them, e.g. the parsed `exif` field of an img2dataset JSON.
+    """Canonical tags from what a reader printed: the parsed `exif` of an img2dataset JSON, a line of YFCC100M's dump.
 
     Args:
-        printed: "EXIF ExposureTime" or plain "ExposureTime" -> "1/125"; values of any type are read by their `str`.
+        printed: "EXIF ExposureTime" (exifread) or plain "ExposureTime" -> "1/125", "Exif.Photo.ExposureTime" (exiv2),
+            "ExifIFD:ExposureTime" (exiftool), "Exif SubIFD.Exposure Time" -> "1/125 sec" (metadata-extractor); values
+            of any type are read by their `str`. What each reader loses: see `exif_dialects`.
         private: also keep GPS, serial numbers, names, comments and unique ids; sentences leave them out anyway.
 
     Returns:
@@ -50,18 +53,15 @@ def canonical_tags(printed: Mapping[str, object], *, private: bool = False) -> d
         Idempotent.
     """
     found: dict[str, tuple[int, str]] = {}
-    for key, value in printed.items():
-        if not isinstance(key, str) or value is None:
-            continue
-        folder, _, name = key.rpartition(" ") if " Tag 0x" not in key else key.partition(" ")
-        tag = _NAMES.get(name)
+    for folder, name, value in in_exifread_terms(printed):
+        tag = NAMES.get(name)
         if tag and folder in _FOLDERS:
-            text = tag.show(str(value)[:4096].strip(" \0"))
+            text = tag.show(value[:4096].strip(" \0"))
             rank = 0 if folder in ("", tag.folder) else _FOLDERS.index(folder)
             if text and (tag.name not in found or rank < found[tag.name][0]):
                 found[tag.name] = (rank, text)
         elif private and (folder in _FOLDERS and name in PRIVATE or folder in ("", "GPS") and name.startswith("GPS")):
-            if text := clean(str(value)):
+            if text := clean(value):
                 found.setdefault(name, (0, text))
     return {name: found[name][1] for name in sorted(found, key=_position)}
 

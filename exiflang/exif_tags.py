@@ -307,3 +307,4 @@ TAGS = [
     *(Tag(code, name, _date) for code, name in DATES.items()),
 ]
 # fmt: on
+NAMES = {spelling: tag for tag in TAGS for spelling in printed_names(tag)}
