@@ -14,7 +14,10 @@ from torch.utils.data import Dataset
 
 from exiflang.exif import exif_to_text
 from exiflang.images import ImageError, load_image
+from exiflang.reencoded import warn_of_reencoding
 from exiflang.shards import DataError, Photo, Place, read_member, read_photos, write_shards
+
+TAGS = 0x7A65  # sets the random numbers of tags apart from those of crops
 
 __all__ = ["PatchDataset", "decode_patch", "decode_tile", "decode_views", "write_shards"]
 
@@ -65,6 +68,27 @@ def decode_views(
     return torch.from_numpy(np.ascontiguousarray(stacked))
 
 
+def draw_tags(sentence: str, rng: np.random.Generator, tag_dropout: float, shuffle_tags: bool) -> str:
+    """`sentence` without some of its tags, of which one always stays, or in random order (see `PatchDataset`)."""
+    if not tag_dropout and not shuffle_tags:
+        return sentence
+    words = np.array(sentence.split(", "), dtype=object)  # no value holds ", ": see `exif_to_text`
+    stays = rng.random(len(words)) >= tag_dropout
+    stays[rng.integers(len(words))] |= not stays.any()
+    words = words[stays]
+    return ", ".join(rng.permutation(words) if shuffle_tags else words)
+
+
+def check_drawing(patch_size: int, views: int, tag_dropout: float) -> None:
+    """Raises `ValueError` for a number out of its range (see `PatchDataset`)."""
+    if patch_size < 1:
+        raise ValueError(f"patch_size is {patch_size}: it must be at least 1 pixel")
+    if not isinstance(views, int) or views < 1:
+        raise ValueError(f"views is {views!r}: it must be a whole number of at least 1")
+    if not 0 <= tag_dropout < 1:
+        raise ValueError(f"tag_dropout is {tag_dropout}: it must be at least 0 and below 1")
+
+
 class PatchDataset(Dataset):
     """Random patches of each photo with the photo's EXIF sentence: item i is `(uint8 [3, P, P], str)`.
 
@@ -105,13 +129,9 @@ class PatchDataset(Dataset):
     ):
         if exif not in ("own", "shuffled"):
             raise ValueError(f"exif is {exif!r}: choose 'own' or 'shuffled'")
-        if patch_size < 1:
-            raise ValueError(f"patch_size is {patch_size}: it must be at least 1 pixel")
-        if not isinstance(views, int) or views < 1:
-            raise ValueError(f"views is {views!r}: it must be a whole number of at least 1")
-        if not 0 <= tag_dropout < 1:
-            raise ValueError(f"tag_dropout is {tag_dropout}: it must be at least 0 and below 1")
+        check_drawing(patch_size, views, tag_dropout)
         self.photos, self.left_out = read_photos(shards)
+        warn_of_reencoding(shards)
         self.sentences = [exif_to_text(photo.tags) for photo in self.photos]
         if exif == "shuffled":
             order = np.random.default_rng([seed, 0x5EED]).permutation(len(self.photos))
@@ -132,6 +152,12 @@ class PatchDataset(Dataset):
             what.append(drawn)
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
+    @property
+    def summary(self) -> str:
+        """What is in it, for a person."""
+        different = len(set(self.sentences))
+        return f"{len(self)} photos, {different} different sentences, left out: {dict(self.left_out)}"
+
     def set_epoch(self, epoch: int) -> None:
         """Draw other items from now on."""
         self.epoch = epoch
@@ -142,17 +168,9 @@ class PatchDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         rng = np.random.default_rng([self.seed, self.epoch, index])
         patches = decode_views(self.photos[index], self.patch_size, self.views, rng, self._pixels)
-        return patches if self.views > 1 else patches[0], self._sentence(index)
+        rng = np.random.default_rng([self.seed, self.epoch, index, TAGS])  # its own: crops stay what they were
+        sentence = draw_tags(self.sentences[index], rng, self.tag_dropout, self.shuffle_tags)
+        return patches if self.views > 1 else patches[0], sentence
 
     def _pixels(self, photo: Photo, place: Place) -> np.ndarray:
         return self._decoded[place] if self._decoded else decode_tile(photo, place)
-
-    def _sentence(self, index: int) -> str:
-        if not self.tag_dropout and not self.shuffle_tags:
-            return self.sentences[index]
-        rng = np.random.default_rng([self.seed, self.epoch, index, 0x7A65])  # its own: crops stay what they were
-        words = np.array(self.sentences[index].split(", "), dtype=object)  # no value holds ", ": see `exif_to_text`
-        stays = rng.random(len(words)) >= self.tag_dropout
-        stays[rng.integers(len(words))] |= not stays.any()
-        words = words[stays]
-        return ", ".join(rng.permutation(words) if self.shuffle_tags else words)

@@ -26,7 +26,9 @@ from exiflang.parameters import project_path
 from exiflang.processing import Processing
 from exiflang.run_folder import RunFolder, TrainingError
 from exiflang.sampling import CameraSampler
+from exiflang.shard_places import expand_shards
 from exiflang.shards import DataError, find_shards, read_photos
+from exiflang.stream import StreamDataset
 from exiflang.tokenizer import train_tokenizer
 from exiflang.train import train
 from exiflang.train_config import TrainConfig
@@ -38,6 +40,8 @@ class Recipe:
 
     Args:
         data_dir: folder that `prepare` has written; photos of unseen cameras in its `choose/`, if there, judge steps.
+        shards: where to stream training shards from: folder, glob, braces or URL (see `expand_shards`); "":
+            `data_dir`'s train/, indexed at once.
         model_dir: folder for weights, log and checkpoints.
         preset: towers, see `ExifLangConfig.preset`.
         image_tower, text_tower: folder or hub id of a pretrained tower, or "random". Both "": random, which the paper's
@@ -51,9 +55,12 @@ class Recipe:
         cache_tiles: decode all tiles once and keep them in memory (`PatchDataset(cache=True)`).
         balance, same_make: see `CameraSampler`.
         training: see `TrainConfig`.
+
+    Raises `ValueError` for `shards` with a choice that needs all photos known at once.
     """
 
     data_dir: str = "data/demo"
+    shards: str = ""
     model_dir: str = "data/models/demo"
     preset: str = "demo"
     image_tower: str = ""
@@ -70,6 +77,19 @@ class Recipe:
     balance: float = 0.0
     same_make: float = 0.0
     training: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        chosen = {
+            'exif="shuffled"': self.exif != "own",
+            "balance": self.balance,
+            "same_make": self.same_make,
+            "cache_tiles": self.cache_tiles,
+        }
+        if self.shards and (unfit := [name for name, wanted in chosen.items() if wanted]):
+            raise ValueError(
+                f"shards does not go with {', '.join(unfit)}, which need all photos known at once: leave one out, or "
+                "prepare the shards into data_dir"
+            )
 
     @classmethod
     def of(cls, **parameters: Any) -> Recipe:
@@ -107,20 +127,20 @@ class Recipe:
             tuple(self.crop_sizes) or (self.patch_size,), history=self.history, common_jpeg=self.common_jpeg
         )
 
-    def dataset(self) -> PatchDataset:
-        """The photos of `data_dir/train`."""
+    def dataset(self) -> PatchDataset | StreamDataset:
+        """The photos of `data_dir/train`, or the stream of `shards`."""
         processing = self.processing()
         size = processing.source_size if processing else self.patch_size
-        return PatchDataset(
-            find_shards(project_path(self.data_dir) / "train"),
-            size,
-            seed=self.training.seed,
-            exif=self.exif,
-            views=2 if self.training.image_weight else 1,
-            tag_dropout=self.tag_dropout,
-            shuffle_tags=self.shuffle_tags,
-            cache=self.cache_tiles,
-        )
+        drawn = {
+            "seed": self.training.seed,
+            "views": 2 if self.training.image_weight else 1,
+            "tag_dropout": self.tag_dropout,
+            "shuffle_tags": self.shuffle_tags,
+        }
+        if self.shards:
+            return StreamDataset(expand_shards(self.shards), size, **drawn)
+        shards = find_shards(project_path(self.data_dir) / "train")
+        return PatchDataset(shards, size, exif=self.exif, cache=self.cache_tiles, **drawn)
 
     def model(self, sentences: list[str]) -> ExifLang:
         """The two towers; a random text tower has a tokenizer that is trained on `sentences`.
@@ -152,7 +172,7 @@ class Recipe:
         folder = project_path(self.data_dir) / "choose"
         return UnseenCameraJudge(read_photos(find_shards(folder))[0]) if folder.is_dir() else None
 
-    def run(self, dataset: PatchDataset | None = None) -> list[dict[str, float]]:
+    def run(self, dataset: PatchDataset | StreamDataset | None = None) -> list[dict[str, float]]:
         """Train, on `dataset()` if it is at hand already; as one of several processes where they were launched so.
 
         Returns the log.
@@ -167,6 +187,10 @@ class Recipe:
             processing=self.processing(),
             validate=self.judge(),
         )
+
+    def left_out(self) -> dict[str, int]:
+        """What a finished run has left out of its stream, by reason."""
+        return RunFolder(self.folder).read_left_out()
 
 
 @dataclass

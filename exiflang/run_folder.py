@@ -23,12 +23,13 @@ class TrainingError(RuntimeError):
 
 class RunFolder:
     """`path` holds `train_config.json`, `log.jsonl`, `checkpoint/` while it runs, `best/` if steps are judged, and at
-    the end the weights of the model, whose file comes last and says that the run is whole."""
+    the end the weights of the model, whose file comes last and says that the run is whole. A run on a stream also says
+    in `left_out.json` what the stream has left out."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.log, self.checkpoint, self.best = (self.path / name for name in ("log.jsonl", "checkpoint", "best"))
-        self.weights = self.path / "model.safetensors"
+        self.weights, self.left_out = self.path / "model.safetensors", self.path / "left_out.json"
 
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Refuse a folder that holds the checkpoint or the weights of other settings; tidy up after a kill.
@@ -71,6 +72,15 @@ class RunFolder:
     def read_progress(self) -> dict[str, Any]:
         """What was given to `save_checkpoint` as progress."""
         return json.loads((self.checkpoint / "progress.json").read_text(encoding="utf-8"))
+
+    def save_left_out(self, left_out: Mapping[str, int]) -> None:
+        """Count what was left out by streaming, by reason. Raises `TrainingError` when the disk is full."""
+        with self._room():
+            self.left_out.write_text(json.dumps(left_out, indent=1), encoding="utf-8")
+
+    def read_left_out(self) -> dict[str, int]:
+        """What was given to `save_left_out`; {} if nothing was."""
+        return json.loads(self.left_out.read_text(encoding="utf-8")) if self.left_out.exists() else {}
 
     def save_best(self, model: ExifLang) -> None:
         """Put the model as it is in the place of the best so far. Raises `TrainingError` when the disk is full."""

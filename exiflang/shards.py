@@ -96,14 +96,19 @@ class ShardWriter:
         path = self.folder / f"{len(self.shards):05d}.tar"
         with tarfile.open(path.with_suffix(".part"), "w") as tar:
             for sample in self._batch:
-                text = json.dumps(sample.meta, sort_keys=True).encode()
-                for extension, data in ((sample.extension, sample.data), ("json", text)):
-                    member = tarfile.TarInfo(f"{sample.key}.{extension}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+                add_sample(tar, sample)
         os.replace(path.with_suffix(".part"), path)
         self.shards.append(path)
         self._batch = []
+
+
+def add_sample(tar: tarfile.TarFile, sample: Sample) -> None:
+    """Append a tile and its JSON to a tar that is open for writing; equal samples, equal bytes."""
+    text = json.dumps(sample.meta, sort_keys=True).encode()
+    for extension, data in ((sample.extension, sample.data), ("json", text)):
+        member = tarfile.TarInfo(f"{sample.key}.{extension}")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
 
 
 def write_shards(samples: Iterable[Sample], folder: str | Path, per_shard: int = 1000) -> list[Path]:
@@ -147,59 +152,86 @@ def read_member(shard: Path, offset: int, size: int) -> bytes:
 
 
 def read_photos(shards: Sequence[Path]) -> tuple[list[Photo], Counter[str]]:
-    """Index the shards: photos in order of first appearance, and a count of tiles left out, by reason.
-
-    Only the JSON members are read; names of members are never used as paths. Raises `DataError` for a shard that is
-    missing, is no uncompressed tar or ends early, and when no tile has EXIF.
-    """
-    photos: dict[str, Photo] = {}
-    left_out: Counter[str] = Counter()
-    for shard in map(Path, shards):
-        pictures, metas = _read_index(shard)
-        for key, place in pictures.items():
-            meta = metas.get(key, "tile without JSON")
-            if place[2] > MAX_TILE_BYTES:
-                meta = f"tile larger than {MAX_TILE_BYTES // 10**6} MB"
-            tags = canonical_tags(meta["exif"]) if isinstance(meta, dict) else {}
-            if not tags:
-                left_out[meta if isinstance(meta, str) else "tile without EXIF"] += 1
-                continue
-            name = str(meta["photo"]) if meta.get("photo") not in (None, "") else f"{shard.name}/{key}"
-            photos.setdefault(name, Photo(name, tags, [])).tiles.append(place)
-        left_out["JSON without tile"] += len(metas.keys() - pictures.keys())
+    """As `index_photos`, and raises `DataError` also when no tile has EXIF."""
+    photos, left_out = index_photos(shards)
     if not photos:
-        reasons = "; ".join(f"{number} times {reason}" for reason, number in (+left_out).items()) or "no tile at all"
+        reasons = "; ".join(f"{number} times {reason}" for reason, number in left_out.items()) or "no tile at all"
         raise DataError(
             f"{shards[0] if shards else 'no shards'}: no tile with EXIF in {len(shards)} shard(s) ({reasons}): "
             "img2dataset writes it with extract_exif=True"
         )
+    return photos, left_out
+
+
+def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[list[Photo], Counter[str]]:
+    """Index the shards: photos in order of first appearance, and a count of tiles left out, by reason.
+
+    Only the JSON members are read; names of members are never used as paths. Raises `DataError` for a shard that is
+    missing, and with `damaged="raise"` also for one that is no uncompressed tar, damaged or truncated. With "skip" such
+    a one loses the samples that the damage hits: reading goes on at the next whole header, each such jump is counted as
+    a "damaged part of a shard", and a half whose other half lay there under its own reason.
+    """
+    photos: dict[str, Photo] = {}
+    left_out: Counter[str] = Counter()
+    printed, tags = {}, {}
+    for shard in map(Path, shards):
+        pictures, metas, holes = _read_index(shard, skip=damaged == "skip")
+        left_out["damaged part of a shard"] += holes
+        for key, place in pictures.items():
+            meta = metas.get(key, "tile without JSON")
+            if place[2] > MAX_TILE_BYTES:
+                meta = f"tile larger than {MAX_TILE_BYTES // 10**6} MB"
+            if isinstance(meta, str):
+                left_out[meta] += 1
+                continue
+            if meta["exif"] != printed:  # tiles of a photo follow one another, and this is what takes the time
+                printed, tags = meta["exif"], canonical_tags(meta["exif"])
+            if not tags:
+                left_out["tile without EXIF"] += 1
+                continue
+            name = str(meta["photo"]) if meta.get("photo") not in (None, "") else f"{shard.name}/{key}"
+            photos.setdefault(name, Photo(name, tags, [])).tiles.append(place)
+        left_out["JSON without tile"] += len(metas.keys() - pictures.keys())
     return list(photos.values()), +left_out
 
 
-def _read_index(shard: Path) -> tuple[dict[str, Place], dict[str, dict | str]]:
-    """Of each key: where its tile lies, and its JSON (`exif` a dict) or why that cannot be used."""
+def _read_index(shard: Path, skip: bool) -> tuple[dict[str, Place], dict[str, dict | str], int]:
+    """Of each key: where its tile lies, and its EXIF and photo or why it has none; damaged parts."""
     pictures: dict[str, Place] = {}
     metas: dict[str, dict | str] = {}
+    damage, end = [], 0
     try:
-        with tarfile.open(shard, "r:") as tar:  # places in a compressed tar would be none in the file
+        size = shard.stat().st_size
+        # places in a compressed tar would be none in the file; ignore_zeros: looks for the next header behind damage
+        with tarfile.open(shard, "r:", ignore_zeros=skip) as tar:
             for member in tar:
-                key, _, extension = member.name.rpartition(".")
                 if member.size < 0:
-                    raise tarfile.ReadError(f"negative size of {key!r}")
+                    raise tarfile.ReadError(f"negative size of {member.name!r}")
+                if skip and member.offset != end:
+                    damage.append(end)
+                if member.offset_data + member.size > size:
+                    raise tarfile.ReadError("unexpected end of data")
+                end = tar.offset
+                key, _, extension = member.name.rpartition(".")
                 if member.isreg() and extension.lower() in IMAGE_EXTENSIONS:
                     pictures[key] = (shard, member.offset_data, member.size)
                 elif member.isreg() and extension.lower() == "json":
                     metas[key] = _read_json(shard, member)
-            end = tar.offset
     except OSError as error:
         advice = "run notebooks/01_prepare_data again, or correct the path"
         raise DataError(f"{shard}: cannot be read ({error.strerror}): {advice}") from error
-    except tarfile.TarError as error:
-        raise DataError(f"{shard}: not a whole, uncompressed tar file ({error}): fetch or write it again") from error
-    # tarfile takes a damaged header for the end; the end that writers write is a block of zeros.
-    if any(read_member(shard, end, tarfile.BLOCKSIZE)):
-        raise DataError(f"{shard}: damaged at byte {end}: fetch or write it again")
-    return pictures, metas
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two: numbers in headers that are none
+        if not skip:
+            message = f"{shard}: not a whole, uncompressed tar file ({error}): fetch or write it again"
+            raise DataError(message) from error
+        damage.append(end)
+    else:
+        # tarfile takes a damaged header for the end; the end that writers write is a block of zeros.
+        if size < end + tarfile.BLOCKSIZE or any(read_member(shard, end, tarfile.BLOCKSIZE)):
+            damage.append(end)
+    if damage and not skip:
+        raise DataError(f"{shard}: damaged at byte {damage[0]}: fetch or write it again")
+    return pictures, metas, len(damage)
 
 
 def _read_json(shard: Path, member: tarfile.TarInfo) -> dict | str:
@@ -208,7 +240,7 @@ def _read_json(shard: Path, member: tarfile.TarInfo) -> dict | str:
     try:
         meta = json.loads(read_member(shard, member.offset_data, member.size))
         exif = meta.get("exif") or {}
-        meta["exif"] = json.loads(exif) if isinstance(exif, str) else exif
-        return meta if isinstance(meta["exif"], dict) else "JSON that cannot be read"
+        exif = json.loads(exif) if isinstance(exif, str) else exif
+        return {"exif": exif, "photo": meta.get("photo")} if isinstance(exif, dict) else "JSON that cannot be read"
     except (ValueError, AttributeError, RecursionError):
         return "JSON that cannot be read"

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration, skip_first_batches
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast, set_seed
+from accelerate.utils import broadcast, gather_object, set_seed
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -29,6 +30,7 @@ from exiflang.hardware import has_fast_bf16, matrix_rate
 from exiflang.model import ExifLang
 from exiflang.processing import Processing
 from exiflang.run_folder import RunFolder, TrainingError
+from exiflang.stream import StreamDataset, StreamLoader
 from exiflang.train_config import TrainConfig
 from exiflang.train_step import TrainStep
 
@@ -76,7 +78,8 @@ def train(
             float in 0..1), or [V, 3, P, P] for V views of one photo, and sentence a str. Its `set_epoch(int)` is called
             before each epoch, and its `fingerprint` (a str that changes with the data) keeps runs on other data out of
             `out_dir`, if it has them. A run resumes exactly if items depend on the epoch and their place in it alone:
-            no global random numbers.
+            no global random numbers. A `StreamDataset` goes on where it was, and `out_dir/left_out.json` counts what
+            it left out; each process reads shards of its own.
         config: see `TrainConfig`.
         out_dir: folder of this run.
         sampler: order of a map-style data set, e.g. a `CameraSampler`; None: shuffled.
@@ -90,7 +93,8 @@ def train(
     Raises:
         TrainingError: fewer items than a batch, items that are no pairs, another run's folder, a loss or gradient that
             is not finite (the batch is then in `out_dir/bad_batch.safetensors`), a full disk.
-        ValueError: settings that do not fit the model or the data.
+        ValueError: settings that do not fit the model or the data; `DataError` for a stream that cannot be read, or
+            that goes on with other shards, processes or workers.
     """
     if (config.loss == "sigmoid") != (model.config.logit_bias is not None):
         raise ValueError("loss='sigmoid' needs a model with a logit_bias in its configuration, 'infonce' one without")
@@ -118,18 +122,6 @@ def train(
         return folder.read_log()
 
     set_seed(config.seed)
-    loader = DataLoader(
-        dataset,
-        batch_size=config.batch_size,
-        # an empty data set cannot be shuffled
-        shuffle=sampler is None and not isinstance(dataset, IterableDataset) and len(dataset) > 0,
-        sampler=sampler,
-        drop_last=True,
-        collate_fn=collate,
-        num_workers=config.workers,  # anew each epoch, not persistent: they must see what `set_epoch` did
-        pin_memory=accelerator.device.type == "cuda",
-        generator=torch.Generator(),  # its own: a resumed epoch must not take numbers from those of dropout
-    )
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     no_decay = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -151,12 +143,17 @@ def train(
         options = {"fallback_random": True}  # dropout's numbers are then those without, and the same in both passes
         model.image_tower.compile(options=options)
         model.text_tower.compile(dynamic=True, options=options)  # lengths differ from batch to batch
+    loader = _loader(dataset, sampler, config, accelerator)
+    streamed = isinstance(loader, StreamLoader)
     wrapped, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
     done, first_epoch, done_in_epoch, best = 0, 0, 0, -math.inf
     if folder.checkpoint.exists():
         accelerator.load_state(str(folder.checkpoint))
         progress = folder.read_progress()
         done, first_epoch, done_in_epoch, best = (progress[key] for key in ("step", "epoch", "batch", "best"))
+        if streamed:
+            states = progress["stream"]  # one a process, if there are as many
+            loader.load_state_dict(states[accelerator.process_index % len(states)])
     if accelerator.is_main_process:
         folder.rewind_log(done)
     accelerator.wait_for_everyone()
@@ -183,7 +180,8 @@ def train(
             for part in (dataset, loader):
                 if hasattr(part, "set_epoch"):
                     part.set_epoch(epoch)
-            batches = skip_first_batches(loader, done_in_epoch) if done_in_epoch else loader
+            skipped = 0 if streamed else done_in_epoch  # a stream goes on by itself
+            batches = skip_first_batches(loader, skipped) if skipped else loader
             before, began = len(history), time.perf_counter()
             for batch, (patches, sentences) in enumerate(batches, start=done_in_epoch + 1):
                 step = len(history) + 1
@@ -235,6 +233,8 @@ def train(
                 late = minutes() - saved_at >= config.checkpoint_minutes
                 if broadcast(torch.tensor(late, device=accelerator.device)).item():  # all save, or none
                     progress = {"step": step, "epoch": epoch, "batch": batch, "best": best}
+                    if streamed:
+                        progress["stream"] = gather_object([loader.state_dict()])
                     folder.save_checkpoint(partial(_save_state, accelerator), progress, accelerator.is_main_process)
                     accelerator.wait_for_everyone()
                     saved_at = minutes()
@@ -253,11 +253,44 @@ def train(
             model.save_pretrained(str(folder.path / "last"))
         accelerator.wait_for_everyone()
         model.load_state_dict(ExifLang.from_pretrained(str(folder.best)).state_dict())
+    left_out = sum(gather_object([loader.left_out]), Counter()) if streamed else None
     if accelerator.is_main_process:
+        if streamed:
+            folder.save_left_out(left_out)
         folder.finish(model)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return history
+
+
+def _loader(
+    dataset: Dataset, sampler: Sampler | None, config: TrainConfig, accelerator: Accelerator
+) -> DataLoader | StreamLoader:
+    """Batches of this process; a `DataLoader` has yet to be prepared, which shares it among processes."""
+    if isinstance(dataset, StreamDataset):
+        if sampler is not None:
+            raise ValueError("a stream has its own order: leave out the sampler, or index the shards with PatchDataset")
+        return StreamLoader(
+            dataset,
+            config.batch_size,
+            collate,
+            workers=config.workers,
+            process_index=accelerator.process_index,
+            processes=accelerator.num_processes,
+            device=accelerator.device,
+        )
+    return DataLoader(
+        dataset,
+        batch_size=config.batch_size,
+        # an empty data set cannot be shuffled
+        shuffle=sampler is None and not isinstance(dataset, IterableDataset) and len(dataset) > 0,
+        sampler=sampler,
+        drop_last=True,
+        collate_fn=collate,
+        num_workers=config.workers,  # anew each epoch, not persistent: they must see what `set_epoch` did
+        pin_memory=accelerator.device.type == "cuda",
+        generator=torch.Generator(),  # its own: a resumed epoch must not take numbers from those of dropout
+    )
 
 
 def minutes() -> float:
