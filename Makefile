@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test golden weights probes reference ablation bench inspect screenshots clean
+.PHONY: help install reproduce test golden weights probes reference ablation bench scale fuzz inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ ablation: $(INSTALLED) ## renew reports/golden/ablation.json (needs real photos,
 
 bench: $(INSTALLED) ## renew reports/golden/speed.json by notebooks/06_speed, on an idle machine (half an hour)
 	$(BIN)/python -m speed
+
+scale: $(INSTALLED) ## renew reports/golden/scale.json: how fast data is prepared (needs real photos: half an hour)
+	$(BIN)/python -m speed.scale
+
+fuzz: $(INSTALLED) ## renew reports/golden/fuzz.json: 20,000 broken pictures through the EXIF reader and the tile cutter
+	cd tests && ../$(BIN)/python fuzzing.py
 
 # The limit of a message bounds what can be uploaded; paths and folders have none.
 inspect: $(INSTALLED) ## look into a picture: notebooks/04_inspect in JupyterLab, on the whole screen

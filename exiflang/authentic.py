@@ -12,9 +12,9 @@ import numpy as np
 
 from exiflang.calibration import camera_mosaics
 from exiflang.images import ImageError, load_image
-from exiflang.prepare import PICTURE_EXTENSIONS
 from exiflang.shards import DataError, Photo, find_shards, read_photos
 from exiflang.simulate import CAMERAS, FORMATS, Camera, make_authentic
+from exiflang.sources import PICTURE_EXTENSIONS
 
 #: Longer and shorter side in pixels. Raw values shift with the number and the size of windows: both sizes are needed.
 LARGE, SMALL = (1024, 768), (384, 256)

@@ -22,25 +22,12 @@ MARGIN = 6  # pixels between the pictures of a sheet
 LABEL = 22  # pixels of a line of text
 
 
-def tag_shares(photos: Sequence[Photo]) -> pd.DataFrame:
-    """How many of the photos carry each tag, and how many values it takes: a row a tag, most frequent first."""
-    columns = pd.DataFrame([photo.tags for photo in photos])
-    shares = pd.DataFrame({"share": columns.notna().mean(), "values": columns.nunique()})
-    return shares.sort_values("share", ascending=False, kind="stable").rename_axis("tag").reset_index()
-
-
-def plot_tag_shares(shares: pd.DataFrame) -> go.Figure:
-    """Bars of `tag_shares`, with the number of distinct values on hover."""
-    bars = go.Bar(
-        x=shares["share"],
-        y=shares["tag"],
-        orientation="h",
-        customdata=shares["values"],
-        hovertemplate="%{y}: %{x:.0%} of photos, %{customdata} values<extra></extra>",
-    )
-    figure = go.Figure(bars)
-    figure.update_xaxes(title="share of photos", tickformat=".0%", range=[0, 1])
-    figure.update_yaxes(autorange="reversed", tickfont_size=10, dtick=1)
+def plot_shares(shares: pd.Series, title: str) -> go.Figure:
+    """Bars of shares (0..1), a line a name of the index, in its order."""
+    names = shares.index.astype(str)
+    figure = go.Figure(go.Bar(x=shares, y=names, orientation="h", hovertemplate="%{y}: %{x:.1%}<extra></extra>"))
+    figure.update_xaxes(title=title, tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", tickfont_size=10, dtick=1, type="category")
     figure.update_layout(template=TEMPLATE, height=120 + 15 * len(shares), margin={"t": 20, "b": 40})
     return figure
 

@@ -23,8 +23,8 @@ from exiflang.images import ImageError
 from exiflang.inspection import Inspector
 from exiflang.localize import SpliceLocalizer
 from exiflang.parameters import PipelineError, UsageError, resolve_parameters
-from exiflang.prepare import PICTURE_EXTENSIONS
 from exiflang.report import Origin, render, report_name, write_report
+from exiflang.sources import PICTURE_EXTENSIONS
 from exiflang.weights import load_model
 
 EXTENSIONS = PICTURE_EXTENSIONS | {".gif", ".bmp", ".avif", ".jp2"}

@@ -44,7 +44,7 @@ def cut_tiles(photo: bytes, count: int, size: int, rng: np.random.Generator, nam
         name: how error messages call the photo.
 
     Raises:
-        ImageError: not a picture, truncated, or smaller than a tile.
+        ImageError: not a picture, truncated, damaged, or smaller than a tile.
     """
     if count < 1 or size < 32 or size % 32:
         raise ValueError(f"count must be at least 1 and size a multiple of 32, not {count} and {size}")
@@ -55,8 +55,11 @@ def cut_tiles(photo: bytes, count: int, size: int, rng: np.random.Generator, nam
     if min(pixels.shape[:2]) < size:
         height, width = pixels.shape[:2]
         raise ImageError(f"{name}: {width} x {height} pixels, smaller than a tile of {size}: choose a smaller size")
-    if photo[:3] == b"\xff\xd8\xff" and (tiles := _jpeg_tiles(photo, count, size, rng)):
-        return tiles
+    try:
+        if photo[:3] == b"\xff\xd8\xff" and (tiles := _jpeg_tiles(photo, count, size, rng)):
+            return tiles
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
     places = _places(pixels.shape[0], pixels.shape[1], size, 1, 1, count, rng)
     return [Tile(_webp(pixels[y : y + size, x : x + size]), "webp", x, y) for y, x in places]
 
@@ -92,7 +95,10 @@ def _jpeg_tiles(photo: bytes, count: int, size: int, rng: np.random.Generator) -
             ]  # [rows, cols, 8, 8] -> [size / cy, size / cx, 8, 8]
             cut = jpeglib.from_dct(*parts, qt=source.qt, quant_tbl_no=source.quant_tbl_no)
             cut.samp_factor = source.samp_factor
-            cut.write_dct(str(path))
+            try:
+                cut.write_dct(str(path))
+            except OSError as error:
+                raise ImageError("its blocks are damaged; fetch the file anew or leave it out") from error
             tiles.append(Tile(path.read_bytes(), "jpg", x, y))
         return tiles
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from test_prepare import SMALL, TINY, few_cameras, photo, photos_of, samples  # noqa: F401 few_cameras is a fixture
 
 from exiflang.benchmarks import load_benchmark
-from exiflang.prepare import camera_group, prepare, split_makes
+from exiflang.prepare import prepare, split_makes
 from exiflang.shards import DataError, plain_name, write_shards
+from exiflang.splits import camera_group
 
 SHARES = {"choose_share": 0.3, "report_share": 0.3}
 NAMES = [f"Make {i % 9} Model {i}" for i in range(2000)]
@@ -124,7 +125,9 @@ def _groups_of(cameras: list, seed: int) -> set[str]:
 def test_off_by_default(tmp_path):
     source = album(tmp_path / "album", 4)
     result = prepare(str(source), tmp_path / "set", **SMALL)
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["dataset.json", "heldout", "train"]
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
+        "dataset.json", "index", "tags.json", "train",
+    ]  # fmt: skip
     assert result["photos"] == {"train": 8, "heldout": 0} and result["cameras"] == {"train": 4, "heldout": 0}
     named = prepare(str(source), tmp_path / "named", **SMALL, choose_share=0, report_share=0)
     assert named["shards"] == result["shards"]

@@ -15,10 +15,9 @@ from exiflang.figures import (
     heatmap_panel,
     picture_panel,
     plot_scores,
-    plot_tag_shares,
+    plot_shares,
     plot_training,
     sheet,
-    tag_shares,
     tile_sheet,
 )
 from exiflang.shards import Photo, Sample, read_photos, write_shards
@@ -28,27 +27,14 @@ def panel(height: int = 20, width: int = 30, label: str = "label") -> Panel:
     return Panel(np.full((height, width, 3), 90, np.uint8), label)
 
 
-def photos_with(*tags: dict) -> list[Photo]:
-    return [Photo(str(i), item, []) for i, item in enumerate(tags)]
+def test_shares_by_hand():
+    bars = plot_shares(pd.Series({"Make": 0.75, "Flash": 0.25}), "share of photos").data[0]
+    assert list(bars.x) == [0.75, 0.25] and list(bars.y) == ["Make", "Flash"]
 
 
-def test_tag_shares_by_hand():
-    photos = photos_with({"Make": "A", "ISO": "100"}, {"Make": "A", "ISO": "200"}, {"Make": "A", "Flash": "Off"}, {})
-    shares = tag_shares(photos)
-    assert shares.to_dict("records") == [
-        {"tag": "Make", "share": 0.75, "values": 1},
-        {"tag": "ISO", "share": 0.5, "values": 2},
-        {"tag": "Flash", "share": 0.25, "values": 1},
-    ]
-    bars = plot_tag_shares(shares).data[0]
-    assert list(bars.x) == [0.75, 0.5, 0.25] and list(bars.y) == ["Make", "ISO", "Flash"]
-    assert list(bars.customdata) == [1, 2, 1]
-
-
-def test_tag_shares_of_no_photos():
-    shares = tag_shares([])
-    assert list(shares.columns) == ["tag", "share", "values"] and shares.empty
-    assert len(plot_tag_shares(shares).data[0].x) == 0
+def test_years_are_names_and_nothing_is_no_bar():
+    assert list(plot_shares(pd.Series({2004: 1.0}), "years").data[0].y) == ["2004"]
+    assert len(plot_shares(pd.Series(dtype=float), "nothing").data[0].x) == 0
 
 
 def test_training_curves():

@@ -16,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import exiflang.parts as parts
 import exiflang.prepare as room
 from exiflang.benchmarks import load_benchmark
 from exiflang.images import load_image
 from exiflang.prepare import prepare, split_makes
 from exiflang.shards import DataError, Sample, find_shards, read_member, read_photos, write_shards
 from exiflang.simulate import CAMERAS, write_splices
+from exiflang.splits import Splitter
 
 SMALL = {"tile_size": 32, "tiles_per_photo": 2, "min_tags": 3}
 TINY = {"photos_per_camera": 2, "unseen_makes": 1, "splices": 2, "authentic": 1, "heldout_share": 0.5, "workers": 1}
@@ -163,7 +165,7 @@ def test_photos_with_few_tags_are_left_out(tmp_path):
 def test_photos_that_cannot_be_opened_or_are_too_large(tmp_path, monkeypatch):
     source = album(tmp_path / "album", 3)
     (source / "large.jpg").write_bytes(photo() + bytes(100_000))
-    monkeypatch.setattr(room, "MAX_PHOTO_BYTES", 90_000)
+    monkeypatch.setattr(parts, "MAX_PHOTO_BYTES", 90_000)
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read(path / "x" if path.name == "001.jpg" else path))
     result = prepare(str(source), tmp_path / "set", **SMALL)
@@ -259,12 +261,23 @@ def test_a_missing_shard_in_the_source(tmp_path):
 
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=80), st.floats(0.01, 0.99))
-def test_held_out_share(tmp_path_factory, cameras, share):
-    folder = tmp_path_factory.mktemp("split")
-    counts, of = room._write_split(((f"camera {c}", []) for c in cameras), folder, share)
-    expected = sum(int(number * share) for number in Counter(cameras).values())
-    assert counts == {"train": len(cameras) - expected, "heldout": expected}
-    assert counts["train"] >= of["train"] == len(set(cameras)) >= of["heldout"]
+def test_held_out_share(cameras, share):
+    splitter = Splitter(0, 0, share, 0, 0)
+    splits = [splitter(f"camera {camera}") for camera in cameras]
+    assert splits.count("heldout") == sum(int(number * share) for number in Counter(cameras).values())
+    of = {split: {c for c, own in zip(cameras, splits, strict=True) if own == split} for split in ("train", "heldout")}
+    assert of["train"] == set(cameras) >= of["heldout"]
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 50), st.floats(0.01, 0.99), st.integers(0, 99))
+def test_held_out_share_of_later_shards(part, share, seed):
+    splits = []
+    for camera in range(200):
+        splitter = Splitter(part, seed, share, 0, 0)
+        splits += [splitter(f"camera {camera}") for _ in range(5)]
+        assert splits[-5] == "train"
+    assert abs(splits.count("heldout") / 1000 - share * 4 / 5) < share / 5 + 0.1
 
 
 def test_the_real_shards(shared, tmp_path):

@@ -1,10 +1,11 @@
 """A data set is written whole or not at all, used again as it is, and never mixed with anything else."""
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 from test_prepare import SMALL, album
 
+import exiflang.photos as photos
 import exiflang.prepare as room
 from exiflang.prepare import prepare
 from exiflang.shards import DataError
@@ -13,8 +14,8 @@ from exiflang.shards import DataError
 def test_a_second_call_does_no_work(tmp_path, monkeypatch):
     source = album(tmp_path / "album")
     first = prepare(str(source), tmp_path / "set", **SMALL)
-    monkeypatch.setattr(room, "cut_tiles", lambda *arguments: pytest.fail("worked again"))
-    monkeypatch.setattr(room, "_write_split", lambda *arguments: pytest.fail("worked again"))
+    monkeypatch.setattr(photos, "cut_tiles", lambda *arguments: pytest.fail("worked again"))
+    monkeypatch.setattr(room, "run_parts", lambda *arguments, **options: pytest.fail("worked again"))
     assert prepare(str(source), tmp_path / "set", **SMALL) == first
     assert prepare(source, str(tmp_path / "set"), workers=1, **SMALL) == first
 
@@ -30,36 +31,49 @@ def test_other_arguments_are_refused(tmp_path, change):
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
-def test_an_interrupted_run_leaves_nothing_and_the_next_succeeds(tmp_path, monkeypatch, fault):
-    source = album(tmp_path / "album")
-    clean = prepare(str(source), tmp_path / "clean", **SMALL)
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, fault):
+    source, arguments = album(tmp_path / "album", 6), SMALL | {"photos_per_shard": 2, "workers": 1}
+    clean = prepare(str(source), tmp_path / "clean", **arguments)
+    cut, calls = photos.cut_tiles, []
+
+    def counting(*given):
+        calls.append(given)
+        if len(calls) == 4:
+            raise fault("stopped")
+        return cut(*given)
+
+    monkeypatch.setattr(photos, "cut_tiles", counting)
+    with pytest.raises(fault, match="stopped"):
+        prepare(str(source), tmp_path / "set", **arguments)
+    assert not (tmp_path / "set").exists()
+    assert prepare(str(source), tmp_path / "set", **arguments) == clean
+    assert len(calls) == 4 + 4  # the first shard's two photos were not cut again
+    assert contents(tmp_path / "set") == contents(tmp_path / "clean")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "clean", "set"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_draft_of_other_arguments_is_begun_anew(tmp_path, monkeypatch):
+    source, arguments = album(tmp_path / "album", 4), SMALL | {"photos_per_shard": 2, "workers": 1}
     with monkeypatch.context() as patch:
-        calls = iter(range(100))
-
-        def failing(*arguments):
-            if next(calls) == 2:
-                raise fault("stopped")
-            return cut(*arguments)
-
-        cut = room.cut_tiles
-        patch.setattr(room, "cut_tiles", failing)
-        with pytest.raises(fault, match="stopped"):
-            prepare(str(source), tmp_path / "set", **SMALL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "clean"]
-    assert prepare(str(source), tmp_path / "set", **SMALL) == clean
+        patch.setattr(photos, "cut_tiles", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(str(source), tmp_path / "set", seed=3, **arguments)
+    clean = prepare(str(source), tmp_path / "clean", **arguments)
+    assert prepare(str(source), tmp_path / "set", **arguments) == clean
+    assert contents(tmp_path / "set") == contents(tmp_path / "clean")
 
 
 def test_a_killed_run_leaves_no_data_dir_and_its_draft_is_no_obstacle(tmp_path, monkeypatch):
     source = album(tmp_path / "album")
     with monkeypatch.context() as patch:
-        kept = SimpleNamespace(rmtree=lambda *arguments, **options: None)  # a killed process clears nothing
-        patch.setattr(room, "shutil", kept)
         patch.setattr(room.os, "replace", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prepare(str(source), tmp_path / "set", **SMALL)
     assert not (tmp_path / "set").exists() and (tmp_path / ".set.part").exists()
-    (tmp_path / ".set.part" / "train").mkdir(exist_ok=True)
-    (tmp_path / ".set.part" / "train" / "00007.tar").write_bytes(b"half")
     result = prepare(str(source), tmp_path / "set", **SMALL)
     assert sorted(result["shards"]) == ["train/00000.tar"] and not (tmp_path / ".set.part").exists()
 
