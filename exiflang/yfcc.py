@@ -19,11 +19,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
+from tqdm.auto import tqdm
 
 from exiflang.shards import DataError
 
-MEMORY = "1GB"  # of DuckDB; reading takes some 300 MB beside it
-BLOCK = 16 << 20  # bytes read at once, and the longest row
+MEMORY, THREADS = "700MB", 2  # of DuckDB; reading takes some 300 MB beside it
+BLOCK = 4 << 20  # bytes read at once, and the longest row
+PIECE = 200_000  # photos that are sorted at a time
 MAX_FIELD = 1_000_000  # characters of a photo's EXIF
 
 # Of the 23 columns; with 25 there is a line number before the id and a hash after it.
@@ -60,12 +62,9 @@ def yfcc_photos(
     left_out = Counter() if left_out is None else left_out
     least = max(min_tags, 1)
     with tempfile.TemporaryDirectory(prefix="exiflang-") as folder, duckdb.connect(f"{folder}/yfcc.db") as con:
-        for name, value in {
-            "memory_limit": MEMORY,
-            "temp_directory": folder,
-            "preserve_insertion_order": False,
-        }.items():
-            con.execute(f"SET {name} = {value!r}")
+        place = folder.replace("'", "''")
+        con.execute(f"SET memory_limit = '{MEMORY}'; SET threads = {THREADS}; SET temp_directory = '{place}'")
+        con.execute("SET preserve_insertion_order = false; SET enable_progress_bar = false")
         with _rows(con, dataset, left_out):
             con.execute(_READ_DATASET)
         with _rows(con, exif, left_out):
@@ -76,9 +75,13 @@ def yfcc_photos(
         chosen = con.sql("SELECT count(*) FROM chosen").fetchall()[0][0]
         if unlucky := con.execute(_ELIGIBLE, [least]).fetchall()[0][0] - chosen:
             left_out["not drawn"] += unlucky
+        pieces = chosen // PIECE + 1
         with _rows(con, exif, Counter()):
-            batches = con.sql(_JOIN).to_arrow_reader(10_000)
-            yield from _without_repetitions(batches)
+            con.execute(_JOIN.format(pieces=pieces, folder=place))
+        for piece in range(pieces):
+            if os.path.isdir(f"{folder}/pieces/piece={piece}"):
+                rows = con.sql(_SORT.format(folder=place, piece=piece))
+                yield from _without_repetitions(rows.to_arrow_reader(10_000))
 
 
 def decode_exif(field: str) -> dict[str, str]:
@@ -128,10 +131,15 @@ _CHOOSE = """
     CREATE TABLE chosen AS
     SELECT id, url, licence, md5($1 || id) AS draw FROM photos JOIN tagged USING (id) WHERE tags >= $2
     ORDER BY draw, id LIMIT if($3 < 0, 9223372036854775807, $3)"""
+# Sorted piece by piece, each of a range of `draw`: all at once would not fit into memory.
 _JOIN = """
-    SELECT id AS photo, url, licence, f[2] AS exif
-    FROM (SELECT string_split(line, chr(9)) AS f FROM rows) JOIN chosen ON id = f[1]
-    WHERE f[2] <> '' ORDER BY draw, id, len(f[2]) DESC, f[2]"""
+    COPY (SELECT id AS photo, url, licence, f[2] AS exif, draw, ('0x' || draw[:7])::BIGINT * {pieces} >> 28 AS piece
+          FROM (SELECT string_split(line, chr(9)) AS f FROM rows) JOIN chosen ON id = f[1]
+          WHERE f[2] <> '')
+    TO '{folder}/pieces' (FORMAT parquet, PARTITION_BY (piece))"""
+_SORT = """
+    SELECT photo, url, licence, exif FROM read_parquet('{folder}/pieces/piece={piece}/*.parquet', hive_partitioning = false)
+    ORDER BY draw, photo, len(exif) DESC, exif"""
 
 
 def _count(con: duckdb.DuckDBPyConnection, left_out: Counter[str], min_tags: int) -> None:
@@ -181,8 +189,12 @@ def _batches(path: str, left_out: Counter[str]) -> Iterator[Iterator[pa.RecordBa
     if not os.path.getsize(path):
         yield iter(())
         return
-    compression = "bz2" if Path(path).suffix == ".bz2" else None
-    with pa.input_stream(path, compression=compression) as file:
+    size, compression = os.path.getsize(path), "bz2" if Path(path).suffix == ".bz2" else None
+    with (
+        open(path, "rb") as raw,
+        tqdm.wrapattr(raw, "read", size, desc=f"read {Path(path).name}", leave=False) as watched,
+        pa.input_stream(watched, compression=compression) as file,
+    ):
         lines = csv.open_csv(
             file,
             read_options=csv.ReadOptions(column_names=["line"], block_size=BLOCK),

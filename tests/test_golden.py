@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from exiflang import golden
 from exiflang.parameters import PipelineError, project_path
 
-OTHERS = {"ablation", "exif", "probe", "reference", "speed", "speed_gpu"}  # reports of their own
+OTHERS = {"ablation", "exif", "fuzz", "probe", "reference", "scale", "speed", "speed_gpu"}  # reports of their own
 PRESETS = sorted({path.stem for path in project_path("reports/golden").glob("*.json")} - OTHERS)
 
 

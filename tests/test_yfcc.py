@@ -82,6 +82,15 @@ def test_a_sample_is_uniform_and_depends_on_seed_and_ids_alone(tmp_path):
     assert everything == read(*paths)
 
 
+def test_more_photos_than_are_sorted_at_once(tmp_path, monkeypatch):
+    yfcc_writer.write(*dumps(tmp_path), rows=1000)
+    expected = read(*dumps(tmp_path))
+    monkeypatch.setattr("exiflang.yfcc.PIECE", 50)
+    (tmp_path / "it's").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "it's"))
+    assert read(*dumps(tmp_path)) == expected
+
+
 def test_rows_that_are_of_no_use(tmp_path):
     exif = [f"{number}\tExif+IFD0.Make:Canon" for number in range(1, 9)]
     dataset = [
