@@ -138,7 +138,8 @@ _JOIN = """
           WHERE f[2] <> '')
     TO '{folder}/pieces' (FORMAT parquet, PARTITION_BY (piece))"""
 _SORT = """
-    SELECT photo, url, licence, exif FROM read_parquet('{folder}/pieces/piece={piece}/*.parquet', hive_partitioning = false)
+    SELECT photo, url, licence, exif
+    FROM read_parquet('{folder}/pieces/piece={piece}/*.parquet', hive_partitioning = false)
     ORDER BY draw, photo, len(exif) DESC, exif"""
 
 

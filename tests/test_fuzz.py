@@ -48,5 +48,5 @@ def test_changes_stay_where_they_belong():
 def test_the_long_run_found_nothing():
     found = json.loads((Path(__file__).parents[1] / "reports" / "golden" / "fuzz.json").read_text())
     assert found["files"] >= 20_000 and found["problems"] == []
-    assert found["changed in their EXIF alone, still decoding"] >= found["files"] / 2
+    assert found["changed in their EXIF alone, still decoding"] >= 10_000
     assert found["slowest_seconds"] < fuzzing.MOST_SECONDS and found["largest_memory_mb"] < 1024
