@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from exiflang.exif import exif_to_text
+from exiflang.exif import TagVocabulary, exif_to_text
 from exiflang.images import ImageError, load_image
 from exiflang.reencoded import warn_of_reencoding
 from exiflang.shards import DataError, Photo, Place, read_member, read_photos, write_shards
@@ -68,6 +68,11 @@ def decode_views(
     return torch.from_numpy(np.ascontiguousarray(stacked))
 
 
+def sentence_of(photo: Photo, vocabulary: TagVocabulary | None) -> str:
+    """The whole sentence of a photo, of the tags that `vocabulary` keeps if there is one."""
+    return exif_to_text(vocabulary.transform(photo.tags) if vocabulary else photo.tags)
+
+
 def draw_tags(sentence: str, rng: np.random.Generator, tag_dropout: float, shuffle_tags: bool) -> str:
     """`sentence` without some of its tags, of which one always stays, or in random order (see `PatchDataset`)."""
     if not tag_dropout and not shuffle_tags:
@@ -104,6 +109,7 @@ class PatchDataset(Dataset):
         tag_dropout: 0..1, below 1: the probability by which each tag is left out of an item's sentence. One tag always
             stays.
         shuffle_tags: whether the tags of an item's sentence come in random order.
+        vocabulary: leaves its rare tags out of the sentences.
         cache: decode all tiles at once and keep them in memory: 3 bytes a pixel, 1.8 GB for 9,309 tiles of 256 px. An
             item then takes a tenth of the time. Worker processes share it if they are forked and copy it if not.
 
@@ -125,6 +131,7 @@ class PatchDataset(Dataset):
         views: int = 1,
         tag_dropout: float = 0.0,
         shuffle_tags: bool = False,
+        vocabulary: TagVocabulary | None = None,
         cache: bool = False,
     ):
         if exif not in ("own", "shuffled"):
@@ -132,7 +139,7 @@ class PatchDataset(Dataset):
         check_drawing(patch_size, views, tag_dropout)
         self.photos, self.left_out = read_photos(shards)
         warn_of_reencoding(shards)
-        self.sentences = [exif_to_text(photo.tags) for photo in self.photos]
+        self.sentences = [sentence_of(photo, vocabulary) for photo in self.photos]
         if exif == "shuffled":
             order = np.random.default_rng([seed, 0x5EED]).permutation(len(self.photos))
             giver = dict(zip(order, np.roll(order, 1), strict=True))  # one cycle: nobody keeps the own sentence

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exiflang.exif import TagVocabulary
-from exiflang.shards import plain_name
+from exiflang.shards import DataError, plain_name
 from exiflang.storage import Store
 
 NAMED = 20  # photos left out that are named, for each reason
@@ -57,6 +57,17 @@ def tag_vocabulary(root: str, min_share: float) -> TagVocabulary:
     tables = (table.filter(pa.compute.equal(table["split"], "train")) for table in read_index(root, ["split", "tags"]))
     names = (tags for table in tables for tags in table["tags"].to_pylist())
     return TagVocabulary(min_share).fit(dict.fromkeys(tags, "") for tags in names)
+
+
+def read_vocabulary(root: str, min_share: float) -> TagVocabulary:
+    """What `tags.json` of a data set tells of its tags, cut at `min_share`. Raises `DataError` if it is not there."""
+    try:
+        state = json.loads(Store(root).read("tags.json"))
+        del state["kept"]
+        return TagVocabulary.from_dict(state | {"min_share": min_share})
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        advice = "set min_share to 0, or prepare the data again with 01_prepare_data"
+        raise DataError(f"{root}/tags.json: cannot be read, to leave rare tags out: {advice}") from error
 
 
 def kept_photos(root: str) -> pd.DataFrame:

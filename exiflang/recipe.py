@@ -19,6 +19,7 @@ from torch.utils.data import Sampler
 
 from exiflang.data import PatchDataset
 from exiflang.evaluate import embed_photos, exif_fit
+from exiflang.index import read_vocabulary
 from exiflang.launch import LaunchError, launch_module, read_mapping
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
@@ -28,6 +29,7 @@ from exiflang.run_folder import RunFolder, TrainingError
 from exiflang.sampling import CameraSampler
 from exiflang.shard_places import expand_shards
 from exiflang.shards import DataError, find_shards, read_photos
+from exiflang.storage import absolute_place, is_url
 from exiflang.stream import StreamDataset
 from exiflang.tokenizer import train_tokenizer
 from exiflang.train import train
@@ -41,7 +43,7 @@ class Recipe:
     Args:
         data_dir: folder that `prepare` has written; photos of unseen cameras in its `choose/`, if there, judge steps.
         shards: where to stream training shards from: folder, glob, braces or URL (see `expand_shards`); "":
-            `data_dir`'s train/, indexed at once.
+            `data_dir`'s train/, streamed from a URL, indexed at once in a folder.
         model_dir: folder for weights, log and checkpoints.
         preset: towers, see `ExifLangConfig.preset`.
         image_tower, text_tower: folder or hub id of a pretrained tower, or "random". Both "": random, which the paper's
@@ -52,6 +54,8 @@ class Recipe:
         crop_sizes: sides of the training patches, one drawn a batch; empty: the preset's patch size.
         history, common_jpeg: see `Processing`.
         tag_dropout, shuffle_tags: see `PatchDataset`.
+        min_share: share of the photos that must have a tag for it to be in sentences (by `data_dir`'s tags.json); 0:
+            none is asked for.
         cache_tiles: decode all tiles once and keep them in memory (`PatchDataset(cache=True)`).
         balance, same_make: see `CameraSampler`.
         training: see `TrainConfig`.
@@ -73,6 +77,7 @@ class Recipe:
     common_jpeg: float = 0.0
     tag_dropout: float = 0.0
     shuffle_tags: bool = False
+    min_share: float = 0.0
     cache_tiles: bool = False
     balance: float = 0.0
     same_make: float = 0.0
@@ -85,10 +90,10 @@ class Recipe:
             "same_make": self.same_make,
             "cache_tiles": self.cache_tiles,
         }
-        if self.shards and (unfit := [name for name, wanted in chosen.items() if wanted]):
+        if self.streamed and (unfit := [name for name, wanted in chosen.items() if wanted]):
             raise ValueError(
-                f"shards does not go with {', '.join(unfit)}, which need all photos known at once: leave one out, or "
-                "prepare the shards into data_dir"
+                f"streamed shards do not go with {', '.join(unfit)}, which need all photos known at once: leave it "
+                "out, or prepare the shards into a data_dir on this machine"
             )
 
     @classmethod
@@ -119,6 +124,11 @@ class Recipe:
         """The preset's, in pixels."""
         return ExifLangConfig.preset(self.preset).patch_size
 
+    @property
+    def streamed(self) -> str:
+        """Where shards are streamed from; "" if they are indexed at once."""
+        return self.shards or (f"{self.data_dir.rstrip('/')}/train" if is_url(self.data_dir) else "")
+
     def processing(self) -> Processing | None:
         """What is done to a batch; None: nothing, patches are cut by the data set."""
         if not (self.crop_sizes or self.history or self.common_jpeg):
@@ -136,9 +146,10 @@ class Recipe:
             "views": 2 if self.training.image_weight else 1,
             "tag_dropout": self.tag_dropout,
             "shuffle_tags": self.shuffle_tags,
+            "vocabulary": read_vocabulary(absolute_place(self.data_dir), self.min_share) if self.min_share else None,
         }
-        if self.shards:
-            return StreamDataset(expand_shards(self.shards), size, **drawn)
+        if self.streamed:
+            return StreamDataset(expand_shards(self.streamed), size, **drawn)
         shards = find_shards(project_path(self.data_dir) / "train")
         return PatchDataset(shards, size, exif=self.exif, cache=self.cache_tiles, **drawn)
 
@@ -168,7 +179,7 @@ class Recipe:
         return CameraSampler(dataset.photos, batch, self.balance, self.same_make, self.training.seed)
 
     def judge(self) -> UnseenCameraJudge | None:
-        """How well a model serves for cameras that it never saw; None without photos of such."""
+        """How well a model serves for cameras that it never saw; None without such photos on this machine."""
         folder = project_path(self.data_dir) / "choose"
         return UnseenCameraJudge(read_photos(find_shards(folder))[0]) if folder.is_dir() else None
 

@@ -23,8 +23,8 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from exiflang.data import TAGS, check_drawing, decode_tile, decode_views, draw_tags
-from exiflang.exif import exif_to_text
+from exiflang.data import TAGS, check_drawing, decode_tile, decode_views, draw_tags, sentence_of
+from exiflang.exif import TagVocabulary
 from exiflang.reencoded import warn_of_reencoding
 from exiflang.shard_places import fetch_shard, shard_sizes
 from exiflang.shards import DataError, Photo, Place, index_photos
@@ -51,7 +51,7 @@ class StreamDataset(IterableDataset):
     Args:
         shards: paths (see `project_path`) or URLs, e.g. `expand_shards(text)`. Those at URLs are copied to a temporary
             folder, a few at a time.
-        patch_size, seed, views, tag_dropout, shuffle_tags: as for `PatchDataset`.
+        patch_size, seed, views, tag_dropout, shuffle_tags, vocabulary: as for `PatchDataset`.
 
     Raises:
         ValueError: a number out of its range.
@@ -67,6 +67,7 @@ class StreamDataset(IterableDataset):
         views: int = 1,
         tag_dropout: float = 0.0,
         shuffle_tags: bool = False,
+        vocabulary: TagVocabulary | None = None,
     ):
         check_drawing(patch_size, views, tag_dropout)
         if not shards:
@@ -74,6 +75,7 @@ class StreamDataset(IterableDataset):
         self.shards = [absolute_place(shard) for shard in shards]
         self.patch_size, self.seed = patch_size, seed
         self.views, self.tag_dropout, self.shuffle_tags = views, tag_dropout, shuffle_tags
+        self.vocabulary = vocabulary
 
     @cached_property
     def fingerprint(self) -> str:
@@ -81,6 +83,8 @@ class StreamDataset(IterableDataset):
         names = [shard.rpartition("/")[2] for shard in self.shards]
         shards = list(zip(names, shard_sizes(self.shards), strict=True))
         drawn = [self.patch_size, self.seed, self.views, float(self.tag_dropout), bool(self.shuffle_tags)]
+        if self.vocabulary:
+            drawn.append(self.vocabulary.tags)
         return hashlib.sha256(json.dumps(["stream", shards, drawn]).encode()).hexdigest()
 
     @cached_property
@@ -167,7 +171,8 @@ class StreamDataset(IterableDataset):
                 warn_of_reencoding([shard])
             left_out += unusable
             found += [
-                ((number, i), replace(photo, tags={}), exif_to_text(photo.tags)) for i, photo in enumerate(photos)
+                ((number, i), replace(photo, tags={}), sentence_of(photo, self.vocabulary))
+                for i, photo in enumerate(photos)
             ]
         return found
 

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 from test_stream import samples, scratched_shards, stream, whole_shards
 from test_train import same_weights, settings, small_model, timeless
 
+from exiflang.exif import TagVocabulary
 from exiflang.recipe import Recipe
 from exiflang.run_folder import RunFolder
 from exiflang.sampling import CameraSampler
@@ -132,8 +134,10 @@ def test_a_stream_has_its_own_order(shards, tmp_path):
     "unfit", [{"exif": "shuffled"}, {"balance": 0.5}, {"same_make": 0.5}, {"cache_tiles": True}], ids=str
 )
 def test_what_needs_all_photos_does_not_stream(unfit):
-    with pytest.raises(ValueError, match=f"shards does not go with {next(iter(unfit))}.*all photos known"):
+    with pytest.raises(ValueError, match=f"streamed shards do not go with {next(iter(unfit))}.*all photos known"):
         Recipe.of(shards="data/demo/train", **unfit)
+    with pytest.raises(ValueError, match="streamed shards do not go with"):
+        Recipe.of(data_dir="s3://bucket/set", **unfit)
     Recipe.of(**unfit)
 
 
@@ -155,3 +159,27 @@ def test_a_recipe_that_streams(tmp_path):
     assert len(log) == 7 and recipe.left_out()["broken tile"] >= 2
     assert recipe.run() == log  # finished
     assert recipe.left_out().keys() == {"broken tile"}
+
+
+def test_a_data_set_at_a_url_is_streamed(tmp_path):
+    for shard in write_shards(samples(6, size=40), tmp_path / "train"):
+        fsspec.filesystem("memory").pipe_file(f"/recipe/train/{shard.name}", shard.read_bytes())
+    dataset = Recipe.of(data_dir="memory://recipe", preset="tiny").dataset()
+    assert dataset.shards == ["memory://recipe/train/00000.tar"]
+
+
+@pytest.mark.parametrize("shards", ["", "train"])
+def test_rare_tags_stay_out_of_sentences(tmp_path, shards):
+    write_shards(samples(6, size=40), tmp_path / "train")
+    vocabulary = TagVocabulary().fit([{"Make": "a", "Model": "b"}, {"Make": "a"}, {"Make": "a", "GPSAltitude": "1"}])
+    (tmp_path / "tags.json").write_text(json.dumps(vocabulary.to_dict() | {"kept": vocabulary.tags}))
+    recipe = {"data_dir": str(tmp_path), "preset": "tiny", "shards": shards and str(tmp_path / shards)}
+    all_tags = Recipe.of(**recipe).dataset()
+    assert "Make: Canon, Model: EOS 0" in all_tags.sentences
+    common = Recipe.of(**recipe, min_share=0.49).dataset()
+    assert set(common.sentences) == {"Make: Canon"}
+    assert common.fingerprint != all_tags.fingerprint
+    assert Recipe.of(**recipe, min_share=0.3).dataset().sentences == all_tags.sentences
+    (tmp_path / "tags.json").write_text("{}")
+    with pytest.raises(DataError, match="tags.json: cannot be read, to leave rare tags out: set min_share to 0"):
+        Recipe.of(**recipe, min_share=0.3).dataset()
