@@ -16,6 +16,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from exiflang.parts import part_name
+from exiflang.reencoded import warn_of_reencoding
 from exiflang.shards import DataError, find_shards
 from exiflang.storage import Store, is_url
 from exiflang.yfcc import yfcc_photos
@@ -76,7 +77,9 @@ def _rows(source: str, *, sample: int, seed: int, min_tags: int, left_out: Count
             yfcc_photos(*dumps, sample=sample or None, seed=seed, min_tags=min_tags, left_out=left_out)
         )
     if any(folder.glob("*.tar")):
-        return "shards", ({"place": str(shard)} for shard in find_shards(folder))
+        shards = find_shards(folder)
+        warn_of_reencoding(shards)
+        return "shards", ({"place": str(shard)} for shard in shards)
     return "files", _files(folder)
 
 

@@ -13,12 +13,12 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from dask.distributed import LocalCluster
-from exiflang.downloads import Limits
 from test_prepare import SMALL, album, photo, photos_of, samples
 from test_prepare_safety import contents
 
 import exiflang.parts as parts
 import exiflang.sources as sources
+from exiflang.downloads import Limits
 from exiflang.exif import TagVocabulary
 from exiflang.index import kept_photos, read_index
 from exiflang.prepare import prepare
