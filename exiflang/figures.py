@@ -26,7 +26,7 @@ def plot_shares(shares: pd.Series, title: str) -> go.Figure:
     """Bars of shares (0..1), a line a name of the index, in its order."""
     names = shares.index.astype(str)
     figure = go.Figure(go.Bar(x=shares, y=names, orientation="h", hovertemplate="%{y}: %{x:.1%}<extra></extra>"))
-    figure.update_xaxes(title=title, tickformat=".0%", rangemode="tozero")
+    figure.update_xaxes(title=title, tickformat=".1~%", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", tickfont_size=10, dtick=1, type="category")
     figure.update_layout(template=TEMPLATE, height=120 + 15 * len(shares), margin={"t": 20, "b": 40})
     return figure

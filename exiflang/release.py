@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import sys
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from exiflang.authentic import AuthenticPictures
 from exiflang.calibration import calibrate
 from exiflang.clustering import READOUTS
 from exiflang.localize import SpliceLocalizer
+from exiflang.machine import this_machine
 from exiflang.model import ExifLang
 from exiflang.model_card import Origin, model_card
 from exiflang.packaged import NAME
@@ -172,16 +171,6 @@ def _write(model: ExifLang, population: Population, card: str, out: Path) -> int
     finally:
         shutil.rmtree(fresh, ignore_errors=True)  # gone already unless something failed
     return size
-
-
-def this_machine() -> str:
-    """Processor, cores and the version of torch, in words."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.machine())}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,12 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cpuinfo
 import psutil
 from dask.distributed import LocalCluster
 
 from exiflang.files import write_json
 from exiflang.golden import with_table
+from exiflang.machine import this_machine
 from exiflang.parameters import project_path
 from exiflang.prepare import prepare
 from exiflang.shards import find_shards, read_member, read_photos
@@ -40,7 +40,7 @@ def measure() -> dict[str, Any]:
         folder = Path(name)
         album = _album(folder / "album")
         return {
-            "processor": cpuinfo.get_cpu_info()["brand_raw"],
+            "machine": this_machine(),
             "camera_photos": _prepared(SHARED / "camera_photos", folder / "camera_photos"),
             "badfiles": _prepared(SHARED / "badfiles", folder / "badfiles", alone=False),
             "shards": _copied(folder / "shards"),
@@ -143,7 +143,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     rates, yfcc, killed = found["workers"]["photos_per_second"], found["yfcc"], found["killed"]
     days = MILLIONS * 1e6 / rates["1"] / 86400
     lines = [
-        f"{found['processor']}; photos of {photos['mb_per_photo']} MB on average, two tiles of 256 px each.",
+        f"{found['machine']}; photos of {photos['mb_per_photo']} MB on average, two tiles of 256 px each.",
         "",
         "| what | figure |",
         "|---|---|",
