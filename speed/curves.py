@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from exiflang import ExifLang, ExifLangConfig, SpliceLocalizer
+from exiflang.hardware import has_fast_bf16
 from exiflang.inference import for_inference
 from exiflang.windows import embed_windows
 from speed.pictures import noise
@@ -54,9 +55,10 @@ def measure_curve(name: str, values: Sequence[float], rounds: int) -> pd.DataFra
     """A row a way and value: `curve`, `way`, `value`, median `seconds`, peak `megabytes`, and `flops` of the network.
 
     Each point is measured in a process of its own, whose memory is that of this point alone, libraries and weights
-    included. Raises `KeyError` for a name that is not in `CURVES`.
+    included. In bf16 only where the processor multiplies in it. Raises `KeyError` for a name that is not in `CURVES`.
     """
-    points = [(name, way, value, rounds) for way in CURVES[name][1] for value in values]
+    ways = [way for way in CURVES[name][1] if way != "bf16" or has_fast_bf16("cpu")]
+    points = [(name, way, value, rounds) for way in ways for value in values]
     rows = []
     for point in tqdm(points, desc=name, unit=" points"):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
