@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import Sampler
 
 from exiflang.data import PatchDataset
@@ -153,6 +153,13 @@ class Recipe:
         shards = find_shards(project_path(self.data_dir) / "train")
         return PatchDataset(shards, size, exif=self.exif, cache=self.cache_tiles, **drawn)
 
+    def sentences(self, dataset: PatchDataset | StreamDataset) -> list[str]:
+        """What a tokenizer is trained on, the same in every process.
+
+        Of a stream it is what the first process has read: another may have failed to fetch some shard.
+        """
+        return broadcast_object_list([dataset.sentences])[0] if self.streamed else dataset.sentences
+
     def model(self, sentences: list[str]) -> ExifLang:
         """The two towers; a random text tower has a tokenizer that is trained on `sentences`.
 
@@ -190,7 +197,7 @@ class Recipe:
         """
         dataset = dataset or self.dataset()
         return train(
-            self.model(dataset.sentences),
+            self.model(self.sentences(dataset)),
             dataset,
             self.training,
             self.folder,
