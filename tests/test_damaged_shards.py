@@ -28,14 +28,17 @@ def headers(path: Path) -> list[tuple[str, int, int, int]]:
     return [(m.name, m.offset, m.offset_data, end) for m, end in zip(members, ends, strict=True)]
 
 
-def index(folder: Path, data: bytes) -> tuple[list[int], Counter]:
+def read(folder: Path, data: bytes) -> tuple[dict[str, list[bytes]], Counter]:
+    """Tiles of each photo, and what was left out."""
     path = folder / "0.tar"
     path.write_bytes(data)
     photos, left_out = index_photos([path], damaged="skip")
-    for photo in photos:
-        for place in photo.tiles:
-            read_member(*place)
-    return [int(photo.id) for photo in photos], left_out
+    return {photo.id: [read_member(*place) for place in photo.tiles] for photo in photos}, left_out
+
+
+def index(folder: Path, data: bytes) -> tuple[list[int], Counter]:
+    found, left_out = read(folder, data)
+    return [int(name) for name in found], left_out
 
 
 def test_a_whole_shard_is_read_as_ever(whole, tmp_path):
@@ -99,11 +102,19 @@ def test_a_negative_size_ends_the_shard(tmp_path):
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=20), st.integers(0, 60_000))
-def test_any_damage_is_survived(whole, tmp_path, changes, length):
-    data = bytearray(whole.read_bytes())
+def test_any_damage_spares_the_samples_beside_it(whole, tmp_path, changes, length):
+    original, places = whole.read_bytes(), headers(whole)
+    with tarfile.open(whole) as tar:
+        tiles = [tar.extractfile(name).read() for name, *_ in places[::2]]
+    data = bytearray(original)
     for position, value in changes:
         data[position % len(data)] = value
-    index(tmp_path, bytes(data[: max(length, len(data) - length)]))
+    data = bytes(data[: max(length, len(data) - length)])
+    found, _ = read(tmp_path, data)
+    for i, tile in enumerate(tiles):
+        sample = slice(places[2 * i][1], places[2 * i + 1][3])
+        if data[sample] == original[sample]:
+            assert tile in found.get(str(i), [])
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

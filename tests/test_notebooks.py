@@ -11,6 +11,7 @@ import nbformat
 import pytest
 import torch
 
+from exiflang.hardware import has_fast_bf16
 from exiflang.model import ExifLang
 from exiflang.model_config import ExifLangConfig
 from exiflang.parameters import project_path
@@ -98,6 +99,8 @@ def test_speed_and_its_repetition_show_the_same_but_for_times(tmp_path):
     assert {row["model"] for row in found["agreement"]} == {"packaged", "padded", "tiny, random weights"}
     assert len(found["modes"]) == 4
     assert {row["curve"] for row in found["curves"]} == {"megapixels", "windows per side", "batch", "tokens"}
+    in_bf16 = {row["curve"] for row in found["curves"] if row["way"] == "bf16"}
+    assert in_bf16 == ({"batch"} if has_fast_bf16("cpu") else set())
 
     second = nbval([tmp_path / "06_speed.ipynb"])
     assert second.returncode == 0, second.stdout + second.stderr

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import warnings
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,19 +94,36 @@ def test_the_first_shard_that_says(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar" * 999, None])
-def test_what_cannot_be_read_raises_no_warning(tmp_path, data):
+def test_a_shard_that_cannot_be_read_does_not_hide_the_next(tmp_path, recwarn, data):
     path = tmp_path / "0.tar"
     if data is not None:
         path.write_bytes(data)
-    broken = shard(tmp_path, {"a.png": tile(), "a.json": b"{", "b.png": tile(), "b.json": b"[" * 99_999}, "1.tar")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warn_of_reencoding([path])
-        warn_of_reencoding([broken])
-        warn_of_reencoding([])
+    warn_of_reencoding([path])
+    assert not recwarn
+    with pytest.warns(UserWarning, match="00000.tar: 1 of the first 6 pictures"):
+        warn_of_reencoding([path, fetched(tmp_path, changed=1)])
 
 
-def test_tiles_cut_without_loss_raise_no_warning(shared):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warn_of_reencoding(find_shards(shared / "photos"))
+@pytest.mark.parametrize("meta", [b"{", b"[" * 99_999, b"[]", b"\xff"])
+def test_samples_before_one_that_cannot_be_read_count(tmp_path, recwarn, meta):
+    broken = {"b.png": tile(), "b.json": meta}
+    warn_of_reencoding([shard(tmp_path, broken, "0.tar")])
+    assert not recwarn
+    changed = {"a.png": tile(), "a.json": json.dumps({"sha256": "0" * 64}).encode()}
+    with pytest.warns(UserWarning, match="1.tar: 1 of the first 1 pictures"):
+        warn_of_reencoding([shard(tmp_path, changed | broken, "1.tar")])
+
+
+def test_nothing_to_look_at(recwarn):
+    warn_of_reencoding([])
+    assert not recwarn
+
+
+def test_tiles_cut_without_loss_raise_no_warning(shared, recwarn):
+    """Each tells the photo's size beside its own, as a picture does that was resized."""
+    shards = find_shards(shared / "photos")
+    with tarfile.open(shards[0]) as tar:
+        meta = json.load(tar.extractfile(next(name for name in tar.getnames() if name.endswith(".json"))))
+    assert meta["width"] < meta["original_width"]
+    warn_of_reencoding(shards)
+    assert not recwarn

@@ -13,6 +13,7 @@ from test_stream import samples, scratched_shards, stream, whole_shards
 from test_train import same_weights, settings, small_model, timeless
 
 from exiflang.exif import TagVocabulary
+from exiflang.model import ExifLang
 from exiflang.recipe import Recipe
 from exiflang.run_folder import RunFolder
 from exiflang.sampling import CameraSampler
@@ -164,6 +165,14 @@ def test_a_recipe_that_streams(tmp_path):
     assert len(log) == 7 and recipe.left_out()["broken tile"] >= 2
     assert recipe.run() == log  # finished
     assert recipe.left_out().keys() == {"broken tile"}
+
+
+def test_a_tokenizer_is_trained_on_what_the_first_process_has_read(tmp_path, monkeypatch):
+    write_shards(samples(6, size=40), tmp_path / "train")
+    monkeypatch.setattr("exiflang.recipe.broadcast_object_list", lambda own: [["Make: Zebra"] * 9])
+    place, given = str(tmp_path / "model"), {"preset": "tiny", "steps": 1, "batch_size": 3, "tracker": "none"}
+    Recipe.of(**given, mixed_precision="no", shards=str(tmp_path / "train"), model_dir=place).run()
+    assert ExifLang.from_pretrained(place).tokenizer.tokenize("Make: Zebra") == ["Make:ĠZebra"]
 
 
 def test_a_data_set_at_a_url_is_streamed(tmp_path):
