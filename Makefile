@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test golden weights probes reference ablation bench scale fuzz inspect screenshots clean
+.PHONY: help install reproduce test wheel golden weights probes reference ablation bench scale fuzz inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,44 +17,54 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "exiflang needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install "pip>=25.1" # the first that knows --group
 	$(BIN)/python -m pip install --no-deps --extra-index-url $(TORCH_INDEX) -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[all]" --group dev
 	@touch $@
 
 reproduce: $(INSTALLED) ## data, training and evaluation of the demo, into reports/runs/<id>/
 	$(BIN)/python -m exiflang.pipeline --preset demo
 
-test: $(INSTALLED) ## ruff, stripped notebooks, pytest; the notebooks run with the tiny preset and are compared by nbval
+test: $(INSTALLED) ## ruff, mypy, stripped notebooks, pytest; notebooks run with the tiny preset and are compared by nbval
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+	$(BIN)/python -m mypy
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
+
+wheel: $(INSTALLED) ## build dist/*.whl, and look into a picture with it and the core alone in a fresh venv (needs network)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist .
+	PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) .ci/wheel dist/*.whl
 
 golden: $(INSTALLED) ## renew reports/golden/demo.json (several seeds, with controls: long)
-	$(BIN)/python -m exiflang.golden
+	$(BIN)/python -m experiments.golden
 
 weights: $(INSTALLED) ## package data/models/base with its figures; PHOTOS=authentic ones (needs data, see base.yaml)
-	$(BIN)/python -m exiflang.release --photos $(PHOTOS)
-	$(BIN)/python -m exiflang.exif_figures
-	$(BIN)/python -m exiflang.golden_weights
+	$(BIN)/python -m exiflang.release $(addprefix --photos ,$(PHOTOS))
+	$(BIN)/python -m experiments.packaged_readout
+	$(BIN)/python -m experiments.metadata_check
+	$(BIN)/python -m experiments.packaged_weights
+	$(BIN)/python -m experiments.yardstick
+	$(BIN)/python -m experiments.readout_figures
 
 probes: $(INSTALLED) ## renew reports/golden/probe.json: what embeddings tell (needs data, see base.yaml: half an hour)
-	$(BIN)/python -m exiflang.probe_figures
+	$(BIN)/python -m experiments.linear_probes
 
 reference: $(INSTALLED) ## renew reports/golden/reference.json: what the paper's protocol costs (needs data, see base.yaml)
-	$(BIN)/python -m exiflang.reference_figures
+	$(BIN)/python -m experiments.reference_protocol
 
 ablation: $(INSTALLED) ## renew reports/golden/ablation.json (needs real photos, see base.yaml: hours)
-	$(BIN)/python -m exiflang.ablation
+	$(BIN)/python -m experiments.ablation
 
 bench: $(INSTALLED) ## renew reports/golden/speed.json by notebooks/06_speed, on an idle machine (half an hour)
-	$(BIN)/python -m speed
+	$(BIN)/python -m experiments.speed
 
 scale: $(INSTALLED) ## renew reports/golden/scale.json: how fast data is prepared (needs real photos: half an hour)
-	$(BIN)/python -m speed.scale
+	$(BIN)/python -m experiments.speed.scale
 
 fuzz: $(INSTALLED) ## renew reports/golden/fuzz.json: 20,000 broken pictures through the EXIF reader and the tile cutter
-	cd tests && ../$(BIN)/python fuzzing.py
+	$(BIN)/python -m tests.fuzzing
 
 # The limit of a message bounds what can be uploaded; paths and folders have none.
 inspect: $(INSTALLED) ## look into a picture: notebooks/04_inspect in JupyterLab, on the whole screen
@@ -62,7 +72,7 @@ inspect: $(INSTALLED) ## look into a picture: notebooks/04_inspect in JupyterLab
 	  --ServerApp.tornado_settings='{"websocket_max_message_size": 268435456}'
 
 screenshots: $(INSTALLED) ## renew the README's pictures of the inspector (needs chromium)
-	cd tests && ../$(BIN)/python screenshots.py
+	$(BIN)/python -m tests.screenshots
 
 clean: ## forget generated data, demo weights and runs (never data/models/exiflang-base)
 	rm -rf data/demo data/tiny data/ablation data/models/demo data/models/demo-shuffled data/models/tiny reports/runs

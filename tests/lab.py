@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from exiflang.parameters import project_path
+from exiflang.pipeline.parameters import project_path
 
 CHROMIUM = shutil.which("chromium")
 TOKEN = "only-for-this-test"
@@ -20,6 +20,7 @@ TOKEN = "only-for-this-test"
 
 def copy_notebook(root: Path, **given: object) -> None:
     """Put 04_inspect into a folder, with other parameters."""
+    (root / "notebooks" / "params").mkdir(parents=True, exist_ok=True)  # which makes it the project
     notebook = nbformat.read(project_path("notebooks/04_inspect.ipynb"), as_version=4)
     parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     parameters.source += "".join(f"\n{name} = {value!r}" for name, value in given.items())
@@ -50,7 +51,7 @@ def jupyterlab(root: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
             [sys.executable, "-m", "jupyter", "lab", *options], env=environment, stdout=log, stderr=log, cwd=root
         )
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while not (found := list((state / "RUNTIME").glob("jpserver-*.json"))):
             assert process.poll() is None and time.monotonic() < until, (root / "server.log").read_text()
             time.sleep(0.1)
@@ -60,20 +61,25 @@ def jupyterlab(root: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
         process.wait(30)
 
 
+#: Milliseconds that a page may take to show something: as long as a busy machine needs.
+PATIENCE = 300_000
+
+
 def run_notebook(page, server: str):
     """Open the notebook on the whole screen, run it, and return the inspector when its picture is there."""
+    page.set_default_timeout(PATIENCE)
     page.goto(f"{server}/doc/tree/04_inspect.ipynb?token={TOKEN}")
     page.wait_for_selector("text=Python 3 (ipykernel)")
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
     inspector = page.locator(".exiflang-inspector")
-    inspector.get_by_text("Done in").wait_for(state="attached", timeout=60_000)
+    inspector.get_by_text("Done in").wait_for(state="attached")
     # Until all cells are done the kernel hears no click, and what they show moves the page.
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     inspector.evaluate("element => element.scrollIntoView()")
     page.wait_for_function(
-        "document.querySelectorAll('.exiflang-inspector .js-plotly-plot .imagelayer image').length == 4"
+        "document.querySelectorAll('.exiflang-inspector .js-plotly-plot .imagelayer image').length == 5"
     )
     return inspector
 

@@ -1,6 +1,20 @@
-"""pytest plugin for the run of nbval: figures are pictures, compared by the numbers that stand as text beside them."""
+"""pytest plugin for the run of nbval: kernels start where the runner starts them, in the project; figures are pictures,
+compared by the numbers that stand as text beside them."""
 
-from exiflang.html import PLOTLY_MIME
+import os
+
+from nbval import plugin
+from nbval.kernel import RunningKernel
+
+from exiflang.pipeline.html import PLOTLY_MIME
+
+
+class ProjectKernel(RunningKernel):
+    def __init__(self, *args, cwd: str, **options):
+        super().__init__(*args, cwd=os.getcwd(), **options)
+
+
+plugin.RunningKernel = ProjectKernel
 
 
 def pytest_collection_modifyitems(items):

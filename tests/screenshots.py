@@ -4,11 +4,11 @@ import re
 import tempfile
 from pathlib import Path
 
-from lab import CHROMIUM, copy_notebook, jupyterlab, run_notebook, screen_point
 from playwright.sync_api import sync_playwright
 
-from exiflang.example import example_mask
-from exiflang.parameters import project_path
+from exiflang.pipeline.parameters import project_path
+from exiflang.simulation.example import example_mask
+from tests.lab import CHROMIUM, copy_notebook, jupyterlab, run_notebook, screen_point
 
 #: The least screen that the inspector is made for.
 SCREEN = {"width": 1280, "height": 720}

@@ -2,10 +2,13 @@
 
 import ast
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,11 +16,18 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from exiflang import __version__
-from exiflang.parameters import project_path
+from exiflang.pipeline.parameters import project_path
 
-PROJECT = tomllib.loads(project_path("pyproject.toml").read_text())["project"]
-RUNTIME = [Requirement(line) for line in PROJECT["dependencies"]]
-DEVELOPMENT = [Requirement(line) for line in PROJECT["optional-dependencies"]["dev"]]
+PYPROJECT = tomllib.loads(project_path("pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+CORE = [Requirement(line) for line in PROJECT["dependencies"]]
+EXTRAS = {
+    name: [Requirement(line) for line in lines]
+    for name, lines in PROJECT["optional-dependencies"].items()
+    if name != "all"
+}
+RUNTIME = [*CORE, *chain.from_iterable(EXTRAS.values())]
+DEVELOPMENT = [Requirement(line) for line in PYPROJECT["dependency-groups"]["dev"]]
 CONSTRAINTS = project_path("constraints.txt").read_text().splitlines()
 PINS = dict(line.split("==") for line in CONSTRAINTS if not line.startswith("#"))
 CONDA_NAMES = {"pytorch": "torch"}
@@ -25,17 +35,98 @@ IMPORT_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "sc
                 "yaml": "pyyaml"}  # fmt: skip
 
 
-def imported_packages(folder: str) -> set[str]:
-    """Canonical names of the third-party packages that the modules in `folder` import anywhere."""
+# The extra that a module, or those of a room, may need: all others do with the core.
+NEEDS = {
+    "exiflang.data.index": "data",
+    "exiflang.evaluation": "train",
+    "exiflang.inspection.widget": "notebook",
+    "exiflang.pipeline": "notebook",
+    "exiflang.preparation": "data",
+    "exiflang.training": "train",
+    "exiflang.utils.images": "heif",
+    "exiflang.utils.launch": "train",
+    "exiflang.viz.plots": "notebook",
+}
+# Imports each module where none of the blocked packages can be found -> {module: what it says of that}.
+CORE_ALONE = """
+import importlib, json, sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+
+blocked, modules = json.loads(sys.argv[1])
+
+class Core:
+    find_distributions = PathFinder.find_distributions
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return None if name.partition(".")[0] in blocked else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, Core]
+said = {}
+for module in modules:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        said[module] = str(error)
+from exiflang import ExifLang, ExifLangConfig, Inspector, SpliceLocalizer, exif_to_text, load_benchmark, read_exif
+print(json.dumps(said))
+"""
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(project_path(".")).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in sorted(project_path("exiflang").rglob("*.py"))}
+
+
+def extra_of(module: str) -> str | None:
+    return next((extra for place, extra in NEEDS.items() if f"{module}.".startswith(f"{place}.")), None)
+
+
+def canonical(requirements) -> set[str]:
+    return {canonicalize_name(requirement.name) for requirement in requirements}
+
+
+def third_party(tree: ast.AST) -> set[str]:
+    """Canonical names of the third-party packages that a module imports anywhere, but for type checkers."""
     names = set()
-    for path in project_path(folder).glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                names.add(node.module.split(".")[0])
-    own = {"exiflang", "nbval_plotly"} | {path.stem for path in project_path("tests").glob("*.py")}
+    for node in list(ast.walk(tree)):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.split(".")[0])
+    own = {"exiflang", "experiments", "tests"}
     return {canonicalize_name(IMPORT_NAMES.get(name, name)) for name in names - own - sys.stdlib_module_names}
+
+
+def is_extra(call: ast.expr) -> bool:
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "extra"
+
+
+def imported_packages(folder: str) -> set[str]:
+    """What the modules in `folder` import."""
+    return set().union(*(third_party(ast.parse(path.read_text())) for path in project_path(folder).rglob("*.py")))
+
+
+def closure(requirements) -> set[str]:
+    """Canonical names of all that is installed with the requirements, as the installed packages tell."""
+    todo, seen = list(requirements), set()
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, *requirement.extras) in seen:
+            continue
+        seen.add((name, *requirement.extras))
+        for line in importlib.metadata.requires(name) or []:
+            child = Requirement(line)
+            extras = requirement.extras or {""}
+            if child.marker is None or any(child.marker.evaluate({"extra": extra}) for extra in extras):
+                todo.append(child)
+    return {name for name, *_ in seen}
 
 
 def test_constraints_pin_every_package_exactly_once_and_nothing_local():
@@ -45,7 +136,9 @@ def test_constraints_pin_every_package_exactly_once_and_nothing_local():
     assert PINS["torch"] == "2.13.0"
 
 
-@pytest.mark.parametrize("requirement", RUNTIME + DEVELOPMENT, ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize(
+    "requirement", sorted({*RUNTIME, *DEVELOPMENT}, key=str), ids=lambda requirement: requirement.name
+)
 def test_direct_dependency_has_a_lower_bound_that_its_pin_meets(requirement):
     assert [part.operator for part in requirement.specifier] == [">="]
     assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)])
@@ -73,28 +166,46 @@ def test_installed_versions_are_the_pinned_ones():
 
 
 def test_the_whole_tree_is_pinned():
-    missing, todo, seen = set(), [*RUNTIME, *DEVELOPMENT], set()
-    while todo:
-        requirement = todo.pop()
-        name = canonicalize_name(requirement.name)
-        if (name, *requirement.extras) in seen:
-            continue
-        seen.add((name, *requirement.extras))
-        missing |= {name} - set(PINS)
-        for line in importlib.metadata.requires(name) or []:
-            child = Requirement(line)
-            extras = requirement.extras or {""}
-            if child.marker is None or any(child.marker.evaluate({"extra": extra}) for extra in extras):
-                todo.append(child)
-    assert missing == set()
+    assert closure([*RUNTIME, *DEVELOPMENT]) - set(PINS) == set()
+
+
+def test_all_means_every_extra():
+    (line,) = PROJECT["optional-dependencies"]["all"]
+    assert Requirement(line).name == "exiflang" and Requirement(line).extras == set(EXTRAS)
 
 
 def test_imports_are_declared():
-    runtime = {canonicalize_name(requirement.name) for requirement in RUNTIME}
-    development = runtime | {canonicalize_name(requirement.name) for requirement in DEVELOPMENT}
-    assert imported_packages("exiflang") - runtime == set()
-    assert imported_packages("tests") - development - {"packaging", "speed"} == set()
-    assert imported_packages("speed") - development - {"speed"} == set()
+    development = canonical([*RUNTIME, *DEVELOPMENT])
+    assert imported_packages("tests") - development == set()
+    assert imported_packages("experiments") - development == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_the_core_and_what_its_extra_brings(module):
+    tree = ast.parse(MODULES[module].read_text())
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.With) and is_extra(node.items[0].context_expr)]
+    for guard in guards:
+        (name,) = (argument.value for argument in guard.items[0].context_expr.args)
+        assert name == extra_of(module)
+        assert third_party(guard) <= canonical(EXTRAS[name])
+        guard.body = []
+    assert third_party(tree) <= canonical(CORE)
+
+
+def test_every_module_imports_with_the_core_alone_or_names_its_extra():
+    core = closure(CORE) | {"exiflang"}
+    found = importlib.metadata.packages_distributions()
+    blocked = [name for name, homes in found.items() if not {canonicalize_name(home) for home in homes} & core]
+    assert {"accelerate", "dask", "duckdb", "ipywidgets", "papermill", "plotly", "psutil", "pyarrow"} <= set(blocked)
+    command = [sys.executable, "-c", CORE_ALONE, json.dumps([blocked, list(MODULES)])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=project_path("."))
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    for module, message in said.items():
+        assert message.endswith(f' is not installed: pip install "exiflang[{extra_of(module)}]"'), (module, message)
+    assert {extra_of(module) for module in said} == {"data", "notebook", "train"}
+    in_the_core = {"exiflang.evaluation.retrieval", "exiflang.evaluation.benchmarks", "exiflang.evaluation.metrics"}
+    assert in_the_core & set(said) == set()
 
 
 def test_version_is_the_same_everywhere():

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from exiflang import ExifLang, ExifLangConfig
-from exiflang.parameters import declared_parameters, project_path
-from exiflang.pipeline import NOTEBOOKS
-from exiflang.tokenizer import train_tokenizer
+from exiflang.models.tokenizer import train_tokenizer
+from exiflang.pipeline.parameters import declared_parameters, project_path
+from exiflang.pipeline.runner import NOTEBOOKS
 
 README = project_path("README.md").read_text(encoding="utf-8")
 
@@ -49,7 +49,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
 def test_parameters_and_presets_named_in_commands_exist():
     known = set().union(*(declared_parameters(f"notebooks/{stem}.ipynb") for stem in NOTEBOOKS))
     given = re.findall(r" -p (\w+) ", README)
-    presets = re.findall(r"--preset (\w+)", README)
+    presets = re.findall(r"(?:--preset|exiflang run) (\w+)", README)
     assert given and set(given) <= known | {"name"}
     assert {"demo", "base", "paper"} <= set(presets)
     assert all(project_path(f"notebooks/params/{preset}.yaml").exists() for preset in presets)
@@ -59,3 +59,10 @@ def test_make_targets_named_exist():
     targets = re.findall(r"^(\w+):", project_path("Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     named = re.findall(r"`make (\w+)", README) + re.findall(r"^make (\w+)", README, re.MULTILINE)
     assert named and set(named) - {"TORCH_INDEX"} <= set(targets)
+
+
+def test_files_named_in_readme_and_notebooks_exist():
+    notebooks = sorted(project_path("notebooks").glob("*.ipynb"))
+    texts = [README, *(path.read_text(encoding="utf-8") for path in notebooks)]
+    named = {name for text in texts for name in re.findall(r"\b(?:exiflang|experiments|tests)/[\w/]+\.\w+", text)}
+    assert named and not [name for name in sorted(named) if not project_path(name).exists()]

@@ -1,0 +1,134 @@
+"""The command `exiflang`: what is typed → one call of the package.
+
+The rooms are imported by the commands themselves, so that `--help` waits neither for torch nor for pandas. `train`,
+`evaluate` and `release` are those of their rooms, which `python -m` (and `accelerate launch`) starts too.
+"""
+
+from typing import Annotated, Any
+
+import typer
+
+import exiflang
+from exiflang.evaluation.__main__ import evaluate
+from exiflang.release.__main__ import release
+from exiflang.training.__main__ import train
+from exiflang.utils.commands import PLAIN, Pairs, PairsCommand, run_command
+
+app = typer.Typer(**PLAIN)
+
+
+@app.callback(invoke_without_command=True, epilog="Example: exiflang inspect suspect.jpg")
+def top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Image patches and EXIF sentences in one embedding space, to localize splices (EXIF as Language, CVPR 2023).
+
+    Exit codes: 0 done, 1 the run failed, 2 bad usage, 130 interrupted.
+    """
+    if context.invoked_subcommand is None:
+        print(f"exiflang {exiflang.__version__}" if version else context.get_help())
+        raise typer.Exit(0 if version else 2)
+
+
+@app.command(epilog="Example: exiflang inspect ~/photos --out ~/report")
+def inspect(
+    picture: Annotated[str, typer.Argument(help="A picture, or a folder of pictures.")],
+    out: Annotated[str | None, typer.Option(help="Folder to write (default: a new one in reports/runs).")] = None,
+    model: Annotated[str | None, typer.Option(help="Weights: folder, hub id or *.pth (default: the packaged).")] = None,
+    readout: Annotated[str | None, typer.Option(help="E.g. mean_shift, the paper's (default: the model's).")] = None,
+    windows_per_side: Annotated[int | None, typer.Option(help="On the longer side, about (default: 30).")] = None,
+    window_size: Annotated[int | None, typer.Option(help="In pixels (default: by the picture's size).")] = None,
+    mode: Annotated[str | None, typer.Option(help="exact, or dense: one pass, faster (default: exact).")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 (default), bf16, or auto: the faster one.")] = None,
+    false_alarms: Annotated[float, typer.Option(help="Share of authentic pictures to be called spliced.")] = 0.05,
+    private: Annotated[bool, typer.Option("--private", help="Show GPS positions, serial numbers and names.")] = False,
+) -> None:
+    """Report where a picture does not agree with itself.
+
+    A report is one HTML file that loads nothing from anywhere, and a JSON file beside it. A folder's pictures get a
+    gallery that leads to their reports. Prints what was found, and in the last line the page to open.
+    """
+    from exiflang.inspection.gallery import summary
+    from exiflang.pipeline.reports import inspect_pictures
+
+    settings: dict[str, Any] = {"readout": readout, "windows_per_side": windows_per_side, "window_size": window_size}
+    settings |= {"mode": mode, "precision": precision, "model_dir": model, "false_alarms": false_alarms}
+    page = inspect_pictures(picture, out, settings, private)
+    print(*summary(page), page, sep="\n")
+
+
+@app.command(epilog="Example: exiflang prepare ~/photos data/mine --choose-share 0.1")
+def prepare(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(help='Folder of photos, tar shards or YFCC100M\'s dumps; list of URLs; or "simulated".')
+    ],
+    data_dir: Annotated[str, typer.Argument(help="Folder or URL to write; holds one data set.")],
+    seed: Annotated[int, typer.Option(help="Draws photos and tiles.")] = 0,
+    heldout_share: Annotated[float, typer.Option(help="Share of each camera's photos that training skips.")] = 0.15,
+    choose_share: Annotated[float, typer.Option(help="Share of cameras set apart to choose the step by.")] = 0.0,
+    report_share: Annotated[float, typer.Option(help="Share of cameras set apart to report figures on.")] = 0.0,
+    tiles_per_photo: Annotated[int, typer.Option(help="Tiles cut from a photo.")] = 2,
+    min_tags: Annotated[int, typer.Option(help="Leave out photos with fewer EXIF tags.")] = 10,
+    min_share: Annotated[float, typer.Option(help="tags.json calls tags rare that fewer photos have.")] = 0.05,
+    sample: Annotated[int, typer.Option(help="Photos drawn from YFCC100M's dumps; 0: all.")] = 0,
+    photos_per_shard: Annotated[int, typer.Option(help="Photos in a piece of the work.")] = 1000,
+    private: Annotated[bool, typer.Option("--private", help="Keep GPS, serial numbers, names in the shards.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 2,
+    scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler to use instead.")] = "",
+    per_host: Annotated[int, typer.Option(help="Downloads at a time from one host, of each worker.")] = 4,
+    allow_private: Annotated[bool, typer.Option("--allow-private", help="Download from private addresses.")] = False,
+) -> None:
+    """Turn photos into training shards.
+
+    They hold tiles cut without recompression, each with its photo's EXIF. The same command again does what an
+    interrupted one left undone.
+    """
+    from exiflang.preparation.dataset import prepare as prepare_dataset
+    from exiflang.preparation.options import grouped
+    from exiflang.utils.storage import absolute_place
+
+    options = {name: value for name, value in context.params.items() if name not in ("source", "data_dir")}
+    place = source if source == "simulated" else absolute_place(source)
+    made = prepare_dataset(place, absolute_place(data_dir), **grouped(options))
+    for split, number in made["photos"].items():
+        print(f"{data_dir}/{split}: {number} photos of {made['cameras'][split]} cameras")
+    for reason, number in made["left_out"].items():
+        print(f"left out, {reason}: {number}")
+
+
+app.command(epilog="Example: exiflang train --config notebooks/params/base.yaml")(train)
+app.command(epilog="Example: exiflang evaluate --config scores.yaml")(evaluate)
+app.command(epilog="Example: exiflang release --model data/models/mine --data data/mine --out handout")(release)
+
+
+@app.command(cls=PairsCommand, epilog="Example: exiflang run demo -p source ~/photos -p data_dir data/mine")
+def run(
+    preset: Annotated[str, typer.Argument(help="notebooks/params/<preset>.yaml: tiny, demo, base, paper, or yours.")],
+    overrides: Pairs = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="NOTEBOOK", help="Run this alone; may be repeated.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Fail when a metric leaves its golden spread.")] = False,
+    out: Annotated[str | None, typer.Option(help="Folder of runs (default: reports/runs).")] = None,
+) -> None:
+    """Run the notebooks with the parameters of a preset.
+
+    01, 02 and 03 unless --only says otherwise; prints the table of the last one. They are those of the
+    nearest folder at or above this one that holds notebooks/params.
+    """
+    from exiflang.pipeline.__main__ import run_preset
+
+    run_preset(preset, overrides, only, check, out)
+
+
+@app.command(epilog="Example: exiflang notebooks mine && cd mine && exiflang run tiny")
+def notebooks(folder: Annotated[str, typer.Argument(metavar="DIR", help="A new or an empty folder.")]) -> None:
+    """Copy the notebooks and presets into a folder to work in."""
+    from exiflang.pipeline.notebooks import copy_notebooks
+
+    print(copy_notebooks(folder))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code, see `run_command`."""
+    return run_command(app, arguments, "exiflang")

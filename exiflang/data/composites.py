@@ -1,0 +1,210 @@
+"""Composites whose tampered part is known: what a learned readout is trained on. Nobody has to forge a picture."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from torch.utils.data import Dataset
+
+from exiflang.data.patches import decode_tile
+from exiflang.data.shards import DataError, Photo, find_shards, read_photos
+from exiflang.simulation.cameras import CAMERAS
+from exiflang.simulation.composites import Edit, compose, cut, encode_picture
+from exiflang.simulation.render import develop_photo, render_photo
+from exiflang.utils.images import find_pictures, load_image
+
+#: Kinds of source and how often each is drawn among those that are there: whole photos teach most, simulated ones
+#: never run out.
+SHARES: Mapping[str, float] = {"whole": 0.55, "mosaic": 0.25, "simulated": 0.2}
+#: Shares of all pictures: those that nobody tampered with, and those that are saved once more as a whole, most of them
+#: resized before, as social networks do.
+AUTHENTIC, LAUNDERED = 0.18, 0.2
+MOSAIC = (3, 4)  # rows and columns of tiles
+_TEXT = "exif 0123456789 camera photo"
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """A picture's file, and the mask of what is tampered in it: bool [H, W]."""
+
+    data: bytes
+    mask: np.ndarray
+
+
+class CompositeDataset(Dataset):
+    """Composites, and authentic pictures among them, made when they are asked for: picture i is always the same.
+
+    Host and donor are whole photos, mosaics of one camera's tiles, or simulated, and come as a camera wrote them, as
+    the web shows them (reduced and compressed), or never compressed. A region of 1 to 60 % is pasted in (or cloned, or
+    smoothed over): a blob, a box, several, or all on one side of a line; the donor rescaled, mirrored, brightened; the
+    edge sharp or feathered; the host most often on its own JPEG grid. Some are resized and saved once more as a whole.
+    Some authentic ones carry a line of text.
+
+    Args:
+        photos: files of whole photos that nobody edited; at least 384 x 256 pixels.
+        tiles: photos whose tiles make mosaics.
+        length: how many pictures there are.
+        seed: of all of them.
+        shares: of the kinds of source, see `SHARES`; those without a source are left out.
+
+    Raises `ValueError` for unknown kinds of source, and if none of them is there. Making a picture raises `ImageError`
+    or `DataError` for a photo or a tile that is broken, `ValueError` for a photo that is too small.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[str | Path],
+        tiles: Sequence[Photo],
+        length: int,
+        seed: int = 0,
+        shares: Mapping[str, float] = SHARES,
+    ):
+        if unknown := sorted(shares.keys() - SHARES.keys()):
+            raise ValueError(f"unknown kinds of source {unknown}: choose among {', '.join(SHARES)}")
+        self.photos, self.length, self.seed = list(photos), length, seed
+        names = sorted(Path(photo).name for photo in self.photos), sorted(photo.id for photo in tiles)
+        digests = [hashlib.sha256("\n".join(own).encode()).hexdigest()[:16] for own in names]
+        #: What the pictures depend on, for records.
+        self.settings: dict[str, Any] = {"length": length, "seed": seed, "photos": digests[0], "tiles": digests[1]}
+        cameras: dict[str, list[Photo]] = {}
+        for photo in tiles:
+            cameras.setdefault(photo.camera, []).append(photo)
+        needed = MOSAIC[0] * MOSAIC[1]
+        self.cameras = [own for _, own in sorted(cameras.items()) if sum(len(p.tiles) for p in own) >= needed]
+        there = {"whole": len(self.photos) > 1, "mosaic": len(self.cameras) > 1, "simulated": True}
+        self.shares: dict[str, float] = {kind: share for kind, share in shares.items() if share > 0 and there[kind]}
+        self.settings["shares"] = self.shares
+        if not self.shares:
+            raise ValueError(
+                f"no source of pictures among {', '.join(shares) or 'no kinds'}: give two photos, or tiles of two "
+                "cameras, or a share of simulated ones"
+            )
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Composite:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        rng = np.random.default_rng([self.seed, 0xC0, index])
+        sides = int(rng.integers(320, 480)), int(rng.integers(480, 900)), 1024
+        longer = int(rng.choice(sides, p=[0.3, 0.25, 0.45]))
+        host, donor = (_as_found(photo, longer, rng) for photo in self._two_photos(longer, rng))
+        width, height = _part(host, longer, rng)
+        on_grid = rng.random() < 0.7
+        if rng.random() < AUTHENTIC:
+            picture, _ = cut(host, (width, height), on_grid, rng)
+            mask = np.zeros((height, width), bool)
+            if rng.random() < 0.2:
+                _write_on(picture, rng)
+        else:
+            picture, mask = compose(host, donor, _draw_edit((width, height), on_grid, rng), rng)
+        return _saved(picture, mask, rng)
+
+    def _two_photos(self, longer: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Two different photos, or of two cameras; of one kind in most cases: uint8 [H, W, 3] each."""
+        kinds = list(self.shares)
+        p = np.array([self.shares[kind] for kind in kinds])
+        kind = str(rng.choice(kinds, p=p / p.sum()))
+        other = str(rng.choice(kinds, p=p / p.sum())) if rng.random() < 0.25 else kind
+        sources = {"whole": len(self.photos), "mosaic": len(self.cameras), "simulated": len(CAMERAS)}
+        first = rng.integers(sources[kind])
+        second = rng.integers(sources[other])
+        while kind == other and first == second:
+            second = rng.integers(sources[other])
+        return [self._photo(k, int(number), longer, rng) for k, number in ((kind, first), (other, second))]
+
+    def _photo(self, kind: str, number: int, longer: int, rng: np.random.Generator) -> np.ndarray:
+        if kind == "whole":
+            return load_image(self.photos[number])
+        if kind == "mosaic":
+            return self._mosaic(self.cameras[number], rng)
+        camera, seed, size = CAMERAS[number], int(rng.integers(2**62)), (longer + 32, longer * 3 // 4 + 32)
+        if rng.random() < 0.4:
+            return develop_photo(camera, seed, size)  # never compressed
+        return load_image(render_photo(camera, seed, size))
+
+    def _mosaic(self, photos: Sequence[Photo], rng: np.random.Generator) -> np.ndarray:
+        rows, cols = MOSAIC
+        located = [(photo, location) for photo in photos for location in photo.tiles]
+        tiles = [decode_tile(*located[i]) for i in rng.permutation(len(located))[: rows * cols]]
+        side = min(min(tile.shape[:2]) for tile in tiles) // 16 * 16  # so that all lie on one grid
+        grid = np.stack([tile[:side, :side] for tile in tiles]).reshape(rows, cols, side, side, 3)
+        return grid.swapaxes(1, 2).reshape(rows * side, cols * side, 3)
+
+
+def composites_of(data_dir: str | Path, photos: str | Path, length: int, seed: int = 0) -> CompositeDataset:
+    """Composites of the training tiles of a data set, as `prepare` has written it, and of a folder of whole photos.
+
+    photos: "": none. Raises `DataError` for shards that cannot be used and for a folder without photos.
+    """
+    files = find_pictures(Path(photos))[0] if photos else []
+    if photos and not files:
+        raise DataError(f"{photos}: no photos in it; give a folder of whole photos that nobody edited")
+    return CompositeDataset(files, read_photos(find_shards(Path(data_dir) / "train"))[0], length, seed)
+
+
+def _as_found(photo: np.ndarray, longer: int, rng: np.random.Generator) -> np.ndarray:
+    """As the camera wrote it, as the web shows it, or reduced and never compressed since: uint8 [H, W, 3]."""
+    way = rng.choice(["camera", "web", "reduced"], p=[0.55, 0.32, 0.13])
+    if way == "camera":
+        return photo
+    least = min(1.0, (longer + 17) / max(photo.shape[:2]))
+    photo = resized(photo, rng.uniform(least, max(least, 0.9)))
+    return load_image(encode_picture(photo, f"jpeg{rng.integers(60, 99)}")) if way == "web" else photo
+
+
+def _part(host: np.ndarray, longer: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Width and height to cut from it."""
+    height, width = host.shape[:2]
+    wide = min(longer, width)
+    return wide, min(round(wide * rng.uniform(0.6, 0.85)), height)
+
+
+def _draw_edit(size: tuple[int, int], on_grid: bool, rng: np.random.Generator) -> Edit:
+    large = rng.random() < 0.3
+    area = rng.uniform(0.25, 0.6) if large else np.exp(rng.uniform(np.log(0.012), np.log(0.3)))
+    shape = str(rng.choice(["blob", "box", "side"], p=[0.6, 0.15, 0.25] if large else [0.85, 0.15, 0]))
+    return Edit(
+        size,
+        (area * 0.9, min(area * 1.1, 0.65)),
+        shape,
+        regions=1 if large or rng.random() < 0.85 else int(rng.integers(2, 4)),
+        fill=str(rng.choice(["donor", "clone", "smooth"], p=[0.88, 0.07, 0.05])),
+        on_grid=on_grid,
+        scale=float(np.exp(rng.uniform(np.log(0.4), np.log(2)))) if rng.random() < 0.5 else 1.0,
+        mirrored=bool(rng.random() < 0.3),
+        gain=float(rng.uniform(0.8, 1.2)) if rng.random() < 0.4 else 1.0,
+        feather=float(rng.uniform(0.4, 3)) if rng.random() < 0.5 else 0.0,
+    )
+
+
+def _write_on(picture: np.ndarray, rng: np.random.Generator) -> None:
+    """A line of text, which is no forgery."""
+    height = picture.shape[0]
+    scale, place = height / 500 * float(rng.uniform(0.5, 1.5)), (8, int(rng.integers(height // 4, height - 8)))
+    shade = tuple(int(v) for v in rng.integers(0, 256, 3))
+    cv2.putText(picture, _TEXT, place, cv2.FONT_HERSHEY_SIMPLEX, scale, shade, max(1, round(2 * scale)), cv2.LINE_AA)
+
+
+def _saved(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Composite:
+    """The file, and the mask at its size; sometimes it is resized as a whole and saved once more."""
+    data = encode_picture(picture, "png" if rng.random() < 0.25 else f"jpeg{rng.integers(60, 101)}")
+    if rng.random() < LAUNDERED:
+        picture = load_image(data)
+        if rng.random() < 0.7 and min(mask.shape) > 320:
+            picture = resized(picture, rng.uniform(0.5, 0.95))
+            mask = cv2.resize(mask.astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        data = encode_picture(picture, f"jpeg{rng.integers(65, 96)}")
+    return Composite(data, mask)
+
+
+def resized(picture: np.ndarray, scale: float) -> np.ndarray:
+    """uint8 [H, W, 3], of `scale` times the sides, at least one pixel each: means of areas where it gets smaller."""
+    scale = max(scale, 0.51 / min(picture.shape[:2]))
+    kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=kernel)

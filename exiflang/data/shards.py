@@ -1,0 +1,254 @@
+"""WebDataset shards of tiles, in img2dataset's layout: found, indexed and read."""
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+from exiflang.exif.reader import canonical_tags
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+MAX_JSON_BYTES, MAX_TILE_BYTES = 1_000_000, 32_000_000
+TileLocation = tuple[Path, int, int]  # of a tile: shard, offset, size
+
+
+class DataError(ValueError):
+    """Shards that cannot be used; the message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a shard holds of one tile: its key, the encoded picture, and the JSON beside it.
+
+    `meta` has img2dataset's fields (`exif`: a JSON string of printed tags, `width`, `height`), and `photo`: an id that
+    the tiles of one photo share.
+    """
+
+    key: str
+    data: bytes
+    extension: str
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo in the shards: its id, canonical EXIF, and where each of its tiles lies."""
+
+    id: str
+    tags: dict[str, str]
+    tiles: list[TileLocation] = field(compare=False)
+
+    @property
+    def make(self) -> str:
+        """The camera's maker, "unknown" if the tags do not say."""
+        return self.tags.get("Make", "unknown")
+
+    @property
+    def camera(self) -> str:
+        """Make and model, the name by which cameras are told apart."""
+        return f"{self.make} {self.tags.get('Model', 'unknown')}"
+
+
+def plain_name(name: str) -> str:
+    """Letters and digits of the name of a make or camera, case folded: "SONY DSC-W1" and "Sony DSC W1" are one."""
+    return "".join(sign for sign in unicodedata.normalize("NFKC", name).casefold() if sign.isalnum())
+
+
+def add_sample(tar: tarfile.TarFile, sample: Sample) -> None:
+    """Append a tile and its JSON to a tar that is open for writing; equal samples, equal bytes."""
+    text = json.dumps(sample.meta, sort_keys=True).encode()
+    for extension, data in ((sample.extension, sample.data), ("json", text)):
+        member = tarfile.TarInfo(f"{sample.key}.{extension}")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+
+
+def find_shards(folder: str | Path) -> list[Path]:
+    """The shards of a folder in order. Raises `DataError` if there is none or a number is missing in between."""
+    shards = sorted(path for path in Path(folder).glob("*.tar") if not path.name.startswith("."))
+    if not shards:
+        raise DataError(f"{folder}: no .tar shard there; check the path, or run notebooks/01_prepare_data first")
+    if all(re.fullmatch(r"[0-9]{1,18}", path.stem) for path in shards):
+        shards.sort(key=lambda path: int(path.stem))
+        for before, after in pairwise(shards):
+            if int(after.stem) > int(before.stem) + 1:
+                name = f"{int(before.stem) + 1:0{len(before.stem)}d}.tar"
+                raise DataError(
+                    f"{folder}: shard {name} is missing, the next is {after.name}: fetch what is missing, or renumber "
+                    "the rest to do without it"
+                )
+    return shards
+
+
+def read_member(shard: Path, offset: int, size: int) -> bytes:
+    """The bytes of one member, by its location in the shard. Raises `DataError` if the shard is gone or too short."""
+    try:
+        with open(shard, "rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as error:
+        raise DataError(f"{shard}: cannot be read ({error.strerror}): run notebooks/01_prepare_data again") from error
+    if len(data) < size:
+        raise DataError(f"{shard}: ends in the middle of a tile: the shard is truncated, fetch or write it again")
+    return data
+
+
+def read_photos(shards: Sequence[Path]) -> tuple[list[Photo], Counter[str]]:
+    """As `index_photos`, and raises `DataError` also when no tile has EXIF."""
+    photos, left_out = index_photos(shards)
+    if not photos:
+        reasons = "; ".join(f"{number} times {reason}" for reason, number in left_out.items()) or "no tile at all"
+        raise DataError(
+            f"{shards[0] if shards else 'no shards'}: no tile with EXIF in {len(shards)} shard(s) ({reasons}): "
+            "img2dataset writes it with extract_exif=True"
+        )
+    return photos, left_out
+
+
+def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[list[Photo], Counter[str]]:
+    """Index the shards: photos in order of first appearance, and a count of tiles left out, by reason.
+
+    Only the JSON members are read; names of members are never used as paths. Raises `DataError` for a shard that is
+    missing, and with `damaged="raise"` also for one that is no uncompressed tar, damaged or truncated. With "skip" such
+    a one loses the samples that the damage hits: reading goes on at the next whole header, each such jump is counted as
+    a "damaged part of a shard", and a half whose other half lay there under its own reason.
+    """
+    photos: dict[str, Photo] = {}
+    left_out: Counter[str] = Counter()
+    printed: dict[str, Any] = {}
+    tags: dict[str, str] = {}
+    for shard in map(Path, shards):
+        pictures, metas, holes = _read_index(shard, skip=damaged == "skip")
+        left_out["damaged part of a shard"] += holes
+        for key, location in pictures.items():
+            meta = metas.get(key, "tile without JSON")
+            if location[2] > MAX_TILE_BYTES:
+                meta = f"tile larger than {MAX_TILE_BYTES // 10**6} MB"
+            if isinstance(meta, str):
+                left_out[meta] += 1
+                continue
+            if meta["exif"] != printed:  # tiles of a photo follow one another, and this is what takes the time
+                printed, tags = meta["exif"], canonical_tags(meta["exif"])
+            if not tags:
+                left_out["tile without EXIF"] += 1
+                continue
+            name = str(meta["photo"]) if meta.get("photo") not in (None, "") else f"{shard.name}/{key}"
+            photos.setdefault(name, Photo(name, tags, [])).tiles.append(location)
+        left_out["JSON without tile"] += len(metas.keys() - pictures.keys())
+    return list(photos.values()), +left_out
+
+
+def _read_index(shard: Path, skip: bool) -> tuple[dict[str, TileLocation], dict[str, dict | str], int]:
+    """Of each key: where its tile lies, and its EXIF and photo or why it has none; damaged parts."""
+    pictures: dict[str, TileLocation] = {}
+    metas: dict[str, dict | str] = {}
+    damage, end = [], 0
+    try:
+        size = shard.stat().st_size
+        # offsets in a compressed tar would be none in the file; ignore_zeros: looks for the next header behind damage
+        with tarfile.open(shard, "r:", ignore_zeros=skip) as tar:
+            for member in tar:
+                if member.size < 0:
+                    raise tarfile.ReadError(f"negative size of {member.name!r}")
+                if skip and member.offset != end:
+                    damage.append(end)
+                if member.offset_data + member.size > size:
+                    raise tarfile.ReadError("unexpected end of data")
+                end = tar.offset
+                key, _, extension = member.name.rpartition(".")
+                if member.isreg() and extension.lower() in IMAGE_EXTENSIONS:
+                    pictures[key] = (shard, member.offset_data, member.size)
+                elif member.isreg() and extension.lower() == "json":
+                    metas[key] = _read_json(shard, member)
+    except OSError as error:
+        advice = "run notebooks/01_prepare_data again, or correct the path"
+        raise DataError(f"{shard}: cannot be read ({error.strerror}): {advice}") from error
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two: numbers in headers that are none
+        if not skip:
+            message = f"{shard}: not a whole, uncompressed tar file ({error}): fetch or write it again"
+            raise DataError(message) from error
+        damage.append(end)
+    else:
+        # tarfile takes a damaged header for the end; the end that writers write is a block of zeros.
+        if size < end + tarfile.BLOCKSIZE or any(read_member(shard, end, tarfile.BLOCKSIZE)):
+            damage.append(end)
+    if damage and not skip:
+        raise DataError(f"{shard}: damaged at byte {damage[0]}: fetch or write it again")
+    return pictures, metas, len(damage)
+
+
+def _read_json(shard: Path, member: tarfile.TarInfo) -> dict | str:
+    if member.size > MAX_JSON_BYTES:
+        return f"JSON larger than {MAX_JSON_BYTES // 10**6} MB"
+    try:
+        meta = json.loads(read_member(shard, member.offset_data, member.size))
+        exif = meta.get("exif") or {}
+        exif = json.loads(exif) if isinstance(exif, str) else exif
+        return {"exif": exif, "photo": meta.get("photo")} if isinstance(exif, dict) else "JSON that cannot be read"
+    except (ValueError, AttributeError, RecursionError):
+        return "JSON that cannot be read"
+
+
+SHARDS, SAMPLES = 3, 50  # that are looked at: it is one setting of a whole download
+MOST = {"picture": MAX_TILE_BYTES, "json": MAX_JSON_BYTES}
+HASHES = ("sha256", "sha512", "md5")  # the file's as it was fetched, under this name in its JSON
+
+
+def warn_of_reencoding(shards: Sequence[str | Path]) -> None:
+    """Warn if the pictures of the first shard that says so are not the files that were fetched.
+
+    img2dataset writes a hash of the fetched file and its size in pixels into the JSON. Samples that have neither, or
+    are tiles of a `photo`, do not say; a shard that cannot be read raises no warning. Paths of this machine only.
+    """
+    for shard in shards[:SHARDS]:
+        found = [changed for meta, data in _first_samples(Path(shard)) if (changed := _changed(meta, data)) is not None]
+        if any(found):
+            share = f"{sum(found)} of the first {len(found)} pictures"
+            warnings.warn(
+                f"{shard}: {share} are not the files that were fetched, but were resized or compressed anew, and the "
+                "traces of the camera's own compression are gone: fetch again with img2dataset's "
+                "disable_all_reencoding=True and resize_mode='no'",
+                stacklevel=3,
+            )
+        if found:
+            return
+
+
+def _changed(meta: Mapping[str, Any], data: bytes) -> bool | None:
+    """Whether a picture is another than the one fetched; None if its JSON does not say."""
+    if "photo" in meta:  # smaller than the photo, since it is a piece of it
+        return None
+    sizes = [meta.get(name) for name in ("width", "height", "original_width", "original_height")]
+    resized = None if None in sizes else sizes[:2] != sizes[2:]
+    for name in HASHES:
+        if isinstance(meta.get(name), str):
+            return bool(resized) or hashlib.new(name, data, usedforsecurity=False).hexdigest() != meta[name].lower()
+    return resized
+
+
+def _first_samples(shard: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """JSON and picture of the first samples that have both."""
+    locations: dict[str, dict[str, TileLocation]] = {"picture": {}, "json": {}}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in islice(tar, 3 * SAMPLES):  # a picture, its JSON and its caption
+                key, _, extension = member.name.rpartition(".")
+                kind = "picture" if extension.lower() in IMAGE_EXTENSIONS else extension.lower()
+                if member.isreg() and kind in locations and 0 <= member.size <= MOST[kind]:
+                    locations[kind][key] = (shard, member.offset_data, member.size)
+        both = [key for key in locations["json"] if key in locations["picture"]]
+        for key in both[:SAMPLES]:
+            meta = json.loads(read_member(*locations["json"][key]))
+            if isinstance(meta, dict):
+                yield meta, read_member(*locations["picture"][key])
+    except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError):
+        return  # whoever indexes the shard says what is wrong with it

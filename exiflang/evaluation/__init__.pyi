@@ -1,0 +1,14 @@
+from .baselines import BASELINES as BASELINES
+from .benchmarks import Benchmark as Benchmark
+from .benchmarks import BenchmarkImage as BenchmarkImage
+from .benchmarks import load_benchmark as load_benchmark
+from .layouts import BenchmarkError as BenchmarkError
+from .metrics import localization_scores as localization_scores
+from .retrieval import embed_photos as embed_photos
+from .retrieval import exif_fit as exif_fit
+from .score_run import ScoreRun as ScoreRun
+from .score_run import score_benchmarks as score_benchmarks
+from .scoring import paper_table as paper_table
+from .scoring import score_each as score_each
+from .scoring import score_pictures as score_pictures
+from .scoring import summarize_pictures as summarize_pictures

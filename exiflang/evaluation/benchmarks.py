@@ -1,0 +1,152 @@
+"""Splice benchmarks on disk -> one lazy iterator of (picture, mask, name), with every picture left out named.
+
+A benchmark never aborts on one bad picture and never puts another in its place: the picture goes to ``.skipped``.
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from exiflang.evaluation.laundering import NETWORKS, Launder, list_laundered, parse_laundering, resize_mask
+from exiflang.evaluation.layouts import LAYOUTS, BenchmarkError, Entry, MaskReader, checked
+from exiflang.utils.dct import LumaBlocks, read_luma
+from exiflang.utils.images import ImageError, load_image
+
+# Authentic and spliced pictures as published.
+_PUBLISHED = {
+    "columbia": (183, 180),
+    "dso_1": (100, 100),
+    "in_the_wild": (0, 201),
+    "realistic_tampering": (220, 220),
+    "casia_1": (800, 921),
+    "casia_2": (7491, 5123),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkImage:
+    """One picture of a benchmark."""
+
+    image: np.ndarray  # uint8 [H, W, 3], upright RGB
+    mask: np.ndarray  # bool [H, W], true = tampered
+    name: str  # unique in its benchmark
+    spliced: bool
+    info: dict[str, str]  # format (of the file), kind (authentic, ...), mask ("resized" if so), what else is recorded
+    luma: LumaBlocks | None = None  # of the file, if it is a JPEG and was not laundered since
+
+
+class Benchmark:
+    """A sized iterable of ``BenchmarkImage``; each iteration reads the pictures anew, one at a time, in the same order.
+
+    ``len`` counts the pictures listed, ``names`` holds their names. After an iteration ``skipped`` holds (name, reason)
+    of those left out, so that ``len(benchmark) == items + len(benchmark.skipped)``. ``count_note``: empty, or one
+    sentence that says that more or fewer pictures are listed than were published.
+    """
+
+    def __init__(self, name: str, entries: list[Entry], launder: Launder | None = None, count_note: str = ""):
+        self.name = name
+        self.count_note = count_note
+        self.skipped: list[tuple[str, str]] = []
+        self._entries = entries
+        self._launder = launder
+
+    @property
+    def names(self) -> list[str]:
+        return [entry.name for entry in self._entries]
+
+    def only(self, names: Collection[str]) -> "Benchmark":
+        """The benchmark of these names alone, in its own order, with the note on the whole.
+
+        Raises BenchmarkError for a name that it does not have.
+        """
+        wanted = set(names)
+        if unknown := sorted(wanted - set(self.names)):
+            raise BenchmarkError(f"{self.name}: no pictures named {', '.join(map(repr, unknown[:3]))}; see .names")
+        entries = [entry for entry in self._entries if entry.name in wanted]
+        return Benchmark(self.name, entries, self._launder, self.count_note)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[BenchmarkImage]:
+        self.skipped.clear()
+        for entry in self._entries:
+            try:
+                item = _read(entry, self._launder)
+            except (ImageError, BenchmarkError) as error:
+                self.skipped.append((entry.name, str(error)))
+            else:
+                yield item
+
+
+def load_benchmark(name: str, root: str | os.PathLike, laundering: str | None = None) -> Benchmark:
+    """The benchmark ``name`` (a key of ``LAYOUTS``) that lies in the folder ``root``.
+
+    - ``laundering``: "facebook", "whatsapp" or "wechat": the copies in ``root`` that a network returned, see
+      ``laundering.list_laundered``; "jpeg 75", "resize 0.5" and so on: each picture is saved or resized after it was
+      read, see ``laundering.parse_laundering``.
+
+    Lists the files, reads no picture. Raises BenchmarkError for an unknown name or laundering, a missing or empty
+    folder, or a folder of another layout.
+    """
+    if name not in LAYOUTS:
+        raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(sorted(LAYOUTS))}")
+    copies = laundering in NETWORKS
+    launder = None if copies or laundering is None else parse_laundering(laundering)
+    root = Path(root)
+    if not root.is_dir():
+        raise BenchmarkError(f"{root}: no such folder; give the folder that holds the benchmark {name!r}")
+    entries = checked(list_laundered(name, root, str(laundering)) if copies else LAYOUTS[name](root), root)
+    if not entries:
+        raise BenchmarkError(f"{root}: holds no pictures of the benchmark {name!r}; check the path")
+    title = name if laundering is None else f"{name}, {laundering}"
+    return Benchmark(title, entries, launder, "" if copies else _count_note(name, entries))
+
+
+def _count_note(name: str, entries: list[Entry]) -> str:
+    extensions = Image.registered_extensions()  # a Thumbs.db is named when it is skipped, but was never counted
+    kinds = [entry.spliced for entry in entries if Path(entry.name).suffix.lower() in extensions]
+    listed = kinds.count(False), kinds.count(True)
+    published = _PUBLISHED.get(name, listed)
+    if listed == published:
+        return ""
+    return (
+        f"{name}: {listed[0]} authentic and {listed[1]} spliced pictures listed, "
+        f"published are {published[0]} and {published[1]}: figures are not comparable with published ones"
+    )
+
+
+def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
+    if entry.problem or entry.image is None:
+        raise BenchmarkError(entry.problem)
+    image = load_image(entry.image)
+    mask = np.zeros(image.shape[:2], dtype=bool) if entry.mask is None else _read_mask(entry.mask, entry.read_mask)
+    resized = entry.fit_mask and mask.shape != image.shape[:2]
+    if resized:
+        mask = resize_mask(mask, *image.shape[:2])
+    if mask.shape != image.shape[:2]:
+        sizes = " and the picture ".join(f"{width} x {height}" for height, width in (mask.shape, image.shape[:2]))
+        raise BenchmarkError(f"{entry.mask}: the mask is {sizes}; give a mask of the picture's size")
+    spliced = bool(mask.any())
+    if entry.spliced not in (None, spliced):
+        expected, shows = ("spliced", "no tampered pixel") if entry.spliced else ("authentic", "tampered pixels")
+        raise BenchmarkError(f"{entry.mask}: the picture is listed as {expected}, its mask shows {shows}; mend one")
+    if launder:
+        image, mask = launder(image, mask)
+        if spliced and not mask.any():
+            raise BenchmarkError(f"{entry.mask}: no tampered pixel is left after resizing; take a larger factor")
+    info = {"format": entry.image.suffix.lstrip(".").lower(), "kind": "spliced" if spliced else "authentic"}
+    info |= entry.info | ({"mask": "resized"} if resized else {})
+    return BenchmarkImage(image, mask, entry.name, spliced, info, None if launder else read_luma(entry.image))
+
+
+def _read_mask(path: Path, read_mask: MaskReader) -> np.ndarray:
+    image = load_image(path)
+    try:
+        return read_mask(image)
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{path}: {error}") from error

@@ -1,0 +1,137 @@
+"""What linear probes look at: views of a whole picture, its embedding, and which pictures share a source."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import nn
+
+from exiflang.localization.windows import ImageEncoder
+from exiflang.utils.images import ImageError, find_pictures, load_image
+
+SIDE = 224  # pixels: the paper's
+WINDOW = 64  # pixels, about the patches of the packaged model
+
+_CASIA_NAME = re.compile(r"(?:Au|Tp|Sp|CM)_.+")
+_CASIA_SOURCE = re.compile(r"_([a-z]{3})_?(\d{4,5})(?=[_.])")
+
+
+def whole_pictures(folder: Path, most: int) -> tuple[list[np.ndarray], list[tuple[str, str]]]:
+    """Pictures of a folder and its folders, uint8 [H, W, 3], `most` at most, and (name, reason) of those left out."""
+    found, left_out = find_pictures(folder)
+    pictures: list[np.ndarray] = []
+    skipped = [(path.relative_to(folder).as_posix(), reason) for path, reason in left_out]
+    for path in found:
+        if len(pictures) == most:
+            break
+        try:
+            pictures.append(load_image(path))
+        except ImageError as error:
+            skipped.append((path.name, str(error)))
+    return pictures, skipped
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """The whole picture at 224 x 224, whatever its shape: uint8 [H, W, 3] -> [224, 224, 3], bicubic, antialiased."""
+    return np.array(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def center_crop(image: np.ndarray) -> np.ndarray:
+    """The central 224 x 224 pixels, all of a side that is shorter: uint8 [H, W, 3] -> [h, w, 3], a view."""
+    top, left = (max(0, side - SIDE) // 2 for side in image.shape[:2])
+    return image[top : top + SIDE, left : left + SIDE]
+
+
+def whole_views(image: np.ndarray) -> dict[str, np.ndarray]:
+    """The two views by which the paper's probe sees a picture: "center crop" and "resized"."""
+    return {"center crop": center_crop(image), "resized": reduced(image)}
+
+
+def corners_and_middle(image: np.ndarray) -> np.ndarray:
+    """Five windows of 64 pixels: uint8 [224, 224, 3] -> [5, 64, 64, 3], corners by row, then the middle."""
+    low, middle, high = 0, (SIDE - WINDOW) // 2, SIDE - WINDOW
+    places = [(low, low), (low, high), (high, low), (high, high), (middle, middle)]
+    return np.stack([image[y : y + WINDOW, x : x + WINDOW] for y, x in places])
+
+
+def embed(encoder: ImageEncoder, pictures: np.ndarray) -> np.ndarray:
+    """Each picture embedded as one patch, large as it may be: uint8 [B, H, W, 3] -> float32 [B, D]. A network is put in
+    evaluation mode."""
+    if isinstance(encoder, nn.Module):
+        encoder.eval()
+    patches = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)  # [B, H, W, 3] -> [B, 3, H, W]
+    with torch.inference_mode():
+        return encoder.encode_image(patches.to(getattr(encoder, "device", "cpu"))).float().cpu().numpy()
+
+
+def source_groups(pictures: Sequence[tuple[str, Mapping[str, str]]]) -> np.ndarray:
+    """Numbers that pictures share if they share a source picture, directly or by others between them: int [n].
+
+    Of each picture its name and `BenchmarkImage.info`. Sources are those that `info["sources"]` names, split at spaces,
+    and those in CASIA's names: `ani0001` in `Au_ani_0001.jpg`, `ani00018` and `sec00096` in
+    `Tp_D_CND_M_N_ani00018_sec00096_00138.tif`. A picture without any is alone.
+    """
+    sources = [_sources(name, info) or [f"picture {i}"] for i, (name, info) in enumerate(pictures)]
+    picture = np.repeat(np.arange(len(sources)), [len(part) for part in sources])
+    _, source = np.unique([name for part in sources for name in part], return_inverse=True)
+    n = len(sources)
+    edges = coo_array((np.ones(len(picture)), (picture, n + source)), shape=(n + len(source),) * 2)
+    return connected_components(edges, directed=False)[1][:n]
+
+
+def _sources(name: str, info: Mapping[str, str]) -> list[str]:
+    named = _CASIA_SOURCE.findall(name) if _CASIA_NAME.fullmatch(name) else []
+    return info.get("sources", "").split() + [category + number for category, number in named]
+
+
+STRONGEST = -0.4  # k1
+HIDDEN = 0.21  # of each side, at either end: what is shown has 1 - 2 * 0.21 = 0.58 of the picture's diagonal
+
+
+def distort(image: np.ndarray, k1: float) -> np.ndarray:
+    """The middle of a picture, about 0.58 of each side, as a lens with barrel distortion `k1` would show it.
+
+    Brown's model with one coefficient: what lies at the radius r, in halves of the picture's diagonal, is shown at
+    r (1 + k1 r²). The center stays, and the farther out, the more the picture is pressed together. The corners of what
+    is shown, at the distorted radius 0.58, come from 0.75 at most, well inside the picture: no border, filled or cut,
+    tells the strength. There the strongest presses detail together by 3.
+
+    Bicubic interpolation (OpenCV's, positions rounded to 1/32 pixel) for every strength. At `k1` 0 it falls on whole
+    pixels and gives back the picture's own middle: reduce the result to half its size or less before anything looks at
+    it, or traces of interpolation tell the strength.
+
+    Args:
+        image: uint8 [H, W, 3].
+        k1: from -0.4 to 0, without a unit.
+
+    Returns:
+        uint8 [h, w, 3], h = H - 2 round(0.21 H), w likewise: its middle is the picture's.
+
+    Raises `ValueError` for another dtype, shape or strength.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"the picture is {found}: give uint8 [H, W, 3], as exiflang.utils.images.load_image does")
+    if not image.size:
+        raise ValueError(f"the picture has no pixels: {list(image.shape)}")
+    if not STRONGEST <= k1 <= 0:
+        raise ValueError(f"k1 is {k1}: it must lie in {STRONGEST} to 0")
+    middle = (np.array(image.shape[:2]) - 1) / 2
+    top, left = (round(HIDDEN * side) for side in image.shape[:2])
+    y, x = np.mgrid[top : image.shape[0] - top, left : image.shape[1] - left] - middle[:, None, None]  # [h, w] each
+    radius = np.hypot(y, x) / (np.hypot(*image.shape[:2]) / 2)  # [h, w], distorted
+    table = np.linspace(0, 0.8, 4097)  # beyond what is needed, and short of 0.91, where the strongest would fold
+    zoom = np.interp(radius, table * (1 + k1 * table**2), 1 / (1 + k1 * table**2))  # true radius over the distorted
+    return cv2.remap(
+        image,
+        (middle[1] + x * zoom).astype(np.float32),
+        (middle[0] + y * zoom).astype(np.float32),
+        cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,  # bicubic looks a pixel further at the rim of tiny pictures
+    )

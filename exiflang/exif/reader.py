@@ -1,0 +1,186 @@
+"""A picture file, a shard's JSON or what exiv2, exiftool or metadata-extractor printed → {tag: value}, in one spelling.
+
+Tags, their order and the form of their values stand in `tags.py`, other readers' spellings in `dialects.py`.
+"""
+
+import io
+import logging
+import struct
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import BinaryIO, cast
+
+import exifread
+from exifread.core.exceptions import ExifError as ReaderError
+
+from exiflang.exif.dialects import in_exifread_terms
+from exiflang.exif.tags import NAMES, PRIVATE, ExifError, _position, clean
+
+MAX_READ = 4 << 20  # bytes of one read: a corrupt text length asks for 4 GB
+MAX_BYTES, MAX_READS = 32 << 20, 200_000  # of one picture; a rich camera file takes some 4,000 small reads
+
+
+_FOLDERS = ("", "Image", "EXIF", "Interoperability")  # the picture's own; "Thumbnail", "MakerNote", "IFD 2" are not
+
+
+def canonical_tags(printed: Mapping[str, object], *, private: bool = False) -> dict[str, str]:
+    """Canonical tags from what a reader printed: the parsed `exif` of an img2dataset JSON, a line of YFCC100M's dump.
+
+    Args:
+        printed: "EXIF ExposureTime" (exifread) or plain "ExposureTime" -> "1/125", "Exif.Photo.ExposureTime" (exiv2),
+            "ExifIFD:ExposureTime" (exiftool), "Exif SubIFD.Exposure Time" -> "1/125 sec" (metadata-extractor); values
+            of any type are read by their `str`. What each reader loses: see `dialects`.
+        private: also keep GPS, serial numbers, names, comments and unique ids; sentences leave them out anyway.
+
+    Returns:
+        EXIF 2.32 tag name -> canonical value (not empty, printable, one line, at most 100 characters), in canonical
+        order whatever the order of `printed`. Unknown tags, thumbnails, maker notes, offsets and unusable values
+        ("", "0/0", padding) are absent. Of two directories that hold a tag, the one that the standard names wins.
+        Idempotent.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for folder, name, value in in_exifread_terms(printed):
+        tag = NAMES.get(name)
+        if tag and folder in _FOLDERS:
+            text = tag.show(value[:4096].strip(" \0"))
+            rank = 0 if folder in ("", tag.folder) else _FOLDERS.index(folder)
+            if text and (tag.name not in found or rank < found[tag.name][0]):
+                found[tag.name] = (rank, text)
+        elif private and (folder in _FOLDERS and name in PRIVATE or folder in ("", "GPS") and name.startswith("GPS")):
+            if text := clean(value):
+                found.setdefault(name, (0, text))
+    return {name: found[name][1] for name in sorted(found, key=_position)}
+
+
+# ------------------------------------- picture -> printed values --------------------------------------
+class _BoundedFile:
+    """A file from `start` on that stops feeding a reader caught in a loop (hostile counts, circular boxes)."""
+
+    def __init__(self, file: BinaryIO, start: int = 0):
+        self._file, self._start, self._bytes, self._reads = file, start, MAX_BYTES, MAX_READS
+        self.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        self._reads -= 1
+        data = self._file.read(size if 0 <= size < MAX_READ else MAX_READ)
+        if not isinstance(data, bytes):
+            raise ExifError("the file is open in text mode: open it with mode 'rb'")
+        self._bytes -= len(data)
+        if self._bytes < 0 or self._reads < 0:
+            raise ExifError("its EXIF asks for an unreasonable amount of reading (circular or hostile)")
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset + self._start if whence == 0 else offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+
+def _jpeg_tiff(file: _BoundedFile) -> int | None:
+    """Offset of the TIFF header in the first Exif APP1 segment, wherever it stands before the pixels."""
+    offset = 2
+    while True:
+        file.seek(offset)
+        head = file.read(10)  # FF, marker, length (2), "Exif\0\0"
+        if len(head) < 4 or head[0] != 0xFF or head[1] in (0xD9, 0xDA):
+            return None
+        if head[1] == 0xE1 and head[4:] == b"Exif\0\0":
+            return offset + 10
+        offset += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4], "big")
+
+
+def _webp_tiff(file: _BoundedFile) -> int | None:
+    """Offset of the TIFF header in the EXIF chunk, with or without the "Exif\\0\\0" that some writers put first."""
+    offset = 12
+    while True:
+        file.seek(offset)
+        head = file.read(14)
+        if len(head) < 8:
+            return None
+        if head[:4] == b"EXIF":
+            return offset + (14 if head[8:] == b"Exif\0\0" else 8)
+        size = int.from_bytes(head[4:8], "little")
+        offset += 8 + size + size % 2
+
+
+_BRANDS = (b"ftypheic", b"ftypavif", b"ftypmif1", b"JXL \r\n\x87\n")  # the HEIF kinds that exifread knows, and JPEG XL
+
+
+def _printed_tags(file: BinaryIO) -> dict[str, object]:
+    """What exifread prints for a picture, {} when the picture holds no EXIF; ExifError when it is no picture."""
+    whole = _BoundedFile(file)
+    head = whole.read(12)
+    start: int | None = 0
+    # exifread misses an Exif segment behind 4 kB of other segments, and a WebP's EXIF chunk in the form of the standard
+    if head[:3] == b"\xff\xd8\xff":
+        start = _jpeg_tiff(whole)
+    elif head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        start = _webp_tiff(whole)
+    elif head[:2] == b"BM" or head[:4] == b"GIF8":
+        start = None  # formats without EXIF
+    elif head[:4] not in (b"II*\0", b"MM\0*", b"\x89PNG") and head[4:12] not in _BRANDS:
+        raise ExifError("no JPEG, TIFF, PNG, WebP, HEIC or AVIF picture" if head else "the file is empty")
+    if start is None:
+        return {}
+    file.seek(start)
+    if start and file.read(2) not in (b"II", b"MM"):
+        raise ExifError("its EXIF block is no TIFF structure")
+    logging.getLogger("exifread").setLevel(logging.CRITICAL)  # it warns of each odd value; what matters is raised here
+    bounded = cast(BinaryIO, _BoundedFile(file, start))  # exifread only reads, seeks and tells
+    return exifread.process_file(bounded, details=False, extract_thumbnail=False)
+
+
+# What exifread 3.5 raises on broken files, seen on mutated ones or read in its source.
+_READER_FAULTS = (ReaderError, ValueError, TypeError, LookupError, OverflowError, AssertionError, EOFError,
+                  NotImplementedError, struct.error)  # fmt: skip
+
+
+def read_exif(source: str | PathLike | bytes | BinaryIO, *, private: bool = False) -> dict[str, str]:
+    """The EXIF of a picture as canonical tags (see `canonical_tags`), in canonical order; {} when it has none.
+
+    Args:
+        source: path, the picture's bytes, or a seekable binary file (read from its start; its position is put back).
+        private: also return GPS, serial numbers, names, comments and unique ids.
+
+    Raises:
+        ExifError: the file is missing, is no picture, or its EXIF is broken beyond reading. Time and memory bounded.
+        TypeError: `source` is of another type.
+    """
+    if isinstance(source, (str, PathLike)):
+        name = clean(str(fspath(source)), 300)
+        try:
+            file = open(source, "rb")
+        except (OSError, ValueError) as error:
+            raise ExifError(f"{name}: cannot be opened ({clean(str(error))}); check path and permissions") from error
+        with file:
+            return _read(file, name, private)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _read(io.BytesIO(source), f"{len(source)} bytes in memory", private)
+    if not all(hasattr(source, method) for method in ("read", "seek", "tell")):
+        raise TypeError(f"source must be a path, bytes or a binary file, not {type(source).__name__}")
+    name = clean(str(getattr(source, "name", "open file")), 300)
+    try:
+        position = source.tell()
+        source.seek(0)
+    except (OSError, ValueError) as error:
+        raise ExifError(f"{name}: cannot be rewound ({clean(str(error))}); pass its bytes instead") from error
+    try:
+        return _read(source, name, private)
+    finally:
+        source.seek(position)
+
+
+def _read(file: BinaryIO, name: str, private: bool) -> dict[str, str]:
+    try:
+        printed = _printed_tags(file)
+    except ExifError as error:
+        raise ExifError(f"{name}: {error}; leave the file out or save it anew as JPEG") from error
+    except OSError as error:
+        raise ExifError(f"{name}: cannot be read ({clean(str(error))}); check the disk or the connection") from error
+    except _READER_FAULTS as error:
+        raise ExifError(
+            f"{name}: broken EXIF ({type(error).__name__}: {clean(str(error))}); its pixels may still be readable: "
+            "use the picture without EXIF, or repair it with exiftool"
+        ) from error
+    return canonical_tags(printed, private=private)

@@ -1,0 +1,13 @@
+from .gallery import make_gallery as make_gallery
+from .gallery import make_reports as make_reports
+from .inspector import Inspection as Inspection
+from .inspector import Inspector as Inspector
+from .metadata import MetadataFit as MetadataFit
+from .metadata import ask as ask
+from .metadata import metadata_fit as metadata_fit
+from .picture import Picture as Picture
+from .picture import open_picture as open_picture
+from .report import Provenance as Provenance
+from .report import write_report as write_report
+from .text_bank import TextBank as TextBank
+from .text_bank import text_bank_of as text_bank_of

@@ -1,0 +1,134 @@
+"""A picture, or a folder of pictures → reports, and a gallery that leads to them: `exiflang inspect`.
+
+A folder gives `index.html`, `index.json` and, in `pictures/`, a report of each picture. Reports of the same files by
+the same model and settings are not made again, so that an interrupted run resumes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tqdm.auto import tqdm
+
+from exiflang.exif.tags import clean
+from exiflang.inspection.inspector import Inspector
+from exiflang.inspection.report import Provenance, report_name, write_report
+from exiflang.inspection.verdict import region_lines
+from exiflang.utils.files import file_sha256, read_json, write_json, write_whole
+from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, find_pictures
+from exiflang.viz.html import PAGE, render
+
+
+def make_reports(source: str | Path, out_dir: str | Path, inspector: Inspector) -> Path:
+    """Inspect a picture, or all pictures of a folder, and return the path of the report or of the gallery.
+
+    Raises `ImageError` if nothing could be read, `OSError` if nothing can be written.
+    """
+    source = Path(source)
+    if source.is_dir():
+        return make_gallery(source, out_dir, inspector)
+    with tqdm(total=1.0, delay=1, bar_format="{l_bar}{bar}| {elapsed}") as bar:
+        found = inspector(source, progress=lambda share: bar.update(share - bar.n))
+    return write_report(found, out_dir, Provenance.of(inspector))
+
+
+def make_gallery(folder: str | Path, out_dir: str | Path, inspector: Inspector) -> Path:
+    """Inspect all pictures of a folder into `out_dir`, and return the path of its `index.html`.
+
+    Files that cannot be read are named in the gallery. Raises `ImageError` if there is no other, `OSError` if
+    nothing can be written.
+    """
+    folder, out_dir = Path(folder), Path(out_dir)
+    files, closed = find_pictures(folder)
+    left_out = [{"name": _name(path, folder), "reason": reason} for path, reason in closed]
+    origin, entries = Provenance.of(inspector), []
+    for path in tqdm(files, unit=" pictures"):
+        name = _name(path, folder)
+        try:
+            page, facts = _report(path, out_dir / "pictures", inspector, origin)
+        except ImageError as error:
+            reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{clean(path.name, 200)}: ")
+            left_out.append({"name": name, "reason": clean(reason, 300)})
+            continue
+        entries.append(_entry(name, page, facts))
+    if not entries and not left_out:
+        raise ImageError(f"{folder}: no pictures in it ({', '.join(sorted(PICTURE_EXTENSIONS))})")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    index, title = out_dir / "index.html", clean(folder.resolve().name, 200)
+    write_whole(index, gallery_page(title, entries, left_out, origin.record))
+    listed = [{key: value for key, value in entry.items() if key != "thumbnail"} for entry in entries]
+    record = {"folder": title, "pictures": listed, "left_out": left_out, "origin": origin.record}
+    write_json(index.with_suffix(".json"), record)
+    if not entries:
+        raise ImageError(f"{folder}: none of its {len(left_out)} pictures can be read; {index} says why")
+    return index
+
+
+def gallery_page(
+    title: str, entries: Sequence[Mapping[str, Any]], left_out: Sequence[Mapping[str, str]], origin: Mapping[str, Any]
+) -> str:
+    """The gallery as one page of HTML: `entries` as `index.json` lists them, and the `thumbnail` of each."""
+    best_first = sorted(entries, key=lambda entry: -entry["score"])  # for those who read it without scripts
+    made = max((entry["made"] for entry in entries), default="")  # so that the same reports give the same gallery
+    return render(
+        "gallery.html.j2", title=title, entries=best_first, left_out=left_out, origin=origin, made=made, page=PAGE
+    )
+
+
+def summary(page: Path) -> list[str]:
+    """What a report or a gallery says of its pictures, in lines of text."""
+    facts = _facts(page)
+    if "pictures" in facts:
+        verdicts = Counter(entry["verdict"] for entry in facts["pictures"] if entry["verdict"])
+        return [f"{verdict}: {number}" for verdict, number in sorted(verdicts.items())]
+    return [facts["meaning"], *region_lines(facts["regions"])]
+
+
+def _name(path: Path, folder: Path) -> str:
+    """The name of a file in its folder: its relative path, as one printable line."""
+    return clean(path.relative_to(folder).as_posix(), 300)
+
+
+def _report(path: Path, folder: Path, inspector: Inspector, origin: Provenance) -> tuple[Path, dict[str, Any]]:
+    """Path and facts of a picture's report, which is made unless it is there, whole, and what would be made now.
+
+    Raises `ImageError`.
+    """
+    digest = file_sha256(path)
+    page = folder / f"{report_name(path.name, digest or '')}.html"
+    facts = _facts(page) if digest and page.is_file() else {}
+    if facts.get("sha256") != digest or facts.get("origin") != origin.record:
+        page = write_report(inspector(path), folder, origin)
+        facts = _facts(page)
+    return page, facts
+
+
+def _facts(page: Path) -> dict[str, Any]:
+    """What lies as JSON beside a report's page; {} if it is missing or damaged."""
+    try:
+        facts = read_json(page.with_suffix(".json"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _entry(name: str, page: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A picture in the gallery: what is listed of its report's facts, and the report's address."""
+    kept = ("score", "calibrated", "mask_share", "unreliable_share", "width", "height", "sha256", "made", "thumbnail")
+    fit, decision = facts["fit"] or {}, facts["decision"] or {}
+    return {
+        "name": name,
+        "report": quote(f"pictures/{page.name}"),
+        "verdict": decision.get("verdict"),
+        "p_value": decision.get("p_value"),
+        "regions": len(facts["regions"]),
+        "percentile": fit.get("percentile"),
+        "familiar": fit.get("familiar"),
+        "make": facts["tags"].get("Make", ""),
+        "model": facts["tags"].get("Model", ""),
+        **{key: facts[key] for key in kept},
+    }

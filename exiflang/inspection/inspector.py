@@ -1,0 +1,118 @@
+"""Everything that is shown of one picture: what 04_inspect, its widget and the reports draw."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import exiflang
+from exiflang.inspection.metadata import MetadataFit, metadata_fit
+from exiflang.inspection.picture import Picture, open_picture
+from exiflang.inspection.text_bank import TextBank
+from exiflang.localization.decision import FALSE_ALARMS
+from exiflang.localization.localizer import SpliceLocalizer
+from exiflang.localization.result import Observation, SpliceResult
+from exiflang.localization.windows import no_progress
+
+#: Settings that another reading of the same observation serves.
+_REREAD = {"readout": None, "false_alarms": None}
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """A picture, what the localizer found in it, and how its metadata fit.
+
+    Attributes:
+        picture, result: see there.
+        fit: None if the file has no usable EXIF, or the model no text bank.
+        calibrated: whether heatmap and score are shares of authentic cells and pictures.
+        settings: what the result depends on: model, version of exiflang, readout, false alarms, windows, mode,
+            precision.
+        seen: what the localizer has observed of the picture, for another readout.
+    """
+
+    picture: Picture
+    result: SpliceResult = field(repr=False)
+    fit: MetadataFit | None = field(repr=False)
+    calibrated: bool
+    settings: dict[str, Any]
+    seen: Observation = field(repr=False)
+
+
+class Inspector:
+    """Opens pictures and inspects them with one localizer.
+
+    Raises `ValueError` for a text bank that is damaged and for a rate that is none.
+
+    Args:
+        localizer: None: the weights that come with the package.
+        private: show GPS, serial numbers and names.
+        false_alarms: rate of verdicts and masks of a learned readout, between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        localizer: SpliceLocalizer | None = None,
+        private: bool = False,
+        false_alarms: float = FALSE_ALARMS,
+    ):
+        if not 0 < false_alarms < 1:
+            raise ValueError(f"false_alarms is {false_alarms}: it must lie between 0 and 1")
+        self.localizer = localizer or SpliceLocalizer()
+        self.private, self.false_alarms = private, false_alarms
+        self.model: Any = self.localizer.model
+        place = getattr(self.model, "name_or_path", "")  # a folder or a hub id; "" if the model was made in memory
+        self.name = place or type(self.model).__name__
+        self.text_bank = TextBank.load(place) if place else None
+
+    def __call__(
+        self, source: str | os.PathLike | bytes, name: str = "", progress: Callable[[float], None] = no_progress
+    ) -> Inspection:
+        """Inspect a path, or the bytes of a file called `name`; `progress` as in `SpliceLocalizer.embed`.
+
+        Raises `ImageError` for what is no picture.
+        """
+        return self._look(open_picture(source, name, self.private), progress)
+
+    def _look(self, picture: Picture, progress: Callable[[float], None]) -> Inspection:
+        return self.inspect(picture, self.localizer.observe(picture.image, picture.luma, progress=progress))
+
+    def inspect(self, picture: Picture, seen: Observation) -> Inspection:
+        """What follows from what the localizer has observed of the picture."""
+        result = self.localizer.read_out(seen, self.false_alarms)
+        fit = metadata_fit(self.model, self.text_bank, seen.embeddings, picture.tags) if self.text_bank else None
+        calibrated = result.decision is not None or self.localizer.readout in self.localizer.calibration
+        return Inspection(picture, result, fit, calibrated, self.settings, seen)
+
+    def with_settings(self, false_alarms: float | None = None, **settings: Any) -> Inspector:
+        """An inspector that shares the model, with another rate of false alarms, or other `windows_per_side`,
+        `readout` or `mode` of its localizer."""
+        changed = copy(self)
+        changed.false_alarms = self.false_alarms if false_alarms is None else false_alarms
+        changed.localizer = copy(self.localizer)
+        vars(changed.localizer).update(settings)
+        return changed
+
+    def again(self, shown: Inspection, progress: Callable[[float], None] = no_progress) -> Inspection:
+        """Inspect a picture again; if it need not be looked at anew (see `_REREAD`), from what has been observed."""
+        if self.settings | _REREAD == shown.settings | _REREAD:
+            return self.inspect(shown.picture, shown.seen)
+        return self._look(shown.picture, progress)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What results depend on, for records."""
+        localizer = self.localizer
+        return {
+            "model": os.path.basename(str(self.name)),
+            "exiflang": exiflang.__version__,
+            "readout": localizer.readout,
+            "false_alarms": self.false_alarms,
+            "windows_per_side": localizer.windows_per_side,
+            "window_size": None if localizer.by_picture_size else localizer.window_size,
+            "mode": localizer.mode,
+            "precision": localizer.precision,
+        }

@@ -1,0 +1,181 @@
+"""Does the metadata of a file fit its pixels? Which tags and windows do not? What do the pixels suggest?"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from exiflang.exif.reader import canonical_tags
+from exiflang.exif.tags import DATE_NAMES, TAGS, clean, is_private
+from exiflang.exif.text import exif_to_text
+from exiflang.inspection.text_bank import TextBank, embed_sentences
+from exiflang.models.model import ExifLang
+
+#: A tag is swapped for at most so many of its most common values.
+SWAPS = 8
+#: Only so many tags of a sentence are removed and swapped: a longer sentence is cut at 512 tokens anyway.
+MOST_TAGS = 60
+#: What people call them: in lower case, without spaces.
+_SPOKEN = {
+    "iso": "PhotographicSensitivity",
+    "isospeed": "PhotographicSensitivity",
+    "isospeedratings": "PhotographicSensitivity",
+    "aperture": "FNumber",
+    "fstop": "FNumber",
+    "shutter": "ExposureTime",
+    "shutterspeed": "ExposureTime",
+    "exposure": "ExposureTime",
+    "camera": "Model",
+    "lens": "LensModel",
+}
+_BY_SPELLING = {tag.name.casefold(): tag.name for tag in TAGS} | _SPOKEN
+
+
+@dataclass(frozen=True, eq=False)
+class MetadataFit:
+    """How a picture of rows x cols windows fits its file's sentence.
+
+    Attributes:
+        sentence: as the model reads it.
+        similarity: cosine of the picture's embedding and the sentence's.
+        rank: share of the text bank's sentences that fit the picture worse, 0..1.
+        percentile: share of authentic photos whose own sentence has a lower rank, 0..1, among those with familiar
+            sentences if this one is familiar, else among the others; low = odd. NaN if that was not measured.
+        familiar: whether the sentence is close to one of the text bank's.
+        photos: how many sentences the text bank has.
+        misfit: float32 [rows, cols] in 0..1, share of the text bank's sentences that fit the window better: high =
+            this window does not fit the file's metadata.
+        tags: a row for each tag of the sentence: `tag`, `value`; `removed`, how much higher the rank is without it;
+            `swapped`, the largest rise of the rank by another common value, which is `best` ("" if there is none).
+            A rise says that the pixels fit better without the tag's value.
+    """
+
+    sentence: str = field(repr=False)
+    similarity: float
+    rank: float
+    percentile: float
+    familiar: bool
+    photos: int
+    misfit: np.ndarray = field(repr=False)
+    tags: pd.DataFrame = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a picture suggests when it is asked for a tag.
+
+    Attributes:
+        tag: the canonical name, "" if free texts were given.
+        table: a row for each candidate, the likeliest first: `value`, `score` (see `kind`), `asked` (was it typed?).
+        kind: "probability" (of the values that are common in the text bank) or "similarity" (cosine).
+        note: a sentence on how the candidates came about.
+    """
+
+    tag: str
+    table: pd.DataFrame
+    kind: str
+    note: str
+
+
+def picture_embedding(embeddings: np.ndarray) -> np.ndarray:
+    """One embedding of a picture: the mean of its windows', [rows, cols, D] -> float32 [D], unit norm."""
+    mean = embeddings.reshape(-1, embeddings.shape[-1]).mean(0)
+    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+
+
+def metadata_fit(
+    model: ExifLang, text_bank: TextBank, embeddings: np.ndarray, tags: Mapping[str, str]
+) -> MetadataFit | None:
+    """How the windows of a picture, [rows, cols, D], fit its tags; None if no tag may enter a sentence."""
+    tags = {tag: value for tag, value in tags.items() if exif_to_text({tag: value})}
+    sentence = exif_to_text(tags)
+    if not sentence:
+        return None
+    image = picture_embedding(embeddings)
+    text = embed_sentences(model, [sentence])[0]
+    rank, familiar = float(text_bank.rank(image, text)), bool(text_bank.familiar(text))
+    return MetadataFit(
+        sentence=sentence,
+        similarity=float(image @ text),
+        rank=rank,
+        percentile=text_bank.percentile(rank, familiar),
+        familiar=familiar,
+        photos=len(text_bank.text),
+        misfit=(1 - text_bank.rank(embeddings, text)).astype(np.float32),
+        tags=_tag_effects(model, text_bank, image, tags, rank),
+    )
+
+
+def _tag_effects(
+    model: ExifLang, text_bank: TextBank, image: np.ndarray, tags: Mapping[str, str], rank: float
+) -> pd.DataFrame:
+    """`MetadataFit.tags`: the sentence without each tag, and with other values of it."""
+    variants = []  # (tag, other value or "" for none, sentence)
+    for tag in list(tags)[:MOST_TAGS]:
+        rest = {other: value for other, value in tags.items() if other != tag}
+        variants.append((tag, "", exif_to_text(rest)))
+        others = [value for value in text_bank.values.get(tag, ()) if value != tags[tag]][:SWAPS]
+        variants += [(tag, value, exif_to_text({**rest, tag: value})) for value in others]
+    texts = embed_sentences(model, [sentence for _, _, sentence in variants])  # [variants, D]
+    rises = text_bank.rank(image, texts) - rank
+    rows = []
+    for tag in dict.fromkeys(tag for tag, _, _ in variants):
+        own = {value: rises[i] for i, (name, value, _) in enumerate(variants) if name == tag}
+        removed = float(own.pop(""))
+        removed = removed if len(tags) > 1 else float("nan")  # nothing is left of the only one
+        best = max(own, key=lambda value: own[value], default="")
+        swapped = float(own[best]) if own else float("nan")
+        rows.append({"tag": tag, "value": tags[tag], "removed": removed, "best": best, "swapped": swapped})
+    return pd.DataFrame(rows, columns=["tag", "value", "removed", "best", "swapped"])
+
+
+def ask(model: ExifLang, text_bank: TextBank, embeddings: np.ndarray, question: str) -> Answer:
+    """Rank candidates for what is typed, by the windows of a picture, [rows, cols, D].
+
+    question: a tag ("Make"), a fragment ("Flash: Flash fired"), or several fragments, one a line or with ";" between.
+        Names are EXIF's, in any case and spacing, or "ISO", "aperture", "shutter speed", "camera", "lens".
+
+    A tag with common values is answered by their probabilities, read from the sentence that the picture leads one to
+    expect (`TextBank.read`). Any other text is compared with the picture by its cosine, which says less.
+
+    Raises `ValueError` for an empty question, and for a tag that no sentence may hold.
+    """
+    fragments = [clean(part, 300) for part in re.split(r"[;\n]", question) if clean(part, 300)]
+    if not fragments:
+        raise ValueError('type a tag or a piece of EXIF, e.g. "Make", "Make: Canon" or "ISO: 3200"')
+    pairs = [_canonical(fragment) for fragment in fragments]
+    image = picture_embedding(embeddings)
+    tags = {tag for tag, _ in pairs}
+    if len(tags) == 1 and (tag := tags.pop()) in text_bank.values:
+        asked = {value for _, value in pairs if value}
+        if asked <= set(text_bank.values[tag]):
+            shares = text_bank.read(image, tag, float(model.logit_scale.detach()))
+            note = f"The {len(shares)} common values of {tag} in the model's {len(text_bank.text):,} training photos."
+            return Answer(tag, _ranked(text_bank.values[tag], shares, asked), "probability", note)
+        values = list(dict.fromkeys([*asked, *text_bank.values[tag]]))
+        sentences = [exif_to_text({tag: value}) for value in values]
+        note = f"The model has not learned {tag} with that value: these are plain similarities, which say less."
+        return Answer(tag, _ranked(values, embed_sentences(model, sentences) @ image, asked), "similarity", note)
+    texts = [f"{tag}: {value}" if value else tag for tag, value in pairs]
+    note = "Plain similarities of each text with the picture, which say little: compare them with each other only."
+    return Answer("", _ranked(texts, embed_sentences(model, texts) @ image, set(texts)), "similarity", note)
+
+
+def _canonical(fragment: str) -> tuple[str, str]:
+    """(tag, value) of "ISO speed: 3200", both in canonical form where EXIF knows them; value "" for a tag alone."""
+    name, _, value = (part.strip() for part in fragment.partition(":"))
+    if is_private(name):
+        raise ValueError(f"{name}: the model does not read names, locations and serial numbers; ask another tag")
+    tag = _BY_SPELLING.get("".join(filter(str.isalnum, name)).casefold(), name)
+    if tag in DATE_NAMES:
+        raise ValueError(f"{tag}: the model does not read dates; ask another tag")
+    return tag, canonical_tags({tag: value}).get(tag, value)
+
+
+def _ranked(values: Sequence[str], scores: np.ndarray, asked: set[str]) -> pd.DataFrame:
+    table = pd.DataFrame(
+        {"value": values, "score": scores.astype(float), "asked": [value in asked for value in values]}
+    )
+    return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)

@@ -1,0 +1,108 @@
+"""A suspicious file: its pixels, its EXIF, and what is odd about them."""
+
+import hashlib
+import io
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from exiflang.exif.reader import read_exif
+from exiflang.exif.tags import ExifError, clean, is_private
+from exiflang.utils.dct import LumaBlocks, read_luma
+from exiflang.utils.images import ImageError, load_image
+
+#: A file is read whole, once, so that what is hashed is what is looked at.
+MOST_BYTES = 1 << 30
+#: Orientations that `load_image` sets upright, by their canonical names.
+TURNED = frozenset("top-right bottom-right bottom-left left-top right-top right-bottom left-bottom".split())
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture file of H x W pixels.
+
+    Attributes:
+        name: the file's name without its folder, one printable line.
+        image: uint8 [H, W, 3], upright.
+        tags: {tag: value} as `read_exif` gives them; with GPS, serial numbers and names only if they were asked for.
+        hidden: how many such private tags the file has and `tags` does not.
+        notes: sentences about what is odd: no EXIF, EXIF that is broken or gives another size, frames left out.
+        format: as Pillow names it, e.g. "JPEG".
+        size: of the file, in bytes.
+        sha256: of the file, 64 hexadecimal digits.
+        luma: its quantized coefficients, if it is a JPEG.
+    """
+
+    name: str
+    image: np.ndarray = field(repr=False)
+    tags: dict[str, str] = field(repr=False)
+    hidden: int
+    notes: tuple[str, ...]
+    format: str
+    size: int
+    sha256: str
+    luma: LumaBlocks | None = field(repr=False, default=None)
+
+
+def open_picture(source: str | os.PathLike | bytes, name: str = "", private: bool = False) -> Picture:
+    """Read a path, or the bytes of a file called `name`.
+
+    private: keep GPS, serial numbers, names and comments in `tags`.
+
+    Raises `ImageError` for what is no picture or cannot be read. EXIF that cannot be read is a note, not an error.
+    """
+    if isinstance(source, bytes):
+        data, name = source, clean(name or "picture", 200)
+    else:
+        data, name = _read(Path(source)), clean(name or Path(source).name, 200)
+    try:
+        image = load_image(data)
+    except ImageError as error:
+        raise ImageError(f"{name}: {str(error).partition(': ')[2]}") from error
+    notes = []
+    try:
+        every = read_exif(data, private=True)
+    except ExifError as error:
+        every = {}
+        notes.append(f"Its EXIF cannot be read: {str(error).partition(': ')[2]}.")
+    tags = {tag: value for tag, value in every.items() if private or not is_private(tag)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data)) as file:
+            kind, frames = file.format or "", getattr(file, "n_frames", 1)
+    if not every and not notes:
+        notes.append("It carries no EXIF: an editor or a website has removed it, or it never had any.")
+    if frames > 1:
+        notes.append(f"It has {frames:,} frames or pages: the first one is shown.")
+    if tags.get("Orientation", "top-left") in TURNED:
+        notes.append("It is stored turned or mirrored, as its EXIF says: it is shown and analyzed upright.")
+    if said := _other_size(tags, image.shape[:2]):
+        notes.append(said)
+    digest, hidden = hashlib.sha256(data).hexdigest(), len(every) - len(tags)
+    return Picture(name, image, tags, hidden, tuple(notes), kind, len(data), digest, read_luma(data))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not path.is_file():  # a pipe or a device would block for ever
+            raise ImageError(f"{path}: no such file; check the path")
+        if path.stat().st_size > MOST_BYTES:
+            raise ImageError(f"{path}: more than {MOST_BYTES >> 20:,} MB; cut it, or save it compressed")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+
+
+def _other_size(tags: dict[str, str], shape: tuple[int, int]) -> str:
+    """A sentence if EXIF gives other pixel dimensions than the picture has, either way round."""
+    said = [tags.get(tag, "") for tag in ("PixelXDimension", "PixelYDimension")]
+    if not all(side.isdecimal() for side in said) or sorted(map(int, said)) == sorted(shape):
+        return ""
+    return (
+        f"EXIF says {said[0]} x {said[1]} pixels, the picture has {shape[1]} x {shape[0]}: it was cropped, rescaled or "
+        "edited since the camera wrote it, or its EXIF is another picture's."
+    )

@@ -1,0 +1,200 @@
+"""An inspection as one page of HTML that loads nothing from the network, and the same in numbers as JSON.
+
+Whatever comes from a file is escaped; the page forbids every load by its Content-Security-Policy, so that it can be
+sent, kept and opened anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from exiflang.exif.tags import clean
+from exiflang.inspection.inspector import Inspection, Inspector
+from exiflang.inspection.tables import figures_table, fit_summary, metadata_table, region_table
+from exiflang.inspection.verdict import UNRELIABLE, decision_facts, meaning_of_score, region_facts
+from exiflang.inspection.views import (
+    EVIDENCE,
+    VIEWS,
+    first_threshold,
+    hatching,
+    mask_source,
+    meaning_of_view,
+    value_range,
+    view_picture,
+    window_values,
+)
+from exiflang.utils.files import file_sha256, write_json, write_whole
+from exiflang.viz.html import render
+from exiflang.viz.images import data_uri, heat_colors, outlines, picture_panel, shown_shape, shrink
+
+#: Longer sides in pixels. Maps are smooth: more pixels would only make the page heavier.
+MAP, SMALL_MAP, THUMBNAIL = 640, 320, 240
+#: Steps of a color bar.
+_STEPS = 16
+#: `views` ask for a chosen window; what a report draws depends on none.
+_NO_WINDOW = (0, 0)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a report depends on besides its picture.
+
+    Attributes:
+        settings: see `Inspection`.
+        model_files: {file of the model's folder: its SHA-256}; {} if it is not in a folder.
+        private: whether GPS, serial numbers and names are shown.
+        figures: how well the model's check of EXIF was measured to work, see `TextBank`.
+    """
+
+    settings: Mapping[str, Any]
+    model_files: Mapping[str, str]
+    private: bool
+    figures: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, inspector: Inspector) -> Provenance:
+        files = [path for path in sorted(Path(inspector.name).glob("*")) if path.suffix in (".json", ".safetensors")]
+        return cls(
+            inspector.settings,
+            {path.name: digest for path in files if (digest := file_sha256(path))},
+            inspector.private,
+            inspector.text_bank.figures if inspector.text_bank else {},
+        )
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For JSON, and to compare by; the figures lie in the model's files."""
+        return {"settings": dict(self.settings), "model_files": dict(self.model_files), "private": self.private}
+
+
+def report_name(name: str, sha256: str) -> str:
+    """What the files of a picture's report are called, without extension: safe on any disk and in any address."""
+    stem = re.sub(r"[^\w.-]+", "_", Path(clean(name, 200)).stem)[:50].strip("._-")
+    return f"{stem or 'picture'}-{sha256[:8]}"
+
+
+def report_facts(inspection: Inspection, origin: Provenance, made: str) -> dict[str, Any]:
+    """A report in numbers, for `write_json`, which turns NaN into null.
+
+    Heatmap and misfit are those of the windows, [rows, cols] in 0..1, whose size and stride in pixels stand beside
+    them; of evidence there is the least, middle and largest value; `thumbnail` is a `data:` address. `made` is the date
+    to print.
+    """
+    picture, result, fit = inspection.picture, inspection.result, inspection.fit
+    threshold = first_threshold(inspection)
+    source, level = mask_source(inspection, threshold)
+    height, width = picture.image.shape[:2]
+    return {
+        **{key: getattr(picture, key) for key in ("name", "sha256", "format", "size")},
+        "width": width,
+        "height": height,
+        **{key: getattr(picture, key) for key in ("notes", "tags", "hidden")},
+        "score": result.score,
+        "calibrated": inspection.calibrated,
+        "meaning": meaning_of_score(inspection),
+        "decision": decision_facts(inspection),
+        "regions": region_facts(inspection),
+        "threshold": threshold,
+        "mask_share": float((source > level).mean()),
+        "unreliable_share": float((result.reliability < UNRELIABLE).mean()),
+        "evidence": {
+            "maps": {name: _spread(values) for name, values in result.evidence.maps.items()},
+            "absent": result.evidence.absent,
+        },
+        "windows": {"size": result.window_size, "stride": result.stride, "preview": result.preview},
+        "heatmap": _rounded(window_values(inspection, "heatmap", threshold, _NO_WINDOW)),
+        "fit": fit
+        and {
+            **{key: getattr(fit, key) for key in ("sentence", "similarity", "rank", "percentile", "familiar")},
+            "misfit": _rounded(fit.misfit),
+            "tags": fit.tags.to_dict("records"),
+        },
+        "origin": origin.record,
+        "versions": {"exiflang": origin.settings["exiflang"], "torch": str(torch.__version__)},
+        "made": made,
+        "thumbnail": data_uri(_outlined(inspection, threshold, THUMBNAIL)),
+    }
+
+
+def report_page(inspection: Inspection, facts: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """A report to read: one page of HTML. `facts` are those of `report_facts`, `figures` those of `Provenance`."""
+    picture = inspection.picture
+    height, width = shown_shape(facts["height"], facts["width"])
+    lines = outlines(*mask_source(inspection, facts["threshold"]))
+    over = ["heatmap", "mask", "components", *(["misfit"] if inspection.fit else [])]
+    return render(
+        "report.html.j2",
+        facts=facts,
+        shape={"width": width, "height": height},
+        picture=data_uri(shrink(picture.image)),
+        outlined=data_uri(_outlined(inspection, facts["threshold"], MAP)),
+        outlines=[" ".join(f"{x:.0f},{y:.0f}" for x, y in line) for line in lines],
+        hatching=data_uri(hatching(inspection, MAP), lossless=True),
+        maps=_maps(inspection, over, MAP),
+        evidence=_maps(inspection, EVIDENCE, SMALL_MAP),
+        region_table=region_table(inspection),
+        fit_summary=fit_summary(inspection),
+        metadata_table=metadata_table(inspection),
+        figures_table=figures_table(figures),
+    )
+
+
+def write_report(inspection: Inspection, folder: str | Path, origin: Provenance) -> Path:
+    """Write `<stem>-<first 8 of SHA-256>.html` and `.json` into a folder, and return the path of the page.
+
+    Each file appears in one step; the JSON comes last and says that the report is whole. Raises `OSError`.
+    """
+    page = Path(folder) / f"{report_name(inspection.picture.name, inspection.picture.sha256)}.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    facts = report_facts(inspection, origin, datetime.now().astimezone().isoformat(" ", "seconds"))
+    write_whole(page, report_page(inspection, facts, origin.figures))
+    write_json(page.with_suffix(".json"), facts)
+    return page
+
+
+def _rounded(values: np.ndarray) -> list[list[float]]:
+    return np.round(values.astype(float), 4).tolist()
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    return {"least": float(values.min()), "middle": float(np.median(values)), "largest": float(values.max())}
+
+
+def _outlined(inspection: Inspection, threshold: float, longest: int) -> np.ndarray:
+    """The picture with the outline of its mask, uint8 [h, w, 3], at most `longest` a side."""
+    source, level = mask_source(inspection, threshold)
+    mask = shrink(source, longest) > level
+    return picture_panel(shrink(inspection.picture.image, longest), mask, "").image
+
+
+def _maps(inspection: Inspection, views: Iterable[str], longest: int) -> list[dict[str, Any]]:
+    """Views as they are shown: key, title, meaning, image as `data:`, and color bar as CSS or None."""
+    threshold, found = first_threshold(inspection), []
+    for key in views:
+        look, values = VIEWS[key], window_values(inspection, key, threshold, _NO_WINDOW)
+        image = view_picture(inspection, key, threshold, _NO_WINDOW, longest)
+        found.append(
+            {
+                "key": key,
+                "title": look.title,
+                "meaning": meaning_of_view(inspection, key),
+                "image": data_uri(image, lossless=key == "mask"),
+                "bar": _gradient(look.scale) if look.scale and np.isfinite(values).all() else None,
+                "ticks": [f"{n:.2g}" for n in np.linspace(*value_range(key, values), 3 if key in EVIDENCE else 5)],
+            }
+        )
+    return found
+
+
+def _gradient(scale: str) -> str:
+    """A color scale as a CSS gradient from left to right."""
+    colors = heat_colors(np.linspace(0, 1, _STEPS)[None], 0.0, 1.0, scale)[0]  # [_STEPS, 3]
+    return f"linear-gradient(90deg,{','.join(f'rgb({r},{g},{b})' for r, g, b in colors)})"

@@ -1,0 +1,75 @@
+"""Regions, metadata and how they fit the pixels, as fragments of HTML: for the widget, the notebook and the reports."""
+
+from collections.abc import Mapping
+from functools import partial
+from math import isnan
+from typing import Any
+
+from exiflang.inspection.inspector import Inspection
+from exiflang.inspection.metadata import Answer
+from exiflang.inspection.verdict import evidence_of, percent, region_facts
+from exiflang.viz.html import fragment
+
+#: Candidates that are shown of an answer, besides those that were typed.
+SHOWN = 8
+#: A percentile below this is called unusual: one authentic photo in twenty lies there too.
+UNUSUAL = 0.05
+#: Key of a figure, what it says, and the key of what a guess would give.
+MEASURED = (
+    ("auc", "Own EXIF told from that of another camera (area under the curve)", "guess"),
+    ("false_alarms", "Authentic photos called unusual", "unusual"),
+    ("noticed", "Photos with EXIF of another camera called unusual", "unusual"),
+    ("Make first", "The true make is the likeliest", "Make majority"),
+    ("Make sure", "Mean probability of the likeliest make", ""),
+    ("Make similar", "The true make is the most similar, asked as a mere fragment", "Make majority"),
+    ("Flash first", "The true state of the flash is the likeliest", "Flash majority"),
+    ("PhotographicSensitivity first", "The true ISO speed is the likeliest", "PhotographicSensitivity majority"),
+    ("window_auc", "A window of another camera told by its misfit (area under the curve)", "guess"),
+    ("tag_beats", "A tag's true value fits better than another common one", "guess"),
+)
+_fragment = partial(fragment, "metadata.html.j2")
+
+
+def region_table(inspection: Inspection) -> str:
+    """The regions that were found, the largest first; why there are none."""
+    decision = inspection.result.decision
+    rows = [
+        {
+            "place": f"{region['place']} {tuple(region['box'])}",
+            "area": percent(region["area"]),
+            "evidence": evidence_of(region),
+            "p_value": f"{region['p_value']:.3f}",
+        }
+        for region in region_facts(inspection)
+    ]
+    return fragment(
+        "regions.html.j2", "region_table", rows, decision, percent(decision.false_alarms) if decision else ""
+    )
+
+
+def fit_summary(inspection: Inspection) -> str:
+    """Whether the metadata fit the picture, in a paragraph."""
+    return _fragment("fit_summary", inspection.picture, inspection.fit, UNUSUAL)
+
+
+def metadata_table(inspection: Inspection) -> str:
+    """The file's tags, and what each has to do with the fit: see `MetadataFit.tags`.
+
+    Bars are as long as their share of the largest change, or of a percentage point if all are smaller.
+    """
+    rows = inspection.fit.tags.to_dict("records") if inspection.fit else []
+    effects = {row["tag"]: [(row["removed"], ""), (row["swapped"], row["best"])] for row in rows}
+    changes = [abs(change) for pair in effects.values() for change, _ in pair if not isnan(change)]
+    return _fragment("metadata_table", inspection.picture, effects, max(changes, default=0.0))
+
+
+def answer_table(answer: Answer) -> str:
+    """The likeliest candidates of an answer, and where those that were typed stand."""
+    table = answer.table
+    shown = table[(table.index < SHOWN) | table["asked"]]
+    return _fragment("answer_table", answer, list(shown.itertuples()))
+
+
+def figures_table(figures: Mapping[str, Any]) -> str:
+    """How far the check of metadata can be trusted, as measured: `TextBank.figures`; says so if nothing was."""
+    return _fragment("figures_table", figures.get("groups", {}), MEASURED)

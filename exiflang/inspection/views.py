@@ -1,0 +1,182 @@
+"""Views of an inspection, as pictures, numbers and sentences: pure functions for widget, notebook and reports."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from exiflang.inspection.inspector import Inspection
+from exiflang.inspection.verdict import UNRELIABLE, spoken
+from exiflang.localization.consistency import cell_average, resize_cells
+from exiflang.localization.evidence import MEANINGS
+from exiflang.localization.learned_readout import LEARNED
+from exiflang.localization.localizer import MASK_THRESHOLD
+from exiflang.viz.images import SHOWN, heat_colors, shown_shape, shrink
+
+
+@dataclass(frozen=True)
+class View:
+    """A way to look at a picture: its title, its meaning, and its color scale from `low` to 1 (None: no scale)."""
+
+    title: str
+    meaning: str
+    scale: str | None
+    low: float = 0.0
+
+
+#: Kinds of evidence that have a view each, and what a high value means.
+EVIDENCE = {"camera_traces": "camera traces unlike those of the rest", **MEANINGS}
+VIEWS = {
+    "heatmap": View(
+        "Heatmap", "bright: unlike the rest of the picture; share of authentic pictures' cells below", "inferno"
+    ),
+    "mask": View("Mask", "what lies above the threshold", None),
+    "components": View("Components", "similar colors: similar traces; three principal components of all windows", None),
+    "similarity": View(
+        "Similarity", "bright: similar to the chosen window; cosine of their embeddings", "viridis", -1.0
+    ),
+    "misfit": View(
+        "EXIF misfit", "bright: does not fit this file's EXIF; share of other photos' EXIF that fits better", "cividis"
+    ),
+    **{
+        name: View(
+            spoken(name)[0].upper() + spoken(name)[1:], f"bright: {meaning}; on this picture's own scale", "viridis"
+        )
+        for name, meaning in EVIDENCE.items()
+    },
+}
+
+
+def window_centers(inspection: Inspection) -> tuple[np.ndarray, np.ndarray]:
+    """Of rows and columns of windows, in pixels: float [rows], [cols]."""
+    window, stride = inspection.result.window_size, inspection.result.stride
+    rows, cols = inspection.result.embeddings.shape[:2]
+    return np.arange(rows) * stride + window / 2, np.arange(cols) * stride + window / 2
+
+
+def window_at(inspection: Inspection, x: float, y: float) -> tuple[int, int]:
+    """Row and column of the window whose center is nearest to a point in pixels."""
+    down, across = window_centers(inspection)
+    return int(np.abs(down - y).argmin()), int(np.abs(across - x).argmin())
+
+
+def same_place(place: tuple[int, int], old: Inspection, new: Inspection) -> tuple[int, int]:
+    """The window of a new inspection that is nearest to a window of the old one, both as (row, column)."""
+    down, across = window_centers(old)
+    return window_at(new, float(across[place[1]]), float(down[place[0]]))
+
+
+def similarity_map(embeddings: np.ndarray, row: int, col: int) -> np.ndarray:
+    """Cosine of one window with every window: [rows, cols, D] -> float32 [rows, cols], 1 at the window itself."""
+    return np.clip(embeddings @ embeddings[row, col], -1, 1)
+
+
+def window_values(inspection: Inspection, view: str, threshold: float, chosen: tuple[int, int]) -> np.ndarray:
+    """The value of a view at each window: float [rows, cols]; NaN if the view has none for this picture.
+
+    The heatmap's is the one at the window's center, the mask's 0 or 1, the first component stands for all three.
+    """
+    result = inspection.result
+    if view == "similarity":
+        return similarity_map(result.embeddings, *chosen)
+    if view == "misfit":
+        return inspection.fit.misfit if inspection.fit else np.full(result.embeddings.shape[:2], np.nan, np.float32)
+    if view in EVIDENCE:
+        maps = inspection.seen.traces | result.evidence.maps
+        return maps.get(view, np.full(result.embeddings.shape[:2], np.nan, np.float32))
+    rows, cols = (centers.astype(int) for centers in window_centers(inspection))
+    if view == "components":
+        spread = max(1, result.window_size // result.stride)
+        first = result.pca[..., 0]
+        return first[spread // 2 :, spread // 2 :][: len(rows), : len(cols)]
+    if view == "mask":
+        source, level = mask_source(inspection, threshold)
+        return (source[np.ix_(rows, cols)] > level).astype(np.float32)
+    return result.heatmap[np.ix_(rows, cols)]
+
+
+def mask_source(inspection: Inspection, threshold: float) -> tuple[np.ndarray, float]:
+    """What the mask is made of, float32 [H, W], and the level that it lies above.
+
+    While the threshold is the first one, the mask of a decision is that of its regions, and not what lies above.
+    """
+    result = inspection.result
+    if result.decision and threshold == first_threshold(inspection):
+        return result.mask.astype(np.float32), 0.5
+    return result.heatmap, threshold
+
+
+def value_range(view: str, values: np.ndarray) -> tuple[float, float]:
+    """What the ends of a view's scale stand for: similarity starts at the least similar window, evidence spans the 1st
+    to the 99th percentile."""
+    if view in EVIDENCE and np.isfinite(values).all():
+        low, high = np.percentile(values, (1, 99)).tolist()
+        return low, max(high, low + 1e-3)
+    return float(values.min()) if view == "similarity" else VIEWS[view].low, 1.0
+
+
+def hatching(inspection: Inspection, longest: int = SHOWN) -> np.ndarray:
+    """Lines where the picture tells little, to lie over the heatmap: uint8 [h, w, 4], clear elsewhere."""
+    little = shrink(inspection.result.reliability, longest) < UNRELIABLE
+    y, x = np.indices(little.shape)
+    stripe = (x + y) % 12 // 2
+    lines = np.zeros((*little.shape, 4), np.uint8)
+    lines[little & (stripe == 0)] = (255, 255, 255, 190)
+    lines[little & (stripe == 1)] = (0, 0, 0, 130)
+    return lines
+
+
+def lay_over(lines: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """A picture, uint8 [h, w, 3], with `hatching` of its size."""
+    cover = lines[..., 3:] / np.float32(255)
+    return (picture + cover * (lines[..., :3] - picture.astype(np.float32))).astype(np.uint8)
+
+
+def view_picture(
+    inspection: Inspection, view: str, threshold: float, chosen: tuple[int, int], longest: int = SHOWN
+) -> np.ndarray:
+    """A view over the whole picture, in color: uint8 [h, w, 3], at most `longest` a side; gray if there is none."""
+    result, shape = inspection.result, inspection.picture.image.shape[:2]
+    height, width = shown_shape(shape[0], shape[1], longest)
+    if view == "heatmap":
+        return heat_colors(shrink(result.heatmap, longest), 0.0, 1.0)
+    if view == "mask":
+        source, level = mask_source(inspection, threshold)
+        inside = shrink(source, longest) > level
+        return np.where(inside[..., None], np.uint8(255), np.uint8(0)).repeat(3, axis=2)
+    place = {"window": result.window_size, "stride": result.stride, "scale": max(height, width) / max(shape)}
+    if view == "components":
+        planes = [resize_cells(result.pca[..., i], height, width, **place) for i in range(3)]
+        return (np.stack(planes, axis=-1) * 255).astype(np.uint8)
+    values = window_values(inspection, view, threshold, chosen)
+    scale = VIEWS[view].scale
+    if scale is None or not np.isfinite(values).all():
+        return np.full((height, width, 3), 128, np.uint8)
+    spread = max(1, result.window_size // result.stride)
+    drawn = resize_cells(cell_average(values, spread), height, width, **place)
+    return heat_colors(drawn, *value_range(view, values), scale)
+
+
+def first_threshold(inspection: Inspection) -> float:
+    """The mask's first threshold: as likely tampered with as not, `MASK_THRESHOLD` for a calibrated heatmap, else what
+    gives the result's own area."""
+    if inspection.settings["readout"] == LEARNED:
+        return 0.5
+    if inspection.calibrated:
+        return MASK_THRESHOLD
+    result = inspection.result
+    return float(np.quantile(result.heatmap, 1 - np.clip(result.mask.mean(), 0.01, 0.5)))
+
+
+def meaning_of_view(inspection: Inspection | None, view: str) -> str:
+    """What a view shows of a picture, in words; why it shows nothing."""
+    if inspection is None:
+        return VIEWS[view].meaning
+    if reason := inspection.result.evidence.absent.get(view):
+        return f"nothing to show: {reason}"
+    if view == "mask" and inspection.result.decision:
+        return "the regions that were found, until the threshold is moved"
+    if view == "heatmap" and inspection.settings["readout"] == LEARNED:
+        return "bright: likely tampered with; the probability that the readout gives to each place"
+    if view == "heatmap" and not inspection.calibrated:
+        return "bright: unlike the rest of the picture; the readout's own scale, as this model is not calibrated"
+    return VIEWS[view].meaning

@@ -1,0 +1,1 @@
+from .heatmap_inspector import HeatmapInspector as HeatmapInspector

@@ -1,0 +1,356 @@
+"""The inspector: open a picture, see which windows disagree with the rest, ask what they suggest of its metadata."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from exiflang.inspection.inspector import Inspection, Inspector
+from exiflang.inspection.metadata import ask
+from exiflang.inspection.report import Provenance, write_report
+from exiflang.inspection.tables import answer_table, fit_summary, metadata_table, region_table
+from exiflang.inspection.views import (
+    VIEWS,
+    first_threshold,
+    mask_source,
+    meaning_of_view,
+    same_place,
+    window_at,
+    window_values,
+)
+from exiflang.inspection.widget.background import Background
+from exiflang.inspection.widget.controls import CLASS, Controls, compare_windows, describe, message, soft, view_options
+from exiflang.inspection.widget.exports import save_arrays, save_picture
+from exiflang.inspection.widget.file_browser import FileBrowser
+from exiflang.inspection.widget.panels import TwoPanels, window_square
+from exiflang.localization.localizer import MASK_THRESHOLD
+from exiflang.utils.extras import extra
+from exiflang.utils.files import absolute_path
+from exiflang.viz.images import outlines
+
+with extra("notebook"):
+    import ipywidgets as widgets
+    import traitlets
+
+_NOTHING = "No picture is open."
+
+
+class HeatmapInspector(widgets.VBox):
+    """A suspicious picture, two views of it side by side, and whether its metadata fit.
+
+    Pictures are analyzed in a thread of their own: the one before stays until the new one is ready; `wait` waits.
+
+    Args:
+        picture: a path to open at once.
+        inspector: None: one with the weights that come with the package.
+        private: show GPS, serial numbers and names; for the inspector with the packaged weights only.
+    """
+
+    inspection = traitlets.Instance(Inspection, allow_none=True, help="what is shown; None before the first picture")
+    selected = traitlets.Tuple(traitlets.Int(), traitlets.Int(), default_value=(0, 0), help="row, column of window A")
+    compared: Any = traitlets.Tuple(
+        traitlets.Int(), traitlets.Int(), default_value=None, allow_none=True, help="the same of window B, or None"
+    )
+    threshold = traitlets.Float(
+        MASK_THRESHOLD, min=0, max=1, help="of the heatmap: above lies the mask, until it is moved that of a verdict"
+    )
+    opacity = traitlets.Float(0.5, min=0, max=1, help="of the views over the picture")
+    hatching = traitlets.Bool(True, help="whether heatmaps are hatched where the picture tells little")
+    left_view = traitlets.Enum(list(VIEWS), "heatmap")
+    right_view = traitlets.Enum(list(VIEWS), "components")
+    status = traitlets.Unicode(help="what is going on, or why nothing is shown")
+    busy = traitlets.Bool(help="whether a picture is being analyzed")
+
+    def __init__(
+        self, picture: str | os.PathLike | None = None, inspector: Inspector | None = None, private: bool = False
+    ):
+        self.inspector = inspector or Inspector(private=private)  # the one that made what is shown
+        self.panels = TwoPanels(self._clicked)
+        self.controls = Controls(self.inspector, self.panels.box, FileBrowser(self.open_picture))
+        self._background = Background(lambda share: self.controls.bar.set_trait("value", share), self._ended)
+        self._opening: tuple[Any, str] | None = None
+        self._quiet = False
+        super().__init__(self.controls.children)
+        self.add_class(CLASS)
+        self._connect()
+        self._explain()
+        self.panels.fade(self.opacity)
+        self._say("Open a picture: type its path, browse this machine, or upload it.")
+        if picture is not None:
+            self.open_picture(picture)
+
+    def _connect(self) -> None:
+        """Connect the controls to traits and methods."""
+        own = self.controls
+        for name, control in (own.views | own.sliders | {"hatching": own.hatching}).items():
+            traitlets.link((self, name), (control, "value"))
+        for name, pair in own.fields.items():
+            for field in pair:
+                field.observe(lambda _, name=name: self._typed(name), "value")
+        for control in (own.windows, own.readout, own.false_alarms, own.mode):
+            control.observe(lambda _: self._resettled(), "value")
+        own.browse.observe(lambda on: own.browser.layout.set_trait("display", "" if on.new else "none"), "value")
+        own.upload.observe(lambda _: self._uploaded(), "value")
+        own.cancel.on_click(lambda _: self.cancel())
+        for field, button, act in (
+            (own.path, own.open, lambda: self.open_picture(own.path.value)),
+            (own.question, own.ask, lambda: self.ask(own.question.value)),
+        ):
+            button.on_click(lambda _, act=act: act())
+            # Enter; `on_submit`, which says the same, is deprecated, and its successor fires when the field is left too
+            field.on_msg(lambda _, content, buffers, act=act: act() if content.get("event") == "submit" else None)
+        for kind, button in own.exports.items():
+            button.on_click(lambda _, kind=kind: self.export(kind))
+
+    # ---- actions
+
+    def open_picture(self, source: str | os.PathLike | bytes, name: str = "") -> None:
+        """Analyze a path, or the bytes of a file called `name`, in the background, instead of what is under way."""
+        if isinstance(source, str):
+            source = Path(source.strip()).expanduser()
+        self._start((source, name))
+
+    def cancel(self) -> None:
+        """Stop the analysis that is under way, if one is."""
+        self._background.cancel()
+
+    def wait(self, timeout: float | None = None) -> Inspection | None:
+        """Wait until nothing is under way, or so many seconds, and return what is shown."""
+        self._background.wait(timeout)
+        return self.inspection
+
+    def choose(self, row: int, col: int) -> None:
+        """Select a window and see what is like it: on the right, unless a panel shows that already."""
+        with self._drawing():
+            self.selected = (row, col)
+            if "similarity" not in (self.left_view, self.right_view):
+                self.right_view = "similarity"
+
+    def ask(self, question: str) -> None:
+        """Show what the picture suggests, see `metadata.ask`."""
+        text_bank = self.inspector.text_bank
+        if self.inspection is None or text_bank is None:
+            self.controls.answer.value = message(_NOTHING, error=True)
+            return
+        found = self.inspection.result.embeddings
+        try:
+            self.controls.answer.value = answer_table(ask(self.inspector.model, text_bank, found, question))
+        except ValueError as error:
+            self.controls.answer.value = message(str(error), error=True)
+
+    def export(self, kind: str) -> Path | None:
+        """Write "png", "npz" or "html" into the export folder; returns the path, or None if that failed."""
+        shown, folder = self.inspection, absolute_path(self.controls.folder.value)
+        if shown is None:
+            self.controls.exported.value = message(_NOTHING, error=True)
+            return None
+        try:
+            if kind == "html":
+                path = write_report(shown, folder, Provenance.of(self.inspector))
+            elif kind == "npz":
+                path = save_arrays(shown, folder, self.threshold)
+            else:
+                views, marks = (self.left_view, self.right_view), {"A": self.selected, "B": self.compared}
+                path = save_picture(shown, folder, views, self.threshold, self.opacity, marks, self.hatching)
+        except OSError as error:
+            self.controls.exported.value = message(f"{folder}: cannot be written ({error.strerror})", error=True)
+            return None
+        self.controls.exported.value = message(f"Written: {path}")
+        return path
+
+    # ---- the work in the background
+
+    def _start(self, opening: tuple[Any, str] | None) -> None:
+        """Open something, or (None) look at the picture again, with the current settings."""
+        own = self.controls
+        settings = {"windows_per_side": own.windows.value, "readout": own.readout.value, "mode": own.mode.value}
+        inspector = self.inspector.with_settings(own.false_alarms.value, **settings)
+
+        def show(found: Inspection) -> None:
+            self.inspector, self.inspection = inspector, found
+
+        with self._background.lock:
+            self._opening, self.busy = opening, True
+            self._say("Analyzing ...")
+            work = partial(inspector, *opening) if opening else partial(inspector.again, self._shown)
+            self._background.start(work, show)
+
+    def _ended(self, said: str, failed: bool) -> None:
+        self._say(said, failed)
+        self._opening, self.busy = None, False
+
+    def _say(self, text: str, error: bool = False) -> None:
+        self.status, self.controls.said.value = text, message(text, error)
+
+    # ---- reactions to controls
+
+    def _clicked(self, x: float, y: float, shift: bool) -> None:
+        if self.inspection is not None:
+            trait = "compared" if shift or self.controls.compare.value else "selected"
+            self._point(trait, window_at(self.inspection, x, y))
+
+    def _typed(self, trait: str) -> None:
+        if self._may_draw:
+            row, col = (field.value for field in self.controls.fields[trait])
+            self._point(trait, (row, col))
+
+    def _point(self, trait: str, place: tuple[int, int]) -> None:
+        if trait == "selected":
+            self.choose(*place)
+        else:
+            self.compared = place
+
+    def _resettled(self) -> None:
+        if self._opening or self.inspection:
+            self._start(self._opening)
+
+    def _uploaded(self) -> None:
+        upload = self.controls.upload
+        if upload.value:
+            file = upload.value[0]
+            upload.value = ()  # the file must not stay in the notebook's state
+            self.open_picture(bytes(file["content"]), file["name"])
+
+    # ---- reactions to traits
+
+    @traitlets.validate("selected", "compared")
+    def _in_the_grid(self, proposal: Any) -> tuple[int, int] | None:
+        place = proposal.value
+        if place is not None and self.inspection is not None:
+            rows, cols = self.inspection.result.embeddings.shape[:2]
+            if not (0 <= place[0] < rows and 0 <= place[1] < cols):
+                raise traitlets.TraitError(
+                    f"{proposal.trait.name} {place}: the picture has {rows} x {cols} windows, counted from 0"
+                )
+        return place
+
+    @traitlets.observe("busy")
+    def _show_progress(self, change: Any) -> None:
+        for control in (self.controls.bar, self.controls.cancel):
+            control.layout.display = "" if change.new else "none"
+
+    @traitlets.observe("inspection")
+    def _show_inspection(self, change: Any) -> None:
+        new, old, own = change.new, change.old, self.controls
+        again = old is not None and old.picture is new.picture
+        with self._quietly():
+            self._offer_views()
+            if again:
+                self.selected = same_place(self.selected, old, new)
+                self.compared = self.compared and same_place(self.compared, old, new)
+            else:
+                heat = window_values(new, "heatmap", 0, (0, 0))
+                self.selected, self.compared = tuple(map(int, np.unravel_index(heat.argmax(), heat.shape))), None
+            if not again or any(old.settings[key] != new.settings[key] for key in ("readout", "false_alarms")):
+                self.threshold = first_threshold(new)
+        with self._drawing():
+            self.panels.show_picture(new, zoom_out=not again)
+            self._draw(VIEWS)
+            self._draw_outline()
+            self._mark()
+        self._explain()
+        own.about.value, own.regions.value = describe(new), region_table(new)
+        own.fit.value, own.tags.value = fit_summary(new), metadata_table(new)
+        own.exported.value = ""
+        if self.inspector.text_bank:
+            own.answer.value = ""
+
+    def _offer_views(self) -> None:
+        """Offer only the views that this picture has."""
+        options = tuple(view_options(self.inspection))
+        known = {name for _, name in options}
+        for trait, control in self.controls.views.items():
+            wanted = getattr(self, trait)
+            if control.options != options:
+                control.options = options  # and takes the first one
+                setattr(self, trait, wanted if wanted in known else self.traits()[trait].default_value)
+
+    @traitlets.observe("left_view", "right_view")
+    def _show_view(self, change: Any) -> None:
+        if self._may_draw:
+            self._draw({change.new}, change.name)
+        self._explain()
+
+    @traitlets.observe("threshold")
+    def _show_threshold(self, _: Any) -> None:
+        if self._may_draw:
+            with self._drawing():
+                self._draw({"mask"})
+                self._draw_outline()
+
+    @traitlets.observe("hatching")
+    def _show_hatching(self, _: Any) -> None:
+        if self._may_draw:
+            self._draw({"heatmap"})
+
+    @traitlets.observe("opacity")
+    def _fade(self, change: Any) -> None:
+        with self._drawing():
+            self.panels.fade(change.new)
+
+    @traitlets.observe("selected", "compared")
+    def _show_selection(self, change: Any) -> None:
+        if self._may_draw:
+            with self._drawing():
+                if change.name == "selected":
+                    self._draw({"similarity"})
+                self._mark()
+
+    # ---- drawing
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """One thread at a time, one message to the browser. No property may be set twice: plotly loses one."""
+        with self._background.lock, self.panels.figure.batch_update():
+            yield
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Traits that change within are not drawn by their observers."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+    @property
+    def _shown(self) -> Inspection:
+        """`inspection`, for whoever acts only when there is one."""
+        return cast(Inspection, self.inspection)
+
+    @property
+    def _may_draw(self) -> bool:
+        return self.inspection is not None and not self._quiet
+
+    def _draw(self, views: Collection[str], only: str = "") -> None:
+        """Redraw the panels (or `only` one) that show one of the views."""
+        with self._drawing():
+            for panel, trait in enumerate(self.controls.views):
+                if (view := getattr(self, trait)) in views and only in ("", trait):
+                    shown = (view, self.threshold, self.selected, self.hatching)
+                    self.panels.show_view(panel, self._shown, *shown)
+
+    def _draw_outline(self) -> None:
+        self.panels.outline(outlines(*mask_source(self._shown, self.threshold)))
+
+    def _mark(self) -> None:
+        """Update marks, fields and cosine of both windows."""
+        result = self._shown.result
+        places = {"selected": self.selected, "compared": self.compared}
+        with self._quietly():
+            for (trait, place), mark in zip(places.items(), "AB", strict=True):
+                self.panels.mark(mark, window_square(result.window_size, result.stride, place))
+                fields = self.controls.fields[trait]
+                for field, value, number in zip(fields, place or (0, 0), result.embeddings.shape, strict=False):
+                    field.max, field.value, field.disabled = number - 1, value, False
+        self.controls.cosine.value = compare_windows(result.embeddings, **places)
+
+    def _explain(self) -> None:
+        for trait, text in self.controls.meanings.items():
+            text.value = soft(meaning_of_view(self.inspection, getattr(self, trait)))

@@ -1,0 +1,94 @@
+"""Embeddings of windows → averages over cells: dissimilarity of pairs, principal components (paper, section 3.4)."""
+
+import numpy as np
+
+
+def _spread_sum(array: np.ndarray, spread: int, axis: int) -> np.ndarray:
+    """Each entry adds itself to `spread` cells along `axis`, which grows by `spread - 1`."""
+    shape = list(array.shape)
+    shape[axis] += spread - 1
+    total = np.zeros(shape, array.dtype)
+    for shift in range(spread):
+        covered = [slice(None)] * array.ndim
+        covered[axis] = slice(shift, shift + array.shape[axis])
+        total[tuple(covered)] += array
+    return total
+
+
+def cell_average(values: np.ndarray, spread: int, pairs: bool = False) -> np.ndarray:
+    """Per-cell average over overlapping windows, each of which covers `spread` cells a side.
+
+    `values` is [rows, cols, ...] → [h, w, ...] with `h = rows + spread - 1`. With `pairs`, responses of pairs of
+    windows [rows, cols, rows, cols] → [h, w, h, w], in the closed form `(M' S M) / (c c' + 1e-4)`, where `M` is the
+    0/1 membership of windows in cells and `c` its column sums; `M` is a box along each axis, hence separable.
+    """
+    axes = (0, 1, 2, 3) if pairs else (0, 1)
+    total = np.asarray(values, np.float32)
+    for axis in axes:
+        total = _spread_sum(total, spread, axis)
+    count = np.ones(values.shape[:2], np.float32)
+    for axis in (0, 1):
+        count = _spread_sum(count, spread, axis)  # [h, w]
+    if pairs:
+        return total / (count[:, :, None, None] * count + np.float32(1e-4))
+    return total / count.reshape(count.shape + (1,) * (total.ndim - 2))
+
+
+def resize_cells(
+    cells: np.ndarray, height: int, width: int, window: int, stride: int, scale: float = 1.0
+) -> np.ndarray:
+    """Draw cells where they lie: [h, w] → float32 [H, W], bilinear between their centers.
+
+    Cells are `stride` pixels wide. Those of a window lie in its middle: a window is rarely a multiple of its stride.
+    `scale`: of what is drawn, H x W, to the picture whose pixels `window` and `stride` count.
+    """
+    margin = (window - max(1, window // stride) * stride) / 2
+    y, x = (((np.arange(side) + 0.5) / scale - margin) / stride for side in (height, width))  # in cells
+    return _interpolate(_interpolate(cells.astype(np.float32), y - 0.5, 0), x - 0.5, 1)
+
+
+def resize_windows(values: np.ndarray, height: int, width: int, window: int, stride: int) -> np.ndarray:
+    """Draw a value a window where windows lie: [rows, cols] → float32 [H, W], bilinear between their centers."""
+    y, x = (((np.arange(side) + 0.5) - window / 2) / stride for side in (height, width))  # in windows
+    return _interpolate(_interpolate(values.astype(np.float32), y, 0), x, 1)
+
+
+def _interpolate(array: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:
+    """Linear interpolation of [h, w] along `axis` at `at` (in cells), constant beyond the ends."""
+    last = array.shape[axis] - 1
+    at = np.clip(at, 0, last)
+    low = at.astype(int)
+    share = np.expand_dims((at - low).astype(np.float32), 1 - axis)
+    before, after = array.take(low, axis), array.take(np.minimum(low + 1, last), axis)
+    after -= before  # in place: these are as large as the picture
+    after *= share
+    before += after
+    return before
+
+
+def principal_components(embeddings: np.ndarray, spread: int) -> np.ndarray:
+    """Three whitened components of [rows, cols, D] by cells, clipped at 3 deviations: float32 [h, w, 3] in 0..1.
+
+    A component that the windows do not have (fewer than four windows, one color) is 0.5 everywhere.
+    """
+    rows, cols, dim = embeddings.shape
+    flat = embeddings.reshape(rows * cols, dim)
+    components = np.zeros((rows * cols, 3), np.float32)
+    wanted = min(3, rows * cols - 1, dim)
+    if wanted > 0 and np.ptp(flat, axis=0).max() > 1e-5:
+        from sklearn.decomposition import PCA  # seconds, which an import of the localizer need not wait for
+
+        solver = "arpack" if wanted < min(flat.shape) else "full"  # three components of hundreds
+        pca = PCA(wanted, whiten=True, svd_solver=solver, random_state=0)
+        found = pca.fit_transform(flat)  # [rows * cols, D] -> [rows * cols, wanted]
+        # Whitening would blow the rounding errors of an empty component up to full contrast.
+        components[:, :wanted] = np.where(pca.explained_variance_ratio_ > 1e-6, found, 0)
+    return np.clip(cell_average(components.reshape(rows, cols, 3), spread) / 6 + 0.5, 0, 1)
+
+
+def cell_consistency(embeddings: np.ndarray, spread: int) -> np.ndarray:
+    """Dissimilarity of cells, averaged over their windows: unit [rows, cols, D] → float32 [h, w, h, w], 0..2."""
+    rows, cols, dim = embeddings.shape
+    flat = embeddings.reshape(rows * cols, dim)
+    response = 1 - np.clip(flat @ flat.T, -1, 1)  # [rows * cols, rows * cols]
+    return cell_average(response.reshape(rows, cols, rows, cols), spread, pairs=True)

@@ -1,0 +1,257 @@
+"""What a learned readout's values mean: p-values against authentic pictures of the same kind, regions, reliability.
+
+A picture's kind is its size class and what its file says of JPEG compression. Calibration measures, of authentic
+pictures of each kind, the score of the whole and the highest value of any window (`Calibration.records`). A new
+picture's p-value is conformal: the share of authentic ones, it included, that reach its score. If pictures come from
+the same source as the calibration's, at most a share `p` of authentic ones have a p-value of `p` or less. Cameras
+count, not photos: each camera's photos share one vote.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from exiflang.localization.evidence import NUMBERS, Evidence
+
+# scipy is imported by the functions: an import of the localizer does not wait for it.
+
+#: Pictures of fewer pixels are small: their windows are smaller than those that the model was trained on.
+LARGE = 350_000
+#: Of a JPEG's ten smallest luma steps the mean above which it is coarse: quality 90 and above are fine.
+COARSE = 3.2
+_SIZES, _FILES = ("large", "small"), ("no JPEG", "fine JPEG", "coarse JPEG")
+#: Kinds by name.
+KINDS = tuple(f"{size}, {file}" for size in _SIZES for file in _FILES)
+#: A kind with fewer authentic photos is compared with another one (see `Calibration.nearest`).
+FEWEST = 40
+#: False-alarm rate of verdicts and masks.
+FALSE_ALARMS = 0.05
+#: Kinds of evidence that tell of tampering, and the sign in which they do.
+TRACES = {"camera_traces": 1, "jpeg_history": 1, "former_history": 1, "grid_along": -1, "grid_beside": 1}
+
+
+class Record(NamedTuple):
+    """An authentic picture: the camera that took it, the readout's score, and its highest window."""
+
+    camera: str
+    score: float
+    peak: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a score comes to.
+
+    Attributes:
+        p_value: share of authentic pictures that reach the score, the picture itself included: 0..1.
+        p_limits: 95 % confidence limits of that share, by the number of cameras (Clopper and Pearson 1934).
+        verdict: "spliced" if `p_value` is at most `false_alarms`; "not decidable" if there are too few cameras for any
+            score to have such a p-value; else "no splice found".
+        false_alarms: the rate asked for.
+        kind: the kind of authentic pictures that were compared, one of `KINDS`.
+        photos, cameras: how many these are.
+    """
+
+    p_value: float
+    p_limits: tuple[float, float]
+    verdict: str
+    false_alarms: float
+    kind: str
+    photos: int
+    cameras: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """A tampered part of a picture, as the readout sees it.
+
+    Attributes:
+        area: its share of the picture, 0..1.
+        box: left, top, right, bottom in pixels, the last two exclusive.
+        peak: its highest value.
+        p_value: share of authentic pictures with a window as high as its peak, conformal.
+        evidence: how far it lies from the rest in each of `TRACES` that is there, in deviations of the rest; empty if
+            it is all of the picture.
+    """
+
+    area: float
+    box: tuple[int, int, int, int]
+    peak: float
+    p_value: float
+    evidence: dict[str, float] = field(repr=False)
+
+    @property
+    def strongest(self) -> str | None:
+        """The kind of evidence in which it lies furthest from the rest; None without any."""
+        return max(self.evidence, key=lambda name: self.evidence[name], default=None)
+
+
+class Calibration:
+    """Authentic pictures by kind. Raises `ValueError` for unknown kinds, and for scores that are NaN or infinite."""
+
+    def __init__(self, records: Mapping[str, Sequence[Record]]):
+        if unknown := sorted(records.keys() - set(KINDS)):
+            raise ValueError(f"unknown kinds of pictures {unknown}: choose among {', '.join(KINDS)}")
+        if not all(np.isfinite([[r.score, r.peak] for r in own]).all() for own in records.values() if own):
+            raise ValueError("NaN or infinity among the scores of authentic pictures: calibrate again")
+        self.records = {kind: list(own) for kind, own in records.items()}
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> Self:
+        """From what `to_dict` returns. Raises `ValueError` for anything else."""
+        try:
+            records = {k: [Record(str(c), float(s), float(p)) for c, s, p in own] for k, own in saved.items()}
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise ValueError(f"a calibration maps kinds to lists of [camera, score, peak] ({error})") from error
+        return cls(records)
+
+    def to_dict(self) -> dict[str, list[list[Any]]]:
+        """What JSON can hold: lists of [camera, score, peak] by kind, rounded to four digits."""
+        return {
+            kind: [[record.camera, round(record.score, 4), round(record.peak, 4)] for record in own]
+            for kind, own in self.records.items()
+        }
+
+    def nearest(self, kind: str) -> str | None:
+        """The kind with at least `FEWEST` photos that is most like `kind`: first itself, then of the same size.
+
+        Of files the next coarser or finer compression comes first. None if no kind has so many.
+        """
+        size, file = kind.split(", ")
+
+        def unlike(other: str) -> tuple[bool, int]:
+            other_size, other_file = other.split(", ")
+            return other_size != size, abs(_FILES.index(other_file) - _FILES.index(file))
+
+        enough = [known for known in KINDS if len(self.records.get(known, ())) >= FEWEST]
+        return min(enough, key=unlike, default=None)
+
+    def decide(self, score: float, kind: str, false_alarms: float = FALSE_ALARMS) -> Decision:
+        """What a picture's score comes to among authentic pictures of its kind. Raises `ValueError` for NaN."""
+        if np.isnan(score):
+            raise ValueError("the picture's score is NaN: the readout or its inputs are broken")
+        compared = self.nearest(kind)
+        if compared is None:
+            return Decision(1.0, (0.0, 1.0), "not decidable", false_alarms, kind, 0, 0)
+        own = self.records[compared]
+        reached, cameras = _votes([record.camera for record in own], [record.score >= score for record in own])
+        p_value = (1 + reached) / (1 + cameras)
+        verdict = "spliced" if p_value <= false_alarms else "no splice found"
+        if 1 / (1 + cameras) > false_alarms:
+            verdict = "not decidable"
+        return Decision(p_value, _limits(reached, cameras), verdict, false_alarms, compared, len(own), cameras)
+
+    def region_level(self, kind: str, false_alarms: float = FALSE_ALARMS) -> float | None:
+        """The lowest peak whose `region_p_value` is at most `false_alarms`; None if none is."""
+        compared = self.nearest(kind)
+        if compared is None:
+            return None
+        peaks = sorted({-np.inf, *(record.peak for record in self.records[compared])})
+        levels = np.nextafter(peaks, np.inf).tolist()  # p-values fall just above each peak, and nowhere else
+        first = bisect_left(levels, True, key=lambda level: self.region_p_value(level, kind) <= false_alarms)
+        return levels[first] if first < len(levels) else None
+
+    def region_p_value(self, peak: float, kind: str) -> float:
+        """Share of authentic pictures with a window as high as `peak`, conformal; 1 without any to compare."""
+        compared = self.nearest(kind)
+        if compared is None:
+            return 1.0
+        own = self.records[compared]
+        reached, cameras = _votes([record.camera for record in own], [record.peak >= peak for record in own])
+        return (1 + reached) / (1 + cameras)
+
+
+def picture_kind(height: int, width: int, evidence: Evidence) -> str:
+    """One of `KINDS`."""
+    numbers = dict(zip(NUMBERS, evidence.numbers.tolist(), strict=True))
+    size = "large" if height * width >= LARGE else "small"
+    if not numbers["is a JPEG file"]:
+        return f"{size}, no JPEG"
+    return f"{size}, {'coarse' if np.exp(numbers['log of its mean low step']) > COARSE else 'fine'} JPEG"
+
+
+def _votes(cameras: Sequence[str], reached: Sequence[bool]) -> tuple[float, int]:
+    """Sum over cameras of the share of their photos that reached something, and how many cameras there are."""
+    _, camera = np.unique(cameras, return_inverse=True)
+    photos = np.bincount(camera)
+    return float((np.bincount(camera, reached) / photos).sum()), len(photos)
+
+
+def _limits(reached: float, cameras: int) -> tuple[float, float]:
+    """95 % limits of the share of authentic pictures that reach a score, of `cameras` of which `reached` did."""
+    from scipy.stats import beta
+
+    low = float(beta.ppf(0.025, reached, cameras - reached + 1)) if reached > 0 else 0.0
+    high = float(beta.ppf(0.975, reached + 1, cameras - reached)) if reached < cameras else 1.0
+    return low, high
+
+
+def find_regions(
+    values: np.ndarray,
+    drawn: np.ndarray,
+    centers: tuple[np.ndarray, np.ndarray],
+    traces: Mapping[str, np.ndarray],
+    calibration: Calibration,
+    kind: str,
+    false_alarms: float = FALSE_ALARMS,
+) -> tuple[np.ndarray, list[Region]]:
+    """The mask, bool [H, W], and its regions, the largest first.
+
+    A region is a connected part of the picture above the lower of 0 (as likely tampered as not) and the level of its
+    own false-alarm rate, with a window in it that at most a share `false_alarms` of authentic pictures have the like
+    of. So at most that share of authentic pictures shows any region.
+
+    Args:
+        values: logits of windows, float32 [rows, cols]; `drawn`: the same over the picture, float32 [H, W].
+        centers: of rows and columns of windows, int pixels [rows], [cols].
+        traces: maps [rows, cols] by the names of `TRACES`.
+    """
+    from scipy.ndimage import find_objects, label
+
+    mask = np.zeros(drawn.shape, bool)
+    level = calibration.region_level(kind, false_alarms)
+    if level is None or not float(values.max()) >= level:  # float32 would round the level
+        return mask, []
+    labels, _ = label(drawn > min(0.0, level))
+    of_window = labels[np.ix_(*centers)]  # [rows, cols]
+    regions = []
+    for number, place in enumerate(find_objects(labels), 1):
+        inside = of_window == number
+        peak = float(values[inside].max(initial=-np.inf))
+        if peak < level:
+            continue
+        own = labels[place] == number
+        mask[place] |= own
+        box = (place[1].start, place[0].start, place[1].stop, place[0].stop)
+        p_value = calibration.region_p_value(peak, kind)
+        regions.append(Region(float(own.sum() / mask.size), box, peak, p_value, _apart(traces, inside)))
+    return mask, sorted(regions, key=lambda region: -region.area)
+
+
+def _apart(traces: Mapping[str, np.ndarray], inside: np.ndarray) -> dict[str, float]:
+    """How far windows lie from the others in each map, in deviations of the others, in the sign of `TRACES`."""
+    apart = {}
+    for name, sign in TRACES.items():
+        if name in traces and not inside.all():
+            rest = traces[name][~inside]
+            apart[name] = float(sign * (traces[name][inside].mean() - rest.mean()) / (rest.std() + 1e-6))
+    return apart
+
+
+def reliability(maps: Mapping[str, np.ndarray], traces: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How much a window can tell: float32 [rows, cols] in 0..1.
+
+    It is low where windows are flat, dark or clipped, which leaves no trace, and where camera traces and JPEG history
+    disagree by more than two deviations. It says nothing of whether a window was tampered with.
+    """
+    texture = np.clip(maps["gradient"] / 0.008, 0, 1)
+    light = np.clip((maps["brightness"] - 0.02) / 0.08, 0, 1)
+    told = texture * light * (1 - maps["clipped"])
+    kinds = [traces[name] for name in ("camera_traces", "jpeg_history") if name in traces]
+    standard = [(values - values.mean()) / (values.std() + 1e-6) for values in kinds]
+    if len(standard) == 2:
+        told = told * (1 - np.clip((np.abs(standard[0] - standard[1]) - 2) / 3, 0, 1))
+    return told.astype(np.float32)

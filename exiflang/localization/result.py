@@ -1,0 +1,106 @@
+"""What is measured of a picture, and what the localizer makes of it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from exiflang.localization.consistency import cell_consistency
+from exiflang.localization.decision import TRACES, Decision, Region
+from exiflang.localization.evidence import Evidence
+from exiflang.localization.relations import MAPS, Relations, window_relations
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What is measured of a picture of H x W pixels before anything is made of it.
+
+    Attributes:
+        embeddings: float32 [rows, cols, D], unit norm, of windows.
+        window, stride: their side and distance in pixels.
+        evidence: on the same windows.
+        height, width: of the picture, in pixels.
+    """
+
+    embeddings: np.ndarray = field(repr=False)
+    window: int
+    stride: int
+    evidence: Evidence
+    height: int
+    width: int
+
+    @cached_property
+    def consistency(self) -> np.ndarray:
+        """Dissimilarity of cells, float32 [h, w, h, w], see `cell_consistency`."""
+        return cell_consistency(self.embeddings, max(1, self.window // self.stride))
+
+    @cached_property
+    def relations(self) -> Relations:
+        """Of the windows among themselves."""
+        return window_relations(torch.from_numpy(self.embeddings))
+
+    @cached_property
+    def traces(self) -> dict[str, np.ndarray]:
+        """Maps of windows, float32 [rows, cols], that tell of tampering: those of `decision.TRACES` that there are."""
+        camera_traces = self.relations.maps[..., MAPS.index("diffused far friends")].numpy()
+        return {"camera_traces": camera_traces} | {k: v for k, v in self.evidence.maps.items() if k in TRACES}
+
+    @property
+    def centers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of rows and columns of windows, in whole pixels: int64 [rows], [cols]."""
+        rows, cols = self.embeddings.shape[:2]
+        return np.arange(rows) * self.stride + self.window // 2, np.arange(cols) * self.stride + self.window // 2
+
+
+@dataclass(frozen=True, eq=False)
+class SpliceResult:
+    """What the localizer found in one picture of H x W pixels, rows x cols windows and h x w cells.
+
+    Attributes:
+        heatmap: float32 [H, W] in 0..1, high = spliced. Of the learned readout how likely each place is tampered with;
+            of another the share of authentic pictures' cells below, if the model is calibrated for it, else its fixed
+            scale.
+        raw: float32 [H, W], the readout's own values, which the heatmap maps to 0..1 (same order); the learned
+            readout's are logits.
+        mask: bool [H, W]: of the learned readout its `regions`; of another heatmap above `localizer.MASK_THRESHOLD` if
+            calibrated, else the smaller of two spectral clusters of cells.
+        score: higher = more likely spliced: the share of authentic pictures below, in 0..1, if calibrated, else
+            the picture's value itself. (Nothing is calibrated under the reference protocol.)
+        detection: the picture's value before calibration, which keeps its order.
+        decision: what the score comes to, with its confidence limits; None if the readout has no such calibration.
+        regions: parts of the picture that authentic pictures do not have, the largest first; only with a `decision`.
+        evidence: named maps float32 [rows, cols], see `localization.evidence`, and why others are absent.
+        reliability: float32 [H, W] in 0..1: how much the picture can tell at each place (see `decision.reliability`).
+        consistency: float32 [h, w, h, w], dissimilarity `1 - cosine` averaged over each cell's windows, 0..2.
+        embeddings: float32 [rows, cols, D], unit norm.
+        pca: float32 [h, w, 3] in 0..1, three whitened principal components of the embeddings, averaged likewise.
+        window_size, stride: in pixels.
+        preview: whether the embeddings are approximations (see `SpliceLocalizer`, mode "dense").
+    """
+
+    heatmap: np.ndarray = field(repr=False)
+    raw: np.ndarray = field(repr=False)
+    mask: np.ndarray = field(repr=False)
+    score: float
+    detection: float
+    decision: Decision | None
+    regions: list[Region]
+    evidence: Evidence = field(repr=False)
+    reliability: np.ndarray = field(repr=False)
+    consistency: np.ndarray = field(repr=False)
+    embeddings: np.ndarray = field(repr=False)
+    pca: np.ndarray = field(repr=False)
+    window_size: int
+    stride: int
+    preview: bool
+
+    @property
+    def p_value(self) -> float | None:
+        """Share of authentic pictures of the same kind that reach the score; None without a `decision`."""
+        return self.decision.p_value if self.decision else None
+
+    @property
+    def verdict(self) -> str | None:
+        """ "spliced", "no splice found" or "not decidable" at the rate of `decision`; None without one."""
+        return self.decision.verdict if self.decision else None

@@ -1,0 +1,149 @@
+"""Parameters of notebooks: what each declares, what a preset and the command line give, and a strict meeting of both.
+
+papermill takes a misspelled parameter with a warning and a text for a number without a word; here both are errors.
+"""
+
+import ast
+import contextlib
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exiflang.utils.commands import RunError
+from exiflang.utils.extras import extra
+from exiflang.utils.files import absolute_path
+
+
+class PipelineError(RunError):
+    """A run that failed; the message says where and what to look at."""
+
+
+class UsageError(PipelineError):
+    """A request that cannot be run: an unknown parameter, preset or run id, or a value of the wrong type."""
+
+    exit_code = 2
+
+
+def project_root() -> Path:
+    """The nearest folder, at or above the working directory, that holds `notebooks/params`.
+
+    Raises UsageError where there is none. The runner alone knows it: a library function takes a relative path from the
+    working directory.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks/params").is_dir():
+            return folder
+    raise UsageError(
+        f"{here}: no notebooks/params here or above: go to such a folder, or make one: exiflang notebooks DIR"
+    )
+
+
+def project_path(path: str | Path) -> Path:
+    """`path` as an absolute path, a relative one being taken from the project's root."""
+    path = Path(path).expanduser()
+    return absolute_path(path if path.is_absolute() else project_root() / path)
+
+
+def declared_parameters(notebook: str | Path) -> dict[str, Any]:
+    """{name: default} of a notebook's `parameters` cell; a default that is not a literal stays the text of its code."""
+    with extra("notebook"):
+        import papermill
+
+    path = project_path(notebook)
+    if not path.is_file():
+        raise UsageError(f"{path}: no such notebook")
+    return {name: _literal(entry["default"]) for name, entry in papermill.inspect_notebook(str(path)).items()}
+
+
+def load_preset(name: str, declared: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Reads notebooks/params/<name>.yaml: {notebook: {parameter: value}} and `shared`, given to each that declares it.
+
+    `declared` is {notebook: its declared parameters}. Returns {notebook: {parameter: value}} for exactly those.
+    Raises UsageError for a preset, notebook or parameter that does not exist, with the names that do.
+    """
+    folder = project_path("notebooks/params")
+    presets = sorted(path.stem for path in folder.glob("*.yaml"))
+    check_names(f"no preset in {folder}", [name], presets)
+    path = folder / f"{name}.yaml"
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(sections, dict) or not all(isinstance(part or {}, dict) for part in sections.values()):
+        raise UsageError(f"{path}: expected 'notebook: {{parameter: value}}'")
+    shared = sections.pop("shared", None) or {}
+    check_names(f"{path}: no notebook", sections, declared)
+    for stem, part in sections.items():
+        check_names(f"{path}: {stem} has no parameter", part or {}, declared[stem])
+    return {
+        stem: shared_here | (sections.get(stem) or {})
+        for stem, shared_here in spread_overrides(shared, declared, where=f"{path}, shared").items()
+    }
+
+
+def spread_overrides(
+    values: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]], where: str
+) -> dict[str, dict[str, Any]]:
+    """Gives each value to every notebook that declares its name; a name that none declares raises UsageError."""
+    check_names(f"{where}: no notebook has a parameter", values, sorted(set().union(*declared.values())))
+    return {stem: {name: value for name, value in values.items() if name in names} for stem, names in declared.items()}
+
+
+def resolve_parameters(
+    stem: str, defaults: Mapping[str, Any], given: Mapping[str, Any], run_dir: Path
+) -> dict[str, Any]:
+    """The parameters to inject: `given` checked by name and type, `out_dir`, and each path made absolute.
+
+    A path is a parameter named `*_dir`, or a text that begins with ./ or ../: papermill and nbval run in different
+    folders, so none may stay relative.
+    """
+    values = check_parameters(stem, defaults, given)
+    if "out_dir" in given:
+        raise UsageError("out_dir is set by the runner; choose the run's place with --out")
+    if "out_dir" not in defaults:
+        raise UsageError(f"{stem} declares no out_dir: its last cell writes metrics.json there")
+    values["out_dir"] = str(run_dir / stem)
+    for name, value in ({name: defaults[name] for name in defaults if name.endswith("_dir")} | values).items():
+        if isinstance(value, str) and value and (name.endswith("_dir") or value.startswith(("./", "../"))):
+            values[name] = str(project_path(value))
+    return values
+
+
+def check_parameters(what: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` in the types of `defaults`; UsageError for a name that is not there or a value of another type."""
+    check_names(f"{what} has no parameter", given, defaults)
+    return {name: _typed(f"{what}: {name}", value, defaults[name]) for name, value in given.items()}
+
+
+def _typed(what: str, value: Any, default: Any) -> Any:
+    """`value` if it has the type of `default`; YAML reads 1e-4 as text, so a float's text is converted."""
+    if value is None or default is None:
+        return value
+    if isinstance(default, float) and not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError):
+            return float(value)
+    wanted = (list, tuple) if isinstance(default, list | tuple) else type(default)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
+        raise UsageError(f"{what}: expected {type(default).__name__} like {default!r}, got {value!r}")
+    return value
+
+
+def _literal(code: str) -> Any:
+    try:
+        return ast.literal_eval(code)
+    except (ValueError, SyntaxError):
+        return code
+
+
+def check_names(what: str, names: Iterable[object], known: Iterable[str]) -> None:
+    """Raise `UsageError` for the first of `names` that is not known, with those that are."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=3)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            raise UsageError(f"{what} {str(name)!r}; {hint}known: {', '.join(known) or 'none'}")

@@ -1,0 +1,49 @@
+"""Reports by parameters that are typed at a command line, under the same checks as those of a notebook."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from exiflang.inspection.gallery import make_reports
+from exiflang.inspection.inspector import Inspector
+from exiflang.localization.decision import FALSE_ALARMS
+from exiflang.localization.localizer import SpliceLocalizer
+from exiflang.models.weights import load_model
+from exiflang.pipeline.parameters import PipelineError, UsageError, check_parameters
+from exiflang.utils.images import ImageError
+
+#: Parameters of `SpliceLocalizer` that may be set, the rate of the verdict and the model's folder: examples of types.
+PARAMETERS = {"windows_per_side": 30, "window_size": 64, "readout": "", "mode": "", "precision": "", "model_dir": ""}
+PARAMETERS |= {"false_alarms": FALSE_ALARMS}
+
+
+def inspect_pictures(source: str, out_dir: str | None, parameters: Mapping[str, Any], private: bool = False) -> Path:
+    """Make a report of a picture, or of each picture of a folder and a gallery; returns the page to open.
+
+    out_dir: folder to write; None: one in reports/runs, named by the time.
+    parameters: any of `PARAMETERS`, `model_dir` as `load_model` takes it; None stands for the default.
+    private: show GPS, serial numbers, names and comments.
+
+    Raises `UsageError` for an unknown parameter or a wrong value, `PipelineError` if nothing could be read or written.
+    """
+    inspector = _inspector(parameters, private)
+    out_dir = out_dir or f"reports/runs/inspect-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        return make_reports(Path(source).expanduser(), Path(out_dir).expanduser(), inspector)
+    except ImageError as error:
+        raise PipelineError(str(error)) from error
+    except OSError as error:
+        raise PipelineError(f"{out_dir}: cannot be written ({error}); choose another folder with --out") from error
+
+
+def _inspector(parameters: Mapping[str, Any], private: bool) -> Inspector:
+    given = {name: value for name, value in parameters.items() if value is not None}
+    values = check_parameters("inspect", PARAMETERS, given)
+    folder, rate = values.pop("model_dir", ""), values.pop("false_alarms", FALSE_ALARMS)
+    try:
+        return Inspector(SpliceLocalizer(load_model(folder), **values), private, rate)
+    except (ValueError, OSError, SafetensorError) as error:
+        raise UsageError(f"inspect: {error}") from error

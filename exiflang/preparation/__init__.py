@@ -1,0 +1,9 @@
+"""Photos of any source → tar shards of lossless tiles with their EXIF (paper, section 3.1 and its data).
+
+`prepare` reads a folder, shards, lists of URLs or YFCC100M's dumps, on one machine or a cluster, and writes tiles of
+256 px whose JPEG blocks are those of the camera, with `{tag: value}` beside each, split by photo and camera.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,188 @@
+"""A source of photos → a data set: training shards, shards of held-out photos, and splices to be tested with.
+
+`train/*.tar` and `heldout/*.tar` hold tiles (see `shards`); the held-out photos are of cameras that are trained on.
+`choose/*.tar` and `report/*.tar`, where asked for, hold all photos of cameras that training never sees: one group to
+choose the training step by, the other to report figures on (see `Splitter`). `index/*.parquet` has a row a photo of the
+source, those left out with their reason (see `shard_job.INDEX`), `tags.json` how common each tag is among the photos
+trained on (see `TagVocabulary.to_dict`), and which ones are kept. For simulated cameras `splices/unseen/` and
+`splices/seen/` hold composites of cameras that training never and that it does see, in the layout that
+`load_benchmark("folder", ...)` reads. `dataset.json` describes all of it, counts each split's photos and cameras, and
+appears last.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from numpy.random import default_rng
+
+from exiflang.data.index import describe, tag_vocabulary
+from exiflang.data.shards import DataError
+from exiflang.preparation.options import Contents, Limits, Simulation, Split, Work
+from exiflang.preparation.photos import SourcePhoto, cut_photos
+from exiflang.preparation.shard_job import write_job
+from exiflang.preparation.sources import write_plan
+from exiflang.preparation.splits import camera_group
+from exiflang.preparation.workers import run_jobs
+from exiflang.simulation.cameras import CAMERAS, Camera
+from exiflang.simulation.render import simulate_photos
+from exiflang.simulation.splices import write_splices
+from exiflang.utils.storage import Store, is_url
+
+# What older data sets were made with, which do not name these.
+_ONCE = {"choose_share": 0.0, "report_share": 0.0, "sample": 0, "min_share": 0.05, "photos_per_shard": 1000,
+         "private": False}  # fmt: skip
+
+
+def prepare(
+    source: str,
+    data_dir: str | Path,
+    *,
+    seed: int = 0,
+    simulation: Simulation = Simulation(),
+    split: Split = Split(),
+    contents: Contents = Contents(),
+    limits: Limits = Limits(),
+    work: Work = Work(),
+) -> dict[str, Any]:
+    """Write the data set of `source` into `data_dir`, unless it is there already, and return its description.
+
+    Run again after an interruption it does the shard jobs that are missing, to the same result. `grouped` makes the
+    groups of options from a flat mapping.
+
+    Args:
+        source: "simulated"; a folder of photos with EXIF, searched through; a folder or URL of tar shards in
+            img2dataset's layout, whose tiles are copied unchanged; a list of URLs, parquet or CSV with a column `url`
+            (and `photo`, an id, if it has one); or a folder with YFCC100M's dumps as published, `yfcc100m_dataset*` and
+            `yfcc100m_exif*`.
+        data_dir: folder or fsspec URL to write to; holds one data set, made by one set of arguments.
+        seed: draws photos, tiles, and which makes of simulated cameras are held out.
+
+    Raises `DataError` for a source with nothing usable, a job that failed, or a `data_dir` that holds another data set,
+    a damaged one or other files; `ValueError` for an option that does not go with the source.
+    """
+    source = str(source)
+    arguments = {"source": source, "seed": seed} | asdict(simulation) | asdict(split) | asdict(contents)
+    store = Store(str(data_dir) if is_url(data_dir) else Path(data_dir).resolve())
+    if store.exists("dataset.json"):
+        return _present(store, arguments)
+    if store.any() and (store.local or not store.exists("plan.json")):
+        raise DataError(f"{store.root} holds other files and no data set: choose another data_dir or empty it")
+    draft = Store(Path(store.root).with_name(f".{Path(store.root).name}.part")) if store.local else store
+    if source == "simulated":
+        extra = _simulated(draft, seed, simulation, split, contents, work)
+    else:
+        plan = _plan(draft, arguments, contents)
+        run_jobs(draft.root, plan["parts"], limits, work)
+        extra = {"rows_left_out": plan["rows_left_out"], "unseen_cameras": []}
+    description = {"arguments": arguments} | describe(draft.root, split.names) | extra
+    _finish(draft, description, contents.min_share)
+    if store.local:
+        os.replace(draft.root, store.root)  # an empty folder may stand there
+    store.remove("plan", "plan.json")
+    return description
+
+
+def _finish(draft: Store, description: dict[str, Any], min_share: float) -> None:
+    """Remove empty splits, and write what describes the rest."""
+    if not description["photos"]["train"]:
+        _discard(draft)
+        raise DataError(_unusable(description))
+    draft.remove(*(split for split, number in description["photos"].items() if not number))
+    vocabulary = tag_vocabulary(draft.root, min_share)
+    draft.write("tags.json", json.dumps(vocabulary.to_dict() | {"kept": vocabulary.tags}, indent=1).encode())
+    draft.write("dataset.json", json.dumps(description, indent=1).encode())
+
+
+def _unusable(description: dict[str, Any]) -> str:
+    source = description["arguments"]["source"]
+    if any(description["photos"].values()):
+        return f"{source}: all of its cameras are set apart: lower choose_share and report_share"
+    named = description["left_out_examples"]
+    reasons = "; ".join(
+        f"{number} left out: {reason}, e.g. {', '.join(named.get(reason, [])[:3]) or 'unnamed'}"
+        for reason, number in description["left_out"].items()
+    )
+    return f"{source}: no photo that can be used ({reasons or 'no photo found'})"
+
+
+def _present(store: Store, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The description of the data set that is there, which must be whole and made with the same arguments."""
+    try:
+        found = json.loads(store.read("dataset.json"))
+        same = _ONCE | found["arguments"] == arguments
+        shards = set(found["shards"])
+    except (ValueError, TypeError, LookupError) as error:
+        raise DataError(f"{store.root}/dataset.json is damaged: remove the folder, it is then made anew") from error
+    if not same:
+        raise DataError(f"{store.root} holds a data set made with other arguments: choose another data_dir or clear it")
+    there = {name for split in {shard.split("/")[0] for shard in shards} for name in store.names(split)}
+    if gone := sorted(shards - there):
+        raise DataError(f"{store.root}/{gone[0]} is missing: remove the folder, it is then made anew")
+    return found
+
+
+def _discard(draft: Store) -> None:
+    if draft.local:
+        shutil.rmtree(draft.root, ignore_errors=True)
+
+
+def _plan(draft: Store, arguments: dict[str, Any], contents: Contents) -> dict[str, Any]:
+    """The plan that is there, or a new one if there is none of these arguments."""
+    if draft.exists("plan.json"):
+        plan = json.loads(draft.read("plan.json"))
+        if plan["arguments"] == arguments:
+            return plan
+        if not draft.local:
+            raise DataError(
+                f"{draft.root} holds a data set begun with other arguments: choose another data_dir or clear it"
+            )
+    _discard(draft)
+    try:
+        found, left_out = write_plan(arguments["source"], draft, arguments["seed"], contents)
+    except (DataError, ValueError):
+        _discard(draft)
+        raise
+    plan = {"arguments": arguments, **found, "rows_left_out": dict(left_out)}
+    draft.write("plan.json", json.dumps(plan).encode())
+    return plan
+
+
+def _simulated(
+    draft: Store, seed: int, simulation: Simulation, split: Split, contents: Contents, work: Work
+) -> dict[str, Any]:
+    """All in one job, which begins anew after an interruption."""
+    if not draft.local:
+        raise ValueError("simulated photos need a data_dir on this machine, not a URL")
+    seen, unseen = split_makes(simulation.unseen_makes, seed)
+    trained = [camera for camera in seen if camera_group(camera.name, seed, split) == "train"]
+    if len(trained) < 2:
+        raise ValueError(
+            f"choose_share {split.choose_share} and report_share {split.report_share} leave {len(trained)} of "
+            f"{len(seen)} simulated cameras to train on: lower them"
+        )
+    _discard(draft)
+    rendered = simulate_photos(seen, simulation.photos_per_camera, seed, work.workers)
+    items = (SourcePhoto(number, f"{number:08d}", name, data) for number, (name, _, data) in enumerate(rendered))
+    try:
+        write_job(draft, 0, cut_photos(items, default_rng(seed), contents), seed, split, several=False)
+        spliced, authentic, folder = simulation.splices, simulation.authentic, Path(draft.root) / "splices"
+        if spliced or authentic:
+            write_splices(folder / "unseen", unseen, spliced, authentic, seed, work.workers)
+            write_splices(folder / "seen", trained, (spliced + 1) // 2, (authentic + 1) // 2, seed + 1, work.workers)
+    except BaseException:
+        _discard(draft)
+        raise
+    return {"unseen_cameras": [camera.name for camera in unseen]}
+
+
+def split_makes(unseen_makes: int, seed: int) -> tuple[list[Camera], list[Camera]]:
+    """The simulated cameras that training sees, and all cameras of `unseen_makes` makes drawn by `seed`."""
+    makes = sorted({camera.make for camera in CAMERAS})
+    if not 1 <= unseen_makes < len(makes):
+        raise ValueError(f"unseen_makes is {unseen_makes}: it must be 1 to {len(makes) - 1}")
+    held = set(default_rng([seed, len(makes)]).choice(makes, unseen_makes, replace=False).tolist())
+    return [c for c in CAMERAS if c.make not in held], [c for c in CAMERAS if c.make in held]

@@ -1,0 +1,107 @@
+"""Photos → small tiles whose pixels are those of the photo: JPEG blocks are copied, never compressed again."""
+
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import jpeglib
+import numpy as np
+from PIL import Image
+
+from exiflang.utils.dct import JPEG_START, read_dct
+from exiflang.utils.images import ImageError, load_image
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An encoded square cut from a photo: file bytes, their extension, and its corner (x, y).
+
+    The corner counts pixels as the file stores them for JPEG tiles, and upright ones, as `load_image` gives, for WebP.
+    """
+
+    data: bytes
+    extension: str
+    x: int
+    y: int
+
+
+def cut_tiles(photo: bytes, count: int, size: int, rng: np.random.Generator, name: str = "photo") -> list[Tile]:
+    """Cut up to `count` different tiles of `size` x `size` pixels at random positions of a photo.
+
+    JPEG photos give JPEG tiles on the grid of minimum coded units, DCT blocks and quantization tables untouched;
+    decoded, they equal the photo but for 2 pixels at the border, where chroma upsampling looks across the cut. Any
+    other format, and JPEG that is gray, CMYK or stored as RGB, gives lossless WebP tiles.
+
+    Args:
+        photo: the bytes of the picture file, with or without metadata (tiles carry none).
+        count: tiles wanted, at least 1; fewer come back when the photo has fewer positions.
+        size: side in pixels, a multiple of 32.
+        rng: decides the positions.
+        name: how error messages call the photo.
+
+    Raises:
+        ImageError: not a picture, truncated, damaged, or smaller than a tile.
+    """
+    if count < 1 or size < 32 or size % 32:
+        raise ValueError(f"count must be at least 1 and size a multiple of 32, not {count} and {size}")
+    try:
+        pixels = load_image(photo)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    if min(pixels.shape[:2]) < size:
+        height, width = pixels.shape[:2]
+        raise ImageError(f"{name}: {width} x {height} pixels, smaller than a tile of {size}: choose a smaller size")
+    try:
+        if photo[:3] == JPEG_START and (tiles := _jpeg_tiles(photo, count, size, rng)):
+            return tiles
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    corners = _corners(pixels.shape[0], pixels.shape[1], size, 1, 1, count, rng)
+    return [Tile(_webp(pixels[y : y + size, x : x + size]), "webp", x, y) for y, x in corners]
+
+
+def _corners(
+    height: int, width: int, size: int, step_y: int, step_x: int, count: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    rows, cols = (height - size) // step_y + 1, (width - size) // step_x + 1
+    chosen = rng.choice(rows * cols, size=min(count, rows * cols), replace=False)
+    return [(int(i) // cols * step_y, int(i) % cols * step_x) for i in chosen]
+
+
+def _jpeg_tiles(photo: bytes, count: int, size: int, rng: np.random.Generator) -> list[Tile]:
+    try:
+        source = read_dct(photo)
+    except OSError:
+        return []
+    if source.jpeg_color_space.name != "JCS_YCbCr":  # by name: its members all compare equal
+        return []
+    planes = [source.Y, source.Cb, source.Cr]
+    with tempfile.TemporaryDirectory(prefix="exiflang-") as folder:
+        path = Path(folder) / "tile.jpg"
+        factors = np.asarray(source.samp_factor)  # [3, 2], vertical and horizontal
+        if (factors.max(0) % factors).any():
+            return []
+        # Blocks of each plane cover 8 * max/factor pixels; a unit of 8 * max pixels starts at a block in all of them.
+        cover = 8 * factors.max(0) // factors  # [3, 2]
+        unit_y, unit_x = (8 * factors.max(0)).tolist()
+        tiles = []
+        for y, x in _corners(source.height, source.width, size, unit_y, unit_x, count, rng):
+            blocks = [
+                np.ascontiguousarray(plane[y // cy : (y + size) // cy, x // cx : (x + size) // cx])
+                for plane, (cy, cx) in zip(planes, cover.tolist(), strict=True)
+            ]  # [rows, cols, 8, 8] -> [size / cy, size / cx, 8, 8]
+            cut = jpeglib.from_dct(*blocks, qt=source.qt, quant_tbl_no=source.quant_tbl_no)
+            cut.samp_factor = source.samp_factor
+            try:
+                cut.write_dct(str(path))
+            except OSError as error:
+                raise ImageError("its blocks are damaged; fetch the file anew or leave it out") from error
+            tiles.append(Tile(path.read_bytes(), "jpg", x, y))
+        return tiles
+
+
+def _webp(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, exact=True)
+    return buffer.getvalue()

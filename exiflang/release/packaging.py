@@ -1,0 +1,163 @@
+"""Trained weights -> a folder to hand out: calibrated, float16, with its text bank and a model card.
+
+`python -m exiflang.release --model data/models/base --data data/base --out data/models/exiflang-base` makes the weights
+that come with the package.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from exiflang.inspection.text_bank import FILE as TEXT_BANK
+from exiflang.inspection.text_bank import TextBank, text_bank_of
+from exiflang.localization.calibration import calibrate
+from exiflang.localization.clustering import READOUTS
+from exiflang.localization.learned_readout import FILE as READOUT
+from exiflang.localization.learned_readout import LearnedReadout
+from exiflang.localization.localizer import SpliceLocalizer
+from exiflang.models.model import ExifLang
+from exiflang.release.authentic import AuthenticPictures
+from exiflang.release.authentic_records import authentic_calibration
+from exiflang.release.model_card import RunRecord, model_card
+from exiflang.training.run_folder import RunFolder, settle, swap
+from exiflang.utils.commands import RunError
+from exiflang.utils.files import read_json
+from exiflang.utils.hardware import this_machine
+
+#: The weights travel in the wheel and in the repository.
+MOST_BYTES = 30_000_000
+FILES = {"README.md", "config.json", "model.safetensors", READOUT, TEXT_BANK}
+FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
+
+
+class ReleaseError(RunError):
+    """Weights that cannot be released; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """What `release` has made: the folder, its size in bytes, calibration pictures and those left out with a reason."""
+
+    folder: Path
+    size: int
+    pictures: int
+    left_out: list[tuple[str, str]]
+
+
+def half_weights(model: ExifLang) -> dict[str, Tensor]:
+    """The weights of a float32 model, kernels and matrices in float16 where they survive it to a thousandth.
+
+    All else stays as it is: vectors are few bytes, and batch norm divides by its running variance. One that overflows
+    (above 65504), or that is so small that float16 has too few steps for it, stays too.
+    """
+    weights = model.state_dict()
+    for name, value in weights.items():
+        if value.ndim >= 2 and value.is_floating_point():
+            half = value.half()
+            if (half.float() - value).abs().max() <= 1e-3 * value.abs().max():
+                weights[name] = half
+    return weights
+
+
+def release(
+    model_dir: str | Path,
+    data_dir: str | Path,
+    out: str | Path,
+    photos: Sequence[str | Path] = (),
+    hardware: str | None = None,
+) -> Released:
+    """Calibrate the model of a finished training run for all readouts, the learned one among them if it has one, and
+    write it into `out`: float16, with the text bank of its photos and a model card.
+
+    `from_pretrained` makes float32 of it again. The folder is written beside its place and swapped in: a kill or a full
+    disk leaves an older one whole. Equal arguments give equal `config.json` and `model.safetensors` on one machine.
+
+    Args:
+        model_dir: as `train` has written it.
+        data_dir: the data set that it was trained on, as `prepare` has written it; its held-out tiles calibrate, the
+            sentences of its photos are the text bank.
+        out: the folder to write; its name is the model's.
+        photos: folders of whole authentic photos to calibrate on, none of which the model is scored on.
+        hardware: what the model was trained on, in words; None: this machine.
+
+    Raises:
+        ReleaseError: a file of the run or the data set is missing or damaged, a folder above `MOST_BYTES`, one
+            that holds other files, or one that cannot be written.
+        DataError: photos or shards that cannot be used.
+        OSError, ValueError: `model_dir` holds no model, or one that does not fit its configuration.
+    """
+    out = Path(out)
+    _refuse_other_files(out)
+    origin = _origin(Path(model_dir), Path(data_dir), hardware or this_machine())
+    model = ExifLang.from_pretrained(str(model_dir))
+    model.load_state_dict(half_weights(model))  # calibrated as it will be handed out
+    pictures = AuthenticPictures(photos, Path(data_dir) / "heldout")
+    localizer = SpliceLocalizer(model)
+    learned = localizer.learned is not None
+    _card(out.name, model, origin, pictures, learned)  # what it lacks is found now, not after minutes of calibration
+    model.config.calibration = calibrate(localizer, pictures, sorted(READOUTS))
+    if localizer.learned:
+        localizer.learned.calibration = authentic_calibration(localizer, pictures.by_camera())
+    card = _card(out.name, model, origin, pictures, learned)
+    size = _write(model, text_bank_of(model, data_dir), localizer.learned, card, out)
+    return Released(out, size, sum(pictures.counts.values()), pictures.left_out)
+
+
+def _refuse_other_files(out: Path) -> None:
+    """What is written over an existing folder replaces all of it."""
+    if not out.exists():
+        return
+    if not out.is_dir() or (others := sorted({path.name for path in out.iterdir()} - FILES)):
+        what = f"holds {others[0]}, which no release writes" if out.is_dir() else "is a file"
+        raise ReleaseError(f"{out} {what}: choose another folder, or empty it")
+
+
+def _origin(model_dir: Path, data_dir: Path, hardware: str) -> RunRecord:
+    try:
+        dataset, settings = read_json(data_dir / "dataset.json"), read_json(model_dir / "train_config.json")
+        return RunRecord(dataset, settings, RunFolder(model_dir).read_log(), hardware)
+    except OSError as error:
+        advice = "give the folder of a finished training run, and that of its data set"
+        raise ReleaseError(f"{error.filename}: cannot be read ({error.strerror}): {advice}") from error
+    except ValueError as error:
+        raise ReleaseError(f"{data_dir} or {model_dir}: damaged JSON ({error}): prepare or train again") from error
+
+
+def _card(name: str, model: ExifLang, origin: RunRecord, pictures: AuthenticPictures, readout: bool) -> str:
+    try:
+        counts, left_out = pictures.counts, len(pictures.left_out)
+        return model_card(name, model.config, model.num_parameters(), origin, counts, left_out, readout)
+    except (LookupError, TypeError, ValueError) as error:
+        files = "dataset.json, train_config.json or log.jsonl"
+        advice = "make them again with this version of exiflang"
+        raise ReleaseError(f"{files} lacks what the model card needs ({error!r}): {advice}") from error
+
+
+def _write(model: ExifLang, text_bank: TextBank, readout: LearnedReadout | None, card: str, out: Path) -> int:
+    """Write the folder, beside its place first; returns its size in bytes."""
+    fresh = out.with_name(f"{out.name}.new")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        settle(out)
+        model.save_pretrained(str(fresh), state_dict=half_weights(model))
+        (fresh / "model.safetensors").chmod(0o644)  # safetensors keeps it to its owner
+        text_bank.save(fresh)
+        if readout:
+            readout.save(fresh)
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+        size = sum(path.stat().st_size for path in fresh.iterdir())
+        if size > MOST_BYTES:
+            raise ReleaseError(
+                f"{out.name} would have {size / 1e6:.0f} MB, at most {MOST_BYTES / 1e6:.0f} MB fit into the package: "
+                "train a smaller preset"
+            )
+        swap(fresh, out)
+    except (OSError, SafetensorError) as error:
+        raise ReleaseError(f"{out}: cannot be written ({error}): make room, or choose another folder") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)  # gone already unless something failed
+    return size

@@ -1,0 +1,11 @@
+from .cameras import CAMERAS as CAMERAS
+from .cameras import Camera as Camera
+from .composites import Edit as Edit
+from .composites import compose as compose
+from .render import develop_photo as develop_photo
+from .render import render_photo as render_photo
+from .render import simulate_photos as simulate_photos
+from .splices import Splice as Splice
+from .splices import make_authentic as make_authentic
+from .splices import make_splice as make_splice
+from .splices import write_splices as write_splices

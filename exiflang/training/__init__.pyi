@@ -1,0 +1,9 @@
+from .config import TrainConfig as TrainConfig
+from .loop import train as train
+from .losses import contrastive_loss as contrastive_loss
+from .losses import sigmoid_loss as sigmoid_loss
+from .readout import ReadoutConfig as ReadoutConfig
+from .readout import train_readout as train_readout
+from .recipe import Recipe as Recipe
+from .recipe import launch as launch
+from .run_folder import TrainingError as TrainingError

@@ -1,0 +1,315 @@
+"""A learned readout for a trained model: composites are measured once and kept, then a small network learns on them.
+
+`02_train` starts here where it is asked for pictures to learn from. In the folder lie `readout_config.json`, the
+settings; `readout/`, which holds the measured pictures and a checkpoint while it runs; `readout_log.jsonl`, a line an
+epoch; and at the end the weights. An interrupted run resumes from what is there; equal arguments give equal weights on
+one machine.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from exiflang.data.composites import CompositeDataset
+from exiflang.localization.evidence import WindowMeans
+from exiflang.localization.learned_readout import FILE, Inputs, LearnedReadout, readout_inputs
+from exiflang.localization.localizer import SpliceLocalizer
+from exiflang.localization.relations import reference_windows, smooth_unit
+from exiflang.models.weights import load_model, weights_sha256
+from exiflang.training.run_folder import TrainingError
+from exiflang.utils.dct import read_luma
+from exiflang.utils.files import read_json, write_json, write_whole
+from exiflang.utils.images import load_image
+
+#: Every so many-th picture validates.
+VALIDATE = 12
+
+
+@dataclass(frozen=True)
+class ReadoutConfig:
+    """How a readout is trained.
+
+    Args:
+        epochs: passes over the pictures.
+        batch_size: pictures a step.
+        learning_rate: peak of a one-cycle schedule.
+        ema: decay a step of the averaged weights, which are kept.
+        noise: added to each map of a picture as a whole, and to its numbers, in deviations of all pictures: else a
+            thousand pictures are known by heart.
+        picture_weight: of the loss of the whole picture's logit beside that of windows.
+        seed: of weights, order and flips.
+    """
+
+    epochs: int = 7
+    batch_size: int = 8
+    learning_rate: float = 2e-3
+    ema: float = 0.99
+    noise: float = 0.3
+    picture_weight: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is kept of a composite of rows x cols windows.
+
+    Attributes:
+        maps: float32 [rows, cols, M], and `picture`: float32 [P], as `Inputs` has them.
+        embeddings: float16 [rows, cols, D].
+        shares: float32 [rows, cols], tampered shares of the windows, 0..1.
+    """
+
+    maps: Tensor
+    picture: Tensor
+    embeddings: Tensor
+    shares: Tensor
+
+    def turned(self, rng: np.random.Generator) -> Measured:
+        """The same, flipped and transposed at random."""
+        windows = [self.maps, self.embeddings, self.shares]
+        for axis in (0, 1):
+            if rng.random() < 0.5:
+                windows = [values.flip(axis) for values in windows]
+        if rng.random() < 0.5:
+            windows = [values.transpose(0, 1) for values in windows]
+        return Measured(windows[0], self.picture, windows[1], windows[2])
+
+    def inputs(self) -> Inputs:
+        """What the network reads."""
+        references = reference_windows(*self.shares.shape)
+        centered = smooth_unit(self.embeddings.float())[1]
+        return Inputs(self.maps, self.picture, centered @ centered[references].T, references)
+
+
+def train_readout(
+    folder: str | Path, model: str, dataset: CompositeDataset, config: ReadoutConfig, workers: int = 1
+) -> list[dict[str, Any]]:
+    """Train a readout for a model into `folder` and return its log, a dict an epoch.
+
+    A readout of the same settings that is there already is kept. model: see `load_model`; most often `folder` itself.
+    workers: processes that make and measure pictures.
+
+    Raises `TrainingError` for a folder that holds a readout of other settings and for a data set without pictures,
+    `OSError` and `ValueError` for a model that is not there or does not fit.
+    """
+    if not len(dataset):
+        raise TrainingError("the data set has no pictures to train a readout on: give it a length of at least 1")
+    folder = Path(folder)
+    log = folder / "readout_log.jsonl"
+    if not (folder / FILE).exists():
+        load_model(model)  # raises what it does here, before anything is written, and not in the processes
+    settings = {"weights": weights_sha256(model) or model, "pictures": dataset.settings, "config": asdict(config)}
+    _claim(folder, json.loads(json.dumps(settings)))
+    if (folder / FILE).exists():
+        shutil.rmtree(folder / "readout", ignore_errors=True)  # left by a run that was killed at its very end
+        return _read_log(log)
+    measured = measure_pictures(folder / "readout" / "pictures", model, dataset, workers)
+    readout = _Run(folder, measured, config).fit()
+    fresh = folder / "readout"
+    readout.save(fresh)
+    (fresh / FILE).replace(folder / FILE)
+    shutil.rmtree(fresh)
+    return _read_log(log)
+
+
+def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings into a folder; refuse one that holds a readout, finished or not, of others."""
+    place = folder / "readout_config.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not ((folder / FILE).exists() or (folder / "readout").exists()):
+        write_json(place, settings)
+    elif not place.exists() or read_json(place) != settings:
+        advice = f"choose another folder, or remove {FILE} and the folder readout from it"
+        raise TrainingError(f"{folder} holds a readout of other settings ({place.name}): {advice}")
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def measure_pictures(place: Path, model: str, dataset: CompositeDataset, workers: int = 1) -> list[Path]:
+    """The files of all pictures of a data set in the folder `place`; those that are missing are made and measured."""
+    place.mkdir(parents=True, exist_ok=True)
+    files = [place / f"{number:05d}.npz" for number in range(len(dataset))]
+    missing = [number for number, file in enumerate(files) if not file.exists()]
+    if not missing:
+        return files
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(model, dataset)
+    ) as pool:
+        done = pool.map(_measure, missing, [files[number] for number in missing], chunksize=4)
+        for _ in tqdm(done, total=len(missing), unit=" pictures"):
+            pass
+    return files
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start(model: str, dataset: CompositeDataset) -> None:
+    """In each process: one thread, the model, the data set."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _worker.update(localizer=SpliceLocalizer(load_model(model), readout="diffused_cut"), dataset=dataset)
+
+
+def _measure(number: int, file: Path) -> None:
+    """Make picture `number`, and write what `read_measured` reads."""
+    composite = _worker["dataset"][number]
+    image = load_image(composite.data)
+    seen = _worker["localizer"].observe(image, read_luma(composite.data), calibrated=True)
+    inputs = readout_inputs(seen.relations, seen.evidence)
+    shares = WindowMeans(seen.height, seen.width, seen.window, seen.stride)(composite.mask)
+    packed = io.BytesIO()
+    np.savez(
+        packed,
+        maps=inputs.maps.numpy(),
+        picture=inputs.picture.numpy(),
+        embeddings=seen.embeddings.astype(np.float16),
+        shares=shares,
+    )
+    write_whole(file, packed.getvalue())
+
+
+def read_measured(file: Path) -> Measured:
+    """What `measure_pictures` has written."""
+    with np.load(file) as arrays:
+        return Measured(
+            **{name: torch.from_numpy(arrays[name]) for name in ("maps", "picture", "embeddings", "shares")}
+        )
+
+
+class _Run:
+    """The epochs of one training, from its checkpoint on."""
+
+    def __init__(self, folder: Path, files: list[Path], config: ReadoutConfig):
+        self.folder, self.config = folder, config
+        validating = range(VALIDATE // 2, len(files), VALIDATE)
+        self.validation = [files[number] for number in validating]
+        self.files = [file for number, file in enumerate(files) if number not in validating]
+        self.steps = max(1, len(self.files) // config.batch_size)
+        torch.manual_seed(config.seed)
+        self.readout = LearnedReadout()
+        self.optimizer = torch.optim.AdamW(self.readout.parameters(), config.learning_rate, weight_decay=0.05)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, config.learning_rate, total_steps=config.epochs * self.steps, pct_start=0.15
+        )
+        self.averaged = AveragedModel(self.readout, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self.parts = {
+            "readout": self.readout,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
+
+    def fit(self) -> LearnedReadout:
+        """Train to the end and return the averaged weights."""
+        averaged = cast("LearnedReadout", self.averaged.module)  # a module of any kind in torch's types
+        first = self._resume()
+        if first == 0:
+            self._standardize()
+        for epoch in range(first, self.config.epochs):
+            loss = self._epoch(epoch)
+            self._keep(epoch, {"epoch": epoch, "loss": loss, **validate(averaged, self.validation)})
+        return averaged.eval()
+
+    def _standardize(self) -> None:
+        """Mean and deviation of all maps and numbers, over pictures evenly."""
+        some = [read_measured(file) for file in self.files]
+        maps = torch.cat([picture.maps.flatten(0, 1)[::7] for picture in some])
+        pictures = torch.stack([picture.picture for picture in some])
+        for module in (self.readout, self.averaged.module):
+            for name, values in (("maps", maps), ("picture", pictures)):
+                getattr(module, f"{name}_mean").copy_(values.mean(0))
+                getattr(module, f"{name}_deviation").copy_(values.std(0, correction=0) + 1e-4)
+
+    def _epoch(self, epoch: int) -> float:
+        """One pass over the pictures; returns the mean loss."""
+        rng = np.random.default_rng([self.config.seed, epoch])
+        torch.manual_seed(int(rng.integers(2**62)))  # noise and dropout: a resumed run draws them alike
+        order = rng.permutation(len(self.files))
+        size, total = self.config.batch_size, 0.0
+        self.readout.train()
+        for step in tqdm(range(self.steps), unit=" steps", desc=f"epoch {epoch + 1} of {self.config.epochs}"):
+            part = [self.files[i] for i in order[step * size : (step + 1) * size]]
+            losses = [self._loss(read_measured(file).turned(rng)) for file in part]
+            loss = torch.stack(losses).mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.readout.parameters(), 1.0)
+            self.optimizer.step()
+            self.schedule.step()
+            self.averaged.update_parameters(self.readout)
+            total += float(loss.detach())
+        return total / self.steps
+
+    def _loss(self, picture: Measured) -> Tensor:
+        """Binary cross-entropy of windows against their tampered shares, and of the picture."""
+        inputs, noise, readout = picture.inputs(), self.config.noise, self.readout
+        maps = inputs.maps + noise * torch.randn(inputs.maps.shape[2]) * readout.maps_deviation
+        numbers = inputs.picture + noise * torch.randn(len(inputs.picture)) * readout.picture_deviation
+        windows, whole = readout(replace(inputs, maps=maps, picture=numbers))
+        tampered = (picture.shares.max() > 0).float()
+        of_picture = F.binary_cross_entropy_with_logits(whole, tampered)
+        return F.binary_cross_entropy_with_logits(windows, picture.shares) + self.config.picture_weight * of_picture
+
+    def _resume(self) -> int:
+        """The epoch to go on from."""
+        place = self.folder / "readout" / "checkpoint.pt"
+        if not place.exists():
+            return 0
+        state = torch.load(place, weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])  # type: ignore[attr-defined]  # what all four have in common
+        write_whole(self.folder / "readout_log.jsonl", state["log"].encode())
+        return int(state["epoch"]) + 1
+
+    def _keep(self, epoch: int, line: Mapping[str, Any]) -> None:
+        """Write a checkpoint, which holds the log too, and the log."""
+        log = self.folder / "readout_log.jsonl"
+        lines = (log.read_text(encoding="utf-8") if epoch else "") + json.dumps(line) + "\n"
+        packed = io.BytesIO()
+        states = {name: part.state_dict() for name, part in self.parts.items()}  # type: ignore[attr-defined]
+        torch.save({"epoch": epoch, "log": lines, **states}, packed)
+        write_whole(self.folder / "readout" / "checkpoint.pt", packed.getvalue())
+        write_whole(log, lines.encode())
+
+
+@torch.inference_mode()
+def validate(readout: LearnedReadout, files: list[Path]) -> dict[str, float]:
+    """How well pictures are read that were not trained on.
+
+    window_ap: mean AP of windows, over spliced pictures; detection_ap: AP of pictures. What is not defined is left out.
+    """
+    from sklearn.metrics import average_precision_score
+
+    readout.eval()
+    windows, scores, tampered = [], [], []
+    for file in files:
+        picture = read_measured(file)
+        logits, whole = readout(picture.inputs())
+        truth = (picture.shares > 0.5).numpy().ravel()
+        scores.append(float(whole))
+        tampered.append(bool(picture.shares.max() > 0))
+        if truth.any() and not truth.all():
+            windows.append(average_precision_score(truth, logits.numpy().ravel()))
+    found = {"window_ap": float(np.mean(windows))} if windows else {}
+    if len(set(tampered)) == 2:
+        found["detection_ap"] = float(average_precision_score(tampered, scores))
+    return found

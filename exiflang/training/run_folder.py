@@ -1,0 +1,178 @@
+"""The folder of a training run: whose it is, its log, its checkpoint, its best and its finished weights.
+
+Everything is written under another name and renamed when whole: a kill, or a full disk, leaves the state before it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader
+
+from exiflang.data.streaming import StreamLoader
+from exiflang.models.model import ExifLang
+from exiflang.utils.commands import RunError
+from exiflang.utils.files import read_json, write_json, write_whole
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class TrainingError(RunError):
+    """Training that cannot start or go on; the message says why and what to do."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come; each checkpoint holds it as `progress.json`.
+
+    Attributes:
+        step: optimizer steps done.
+        epoch, batch: batches done of the epoch that is under way.
+        best: best validation score so far.
+        stream: each process's `StreamLoader.state_dict()`, if the data set is a stream.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: float = -math.inf
+    stream: list[dict[str, Any]] | None = None
+
+
+class RunFolder:
+    """Where a run writes.
+
+    `path` holds `train_config.json`; `log.jsonl`, a line a step; `checkpoint/` while it runs; `best/` and `last/` if
+    steps are validated; for a run on a stream `left_out.json`, a count of what the stream has left out; and at the end
+    the weights of the model, whose file comes last and says that the run is whole.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.log, self.checkpoint, self.best = (self.path / name for name in ("log.jsonl", "checkpoint", "best"))
+        self.weights, self.left_out = self.path / "model.safetensors", self.path / "left_out.json"
+
+    def claim(self, settings: Mapping[str, Any]) -> None:
+        """Refuse a folder that holds the checkpoint or the weights of other settings; tidy up after a kill.
+
+        Raises `TrainingError`.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        for place in (self.checkpoint, self.best):
+            settle(place)
+        file, mine = self.path / "train_config.json", json.dumps(settings, default=str, indent=1)
+        if not (self.weights.exists() or self.checkpoint.exists()):
+            file.write_text(mine, encoding="utf-8")
+        elif not file.exists() or file.read_text(encoding="utf-8") != mine:
+            advice = "choose another folder, or clear it"
+            raise TrainingError(f"{self.path} holds a run with other settings ({file.name}): {advice}")
+
+    def read_log(self) -> list[dict[str, float]]:
+        """The log, a dict a step."""
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+
+    def resume(self, accelerator: Accelerator, loader: DataLoader | StreamLoader) -> Progress:
+        """Load the last checkpoint, if there is one, into what `accelerator` has prepared; the log ends with it.
+
+        Raises `DataError` for a stream that goes on with other shards, processes or workers.
+        """
+        progress = Progress()
+        if self.checkpoint.exists():
+            accelerator.load_state(str(self.checkpoint))
+            progress = Progress(**read_json(self.checkpoint / "progress.json"))
+            if isinstance(loader, StreamLoader) and progress.stream:
+                # There is a state a process, if there are as many processes as then.
+                loader.load_state_dict(progress.stream[accelerator.process_index % len(progress.stream)])
+        if accelerator.is_main_process:
+            self._rewind_log(progress.step)
+        accelerator.wait_for_everyone()
+        return progress
+
+    def _rewind_log(self, steps: int) -> None:
+        """Cut the log to its first `steps` lines, the last of which may be half, in one rename."""
+        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)[:steps] if steps else []
+        write_whole(self.log, "".join(lines))
+
+    def save_checkpoint(self, accelerator: Accelerator, progress: Progress) -> None:
+        """Let every process write its state, and the main one replace the old checkpoint by it.
+
+        Raises `TrainingError` when the disk is full; the last checkpoint is then whole.
+        """
+        fresh = self.checkpoint.with_name("checkpoint.new")
+        with self._room():
+            accelerator.save_state(str(fresh))
+            accelerator.wait_for_everyone()  # each process writes its own random state
+            if accelerator.is_main_process:
+                (fresh / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+                swap(fresh, self.checkpoint)
+        accelerator.wait_for_everyone()
+
+    def save_left_out(self, left_out: Mapping[str, int]) -> None:
+        """Count what was left out by streaming, by reason. Raises `TrainingError` when the disk is full."""
+        with self._room():
+            write_json(self.left_out, left_out)
+
+    def read_left_out(self) -> dict[str, int]:
+        """What was given to `save_left_out`; {} if nothing was."""
+        return read_json(self.left_out) if self.left_out.exists() else {}
+
+    def save_best(self, model: ExifLang) -> None:
+        """Save the model as it is in place of the best so far. Raises `TrainingError` when the disk is full."""
+        with self._room():
+            model.save_pretrained(str(self.best.with_name("best.new")))
+            swap(self.best.with_name("best.new"), self.best)
+
+    def finish(self, model: ExifLang) -> None:
+        """Write the finished model and drop the checkpoint. Raises `TrainingError` when the disk is full."""
+        draft = self.path / "finished"
+        with self._room():
+            model.save_pretrained(str(draft))
+        for path in sorted(draft.iterdir(), key=lambda path: path.name == self.weights.name):
+            path.replace(self.path / path.name)
+        draft.rmdir()
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+
+    def load_finished(self, model: ExifLang) -> None:
+        """Give `model` the weights and the tokenizer of the finished run, in evaluation mode."""
+        finished = ExifLang.from_pretrained(str(self.path))
+        model.load_state_dict(finished.state_dict())
+        model.tokenizer = finished.tokenizer
+        model.eval()
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
+            for part in ("checkpoint.new", "best.new", "finished"):
+                shutil.rmtree(self.path / part, ignore_errors=True)
+            kept = f"{self.checkpoint} is whole" if self.checkpoint.exists() else "there is no checkpoint yet"
+            advice = "make room and start the same run again, it goes on from there"
+            raise TrainingError(f"{self.path}: cannot be written ({error}): {kept}; {advice}") from error
+
+
+def swap(fresh: Path, place: Path) -> None:
+    """Put a whole new file or folder into its place; between the two renames the old one is `<place>.old`."""
+    old = place.with_name(f"{place.name}.old")
+    if place.exists():
+        place.rename(old)
+    fresh.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def settle(place: Path) -> None:
+    """Tidy up after a kill in `swap`: the old state counts if the new one had not taken its place."""
+    fresh, old = place.with_name(f"{place.name}.new"), place.with_name(f"{place.name}.old")
+    if not place.exists() and old.exists():
+        old.rename(place)
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)

@@ -1,0 +1,114 @@
+"""One batch, forward and backward: what `train` repeats, and what is timed as a training step."""
+
+import math
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from exiflang.models.config import ExifLangConfig
+from exiflang.models.model import ExifLang
+from exiflang.models.tokenizer import length_buckets
+from exiflang.training.config import TrainConfig
+from exiflang.training.losses import batch_loss, sentence_ids
+from exiflang.training.memory import cached_backward, pair_chunks
+from exiflang.utils.extras import extra
+
+with extra("train"):
+    from accelerate import Accelerator
+
+
+class StepFlops:
+    """Counts the floating point operations of a model's training steps, on a copy without memory.
+
+    Only products of matrices, convolutions and attention count, a multiplication and an addition as two. A step is
+    three forward passes, the backward pass being two; what is computed twice to save memory counts once.
+    """
+
+    def __init__(self, config: ExifLangConfig):
+        with torch.device("meta"):
+            self._model = ExifLang(deepcopy(config)).eval()
+        self._image, self._text = cache(self._count_image), cache(self._count_text)
+
+    def __call__(self, patches: Sequence[int], buckets: Iterable[tuple[int, int]]) -> int:
+        """Given the shape [..., 3, P, P] of the patches, and pairs (sentences, tokens of each with its padding)."""
+        image = math.prod(patches[:-3]) * self._image(*patches[-2:])
+        return 3 * (image + sum(count * self._text(tokens) for count, tokens in buckets))
+
+    def _count_image(self, height: int, width: int) -> int:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self._model.encode_image(torch.zeros(1, 3, height, width, dtype=torch.uint8, device="meta"))
+        return counter.get_total_flops()
+
+    def _count_text(self, tokens: int) -> int:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            # without a mask: nothing on the meta device can be looked at
+            hidden = self._model.text_tower(torch.ones(1, tokens, dtype=torch.int64, device="meta")).last_hidden_state
+            self._model.text_projection(hidden[:, 0])  # [1, T, W] -> [1, D]
+        return counter.get_total_flops()
+
+
+def distinct(sentences: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The U distinct sentences in order of appearance, and of each of the B which it is: int64 [B]."""
+    index: dict[str, int] = {}
+    which = [index.setdefault(sentence, len(index)) for sentence in sentences]
+    return list(index), torch.tensor(which)
+
+
+class TrainStep:
+    """Back-propagates the loss of batches; `config` says which loss, and whether in chunks or all at once.
+
+    Args:
+        model: with a tokenizer.
+        wrapped: the same as `accelerator.prepare` gave it back.
+    """
+
+    def __init__(self, model: ExifLang, wrapped: nn.Module, accelerator: Accelerator, config: TrainConfig):
+        self.model, self.wrapped, self.accelerator, self.config = model, wrapped, accelerator, config
+        self._flops = StepFlops(model.config)
+
+    def __call__(self, patches: Tensor, sentences: Sequence[str]) -> tuple[Tensor, int]:
+        """Add a batch's gradients to `.grad`: patches [B, V, 3, P, P], V views of each photo, and B sentences.
+
+        Returns the loss, a scalar without a graph whose mean over processes is that of all pairs (see `global_loss`),
+        and the floating point operations that the model needs for this batch (see `StepFlops`).
+        """
+        device = self.accelerator.device
+        different, which = distinct(sentences)
+        tokens, ids = self.model.tokenize(different), sentence_ids(different)[which].to(device)
+        mask = tokens["attention_mask"]
+        buckets = [(len(mask), mask.shape[1])]
+        if self.config.fast:
+            buckets = [(len(rows), end) for rows, end in length_buckets(mask)]
+        flops = self._flops(patches.shape, buckets)
+        chunk = patches, {key: value.to(device) for key, value in tokens.items()}, which.to(device)
+        bias = [] if self.model.config.logit_bias is None else [self.model.logit_bias]
+        scalars = [self.model.logit_scale, *bias]
+
+        def objective(image: Tensor, text: Tensor, *scalars: Tensor) -> Tensor:
+            return batch_loss(image, text, *scalars, sentence=ids, image_weight=self.config.image_weight)
+
+        if self.config.chunk_size:
+            loss = cached_backward(
+                self.model,
+                self._encode,
+                pair_chunks(*chunk, self.config.chunk_size),
+                objective,
+                scalars,
+                backward=self.accelerator.backward,
+                no_sync=lambda: self.accelerator.no_sync(self.wrapped),
+            )
+        else:
+            loss = objective(*self._encode(chunk), *scalars)
+            self.accelerator.backward(loss)
+        return loss.detach(), flops
+
+    def _encode(self, chunk: tuple[Tensor, dict[str, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Patches [b, V, 3, P, P] and tokens of the u sentences which[b] -> image [b, V, D], text [b, D]."""
+        patches, tokens, which = chunk
+        with self.accelerator.autocast():
+            image, text = self.wrapped(patches.flatten(0, 1), **tokens, bucketed=self.config.fast)  # [b * V, D], [u, D]
+        return image.unflatten(0, patches.shape[:2]), text[which]

@@ -1,0 +1,9 @@
+"""What every room may use: pictures in, files out, folders at URLs, processes, hardware.
+
+`load_image` reads any picture → upright uint8 [H, W, 3]; `write_whole` and `write_json` write a file
+whole or not at all.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,71 @@
+"""Command lines: what all of them do with an error, with Ctrl-C, with parameters of notebooks and with a table."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+from typer.exceptions import TyperException
+
+#: Help as plain text, and no tracebacks drawn in boxes.
+PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+
+_PAIR = "NAME VALUE"
+#: Parameters as typed, [(name, YAML)]; goes with `PairsCommand`.
+Pairs = Annotated[list[Any] | None, typer.Option("-p", metavar=_PAIR, help="Set a parameter; may be repeated.")]
+
+
+class PairsCommand(TyperCommand):
+    """A command with options of `Pairs`: typer itself has options of two values, and repeated ones, but not both."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        for param in params:
+            if param.metavar == _PAIR:
+                param.nargs = 2
+        return params
+
+
+class RunError(RuntimeError):
+    """A run that failed; the message says where, and what to do."""
+
+    exit_code = 1
+
+
+def run_command(
+    command: typer.Typer | Callable[..., None], arguments: list[str] | None = None, name: str | None = None
+) -> int:
+    """Run a command line, of one command or of several, and return its exit code.
+
+    0: done; 1: the run failed; 2: bad usage; 130: Ctrl-C. An error is one line on stderr. What is no `RunError`,
+    `ValueError`, `OSError` or `ImportError` is a mistake in the code, and is raised.
+
+    Args:
+        command: the application, or the function of its only command.
+        arguments: what was typed behind the name; None: `sys.argv`.
+        name: what the program is called in its help; None: as it was started.
+    """
+    if not isinstance(command, typer.Typer):
+        function, command = command, typer.Typer(add_completion=False, **PLAIN)
+        command.command(cls=PairsCommand)(function)
+    try:
+        return command(arguments, prog_name=name, standalone_mode=False) or 0
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        message = f"{error.format_message().rstrip('.')}; see {context.command_path if context else name or ''} --help"
+        code = error.exit_code
+    except OSError as error:
+        message, code = f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
+    except (RunError, ValueError, ImportError) as error:
+        message, code = str(error), getattr(error, "exit_code", 1)
+    # One write: what processes of one launch say at the same time must not mix within a line.
+    sys.stderr.write(f"error: {' '.join(message.splitlines())}\n")
+    return code
+
+
+def print_table(rows: Any) -> None:
+    """Print what `pandas.DataFrame` takes, with three decimals."""
+    import pandas as pd
+
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format, na_rep="-"))

@@ -1,0 +1,75 @@
+"""The quantized DCT coefficients of a JPEG file, as they are stored: they tell what decoded pixels no longer do."""
+
+import io
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jpeglib
+import numpy as np
+from PIL import Image
+
+from exiflang.utils.images import turn_upright
+
+#: The first bytes of every JPEG file.
+JPEG_START = b"\xff\xd8\xff"
+_METADATA = {*range(0xE1, 0xF0), 0xFE} - {0xEE}  # APP1 to APP15 without Adobe's APP14, and comments
+
+
+@dataclass(frozen=True, eq=False)
+class LumaBlocks:
+    """The luma (or gray, or first) plane of a JPEG file of H x W stored pixels.
+
+    Attributes:
+        quantized: int16 [h, w, 8, 8], rows of frequencies before columns; the last blocks may lie beyond the picture.
+        steps: the quantization table, [8, 8].
+        height, width: of the stored picture, in pixels.
+        turn: what turns the stored pixels upright; None: nothing.
+    """
+
+    quantized: np.ndarray = field(repr=False)
+    steps: np.ndarray = field(repr=False)
+    height: int
+    width: int
+    turn: Image.Transpose | None
+
+
+def read_luma(photo: str | os.PathLike | bytes) -> LumaBlocks | None:
+    """The luma of a JPEG file that `load_image` has read; None for other files, and for JPEG that libjpeg refuses."""
+    data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
+    try:
+        found = read_dct(data)
+    except OSError:
+        return None
+    with Image.open(io.BytesIO(data)) as image:
+        turn = turn_upright(image)
+    return LumaBlocks(found.Y, np.asarray(found.get_component_qt(0)), found.height, found.width, turn)
+
+
+def read_dct(photo: bytes) -> Any:
+    """Blocks, tables and sampling of a JPEG file, as a `jpeglib.DCTJPEG`, read whole.
+
+    Raises `OSError` for a file that is no JPEG, or that libjpeg cannot read.
+    """
+    if photo[:3] != JPEG_START:
+        raise OSError("no JPEG")
+    with tempfile.TemporaryDirectory(prefix="exiflang-") as folder:
+        path = Path(folder) / "photo.jpg"
+        path.write_bytes(_bare(photo))
+        found = jpeglib.read_dct(str(path))
+        found.Y  # noqa: B018  # read now: it is lazy, and the file goes
+        return found
+
+
+def _bare(photo: bytes) -> bytes:
+    """The JPEG without metadata segments, of which jpeglib takes 49 at most; JFIF and Adobe tell the color space."""
+    kept, offset = [photo[:2]], 2
+    while offset + 3 < len(photo) and photo[offset] == 0xFF and photo[offset + 1] != 0xDA:
+        marker = photo[offset + 1]
+        end = offset + (1 if marker == 0xFF else 2 + int.from_bytes(photo[offset + 2 : offset + 4], "big"))
+        if marker not in _METADATA:
+            kept.append(photo[offset:end])
+        offset = end
+    return b"".join(kept) + photo[offset:]

@@ -1,0 +1,18 @@
+"""Packages that the core does without: which extra brings one that is missing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Import optional packages in this block: `with extra("data"): import duckdb`.
+
+    Raises `ModuleNotFoundError` for a missing one, which names the extra of exiflang that brings it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{error.name} is not installed: pip install "exiflang[{name}]"', name=error.name, path=error.path
+        ) from error

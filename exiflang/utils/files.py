@@ -1,0 +1,55 @@
+"""Files that appear whole or not at all, and what tells them apart."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def absolute_path(path: str | Path) -> Path:
+    """`path` from the working directory, "~" as the home folder, without ".." in it. It need not exist."""
+    return Path(os.path.abspath(Path(path).expanduser()))
+
+
+def write_whole(path: str | Path, data: str | bytes) -> None:
+    """Write a file (text as UTF-8) in one step: an interruption or a full disk leaves an older one as it was."""
+    path = Path(path)
+    fresh = path.with_name(f"{path.name}.tmp")
+    fresh.write_bytes(data.encode() if isinstance(data, str) else data)
+    os.replace(fresh, path)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as strict JSON in one step; numpy values as numbers and lists, NaN and infinity as null."""
+    write_whole(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """What the JSON file holds."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def file_sha256(path: Path) -> str | None:
+    """SHA-256 of a regular file, 64 hexadecimal digits; None for anything else, and for what cannot be read."""
+    try:
+        if not path.is_file():  # a pipe or a device would block for ever
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

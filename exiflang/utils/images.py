@@ -1,0 +1,211 @@
+"""Any picture a user may hand over -> upright uint8 RGB, or one kind of error that says what to do."""
+
+import contextlib
+import io
+import os
+import struct
+import warnings
+import zlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from exiflang.utils.extras import extra
+
+#: Most pixels a picture may have; refused from the header, before any pixel is decoded. It is Pillow's own hard limit
+#: (twice ``Image.MAX_IMAGE_PIXELS`` as shipped), so no global setting of Pillow has to be touched.
+MAX_PIXELS = 178_956_970
+
+# No EPS, WMF, PSD and the like: some start other programs, none is what a camera or an editor publishes.
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "AVIF", "PPM")
+
+#: What is taken for a picture in a folder, by its name alone, in lower case.
+PICTURE_EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .webp .tif .tiff .heic .heif .gif .bmp .avif .jp2 .ppm".split())
+
+# What Pillow raises on damaged bytes. UnidentifiedImageError is an OSError.
+_DAMAGE = (
+    OSError, ValueError, SyntaxError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, MemoryError,
+    RuntimeError, AssertionError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+_ORIENTATION = 0x0112
+# EXIF 2.32, 4.6.4 A, tag Orientation -> what turns the stored pixels upright. ImageOps.exif_transpose also rewrites
+# the whole EXIF block, which fails on the odd tags of real cameras.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read; the message names it, says what is wrong and what to do."""
+
+
+def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> np.ndarray:
+    """Read a picture as upright RGB.
+
+    - `source`: a path; a file's bytes; a PIL image; or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. JPEG,
+      PNG, TIFF, WebP, GIF, BMP, JPEG 2000, AVIF and PPM are read, and HEIC where pillow-heif is installed.
+    - The EXIF orientation is applied (a damaged EXIF block counts as none). ICC profiles are ignored: the pixels stay
+      as stored. Of an animation or a multi-page file: the first frame (of a PIL image: the current one).
+    - Gray, palette, CMYK and YCbCr become RGB. Alpha is dropped, not blended: what lies beneath was recorded, a
+      blend would be invented. 16-bit gray is scaled, `round(v / 257)`; of 16-bit color Pillow keeps the high byte.
+
+    Returns uint8 [H, W, 3] in 0..255, a fresh array. Raises `ImageError` for what is missing, no picture, truncated,
+    damaged, empty, too large (`MAX_PIXELS`), HEIC without its plugin, or of a pixel type without a defined white
+    (float, 32-bit integers beyond 65535); `TypeError` for a source of another type.
+    """
+    if isinstance(source, np.ndarray):
+        return _array_to_rgb(source)
+    with warnings.catch_warnings():  # damaged metadata is no news to the caller, who asked for pixels
+        warnings.simplefilter("ignore")
+        if isinstance(source, Image.Image):
+            return _to_rgb(source, getattr(source, "filename", "") or "PIL image")
+        if isinstance(source, bytes | bytearray | memoryview):
+            return _open_to_rgb(io.BytesIO(source), f"picture of {len(source)} bytes")
+        if isinstance(source, str | os.PathLike):
+            return _open_to_rgb(_regular_file(source), os.fspath(source))
+    raise TypeError(f"a picture is a path, bytes, a PIL image or a uint8 array, not {type(source).__name__}")
+
+
+def _regular_file(path: str | os.PathLike) -> Path:
+    try:
+        if Path(path).is_file():  # a pipe or a device would block for ever
+            return Path(path)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from error
+    raise ImageError(f"{path}: no such file; check the path")
+
+
+def _open_to_rgb(file: Path | io.BytesIO, name: str) -> np.ndarray:
+    formats: tuple[str, ...] = _FORMATS
+    try:
+        if _is_heic(file):
+            _register_heic(name)
+            formats = ("HEIF",)
+        image = Image.open(file, formats=formats)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(name) from error
+    except PermissionError as error:
+        raise ImageError(f"{name}: may not be read; change its permissions") from error
+    except _DAMAGE as error:
+        known = ", ".join(_FORMATS)
+        raise ImageError(f"{name}: not a picture, or its header is damaged; give one of {known}") from error
+    with image:
+        return _to_rgb(image, name)
+
+
+def _is_heic(file: Path | io.BytesIO) -> bool:
+    with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getbuffer()[:12]) as opened:
+        head = opened.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+
+
+def _register_heic(name: str) -> None:
+    """Make Pillow read HEIC by its plugin, which is an extra."""
+    try:
+        with extra("heif"):
+            import pillow_heif
+    except ImportError as error:
+        raise ImageError(f"{name}: HEIC needs a plugin: {error}; or save it as PNG (JPEG would lose traces)") from error
+    pillow_heif.register_heif_opener()
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_large(name)
+    if width * height == 0:
+        raise ImageError(f"{name}: has no pixels ({width} x {height}); give a picture of at least 1 x 1")
+    try:
+        image.load()
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ImageError(f"{name}: truncated or damaged ({reason}); fetch the file anew or leave it out") from error
+    turn = turn_upright(image)
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _sixteen_bits_to_rgb(np.asarray(image), name)
+    if image.mode == "F":
+        raise ImageError(f"{name}: float pixels have no defined white; save it with 8 or 16 bits a channel")
+    try:
+        return np.array(image.convert("RGB"))  # [H, W, 3]
+    except _DAMAGE as error:
+        raise ImageError(f"{name}: mode {image.mode} cannot become RGB; save it as an RGB picture") from error
+
+
+def turn_upright(image: Image.Image) -> Image.Transpose | None:
+    """How stored pixels must be turned, as the EXIF says; None: they are upright, or the EXIF is damaged."""
+    with contextlib.suppress(*_DAMAGE):
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    return None
+
+
+def _sixteen_bits_to_rgb(gray: np.ndarray, name: str) -> np.ndarray:
+    """Integer [H, W] in 0..65535 -> uint8 [H, W, 3]; 65535 / 257 = 255, so white stays white."""
+    if gray.min() < 0 or gray.max() > 65535:
+        raise ImageError(f"{name}: 32-bit pixels have no defined white; save it with 8 or 16 bits a channel")
+    return np.repeat(((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _array_to_rgb(array: np.ndarray) -> np.ndarray:
+    name = f"array {array.dtype} {list(array.shape)}"
+    if array.dtype != np.uint8:
+        raise ImageError(f"{name}: pixels must be uint8 in 0..255; scale and convert the array first")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ImageError(f"{name}: a picture is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; reorder or split the array")
+    if array.size == 0:
+        raise ImageError(f"{name}: has no pixels; give a picture of at least 1 x 1")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise _too_large(name)
+    colors = np.atleast_3d(array)[..., :3]  # [H, W, 1 or 3]
+    return np.array(np.broadcast_to(colors, (*colors.shape[:2], 3)), order="C")
+
+
+def _too_large(name: str) -> ImageError:
+    return ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; crop it, or cut it into tiles")
+
+
+@cache
+def standard_tables(quality: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """libjpeg's quantization tables of a quality in 1..100: 64 luma and 64 chroma steps, row by row.
+
+    At quality 50 they are those of ITU-T T.81, annex K.
+    """
+    file = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(file, "JPEG", quality=quality)
+    file.seek(0)
+    with JpegImageFile(file) as image:
+        return tuple(image.quantization[0]), tuple(image.quantization[1])
+
+
+def find_pictures(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Pictures in a folder and its folders, by their extension, and (path, reason) of what is left out, both sorted.
+
+    Links are followed to files within the folder only.
+    """
+    found, left_out, root = [], [], Path(os.path.realpath(folder))
+
+    def closed(error: OSError) -> None:
+        left_out.append((Path(error.filename), f"cannot be opened: {error.strerror}"))
+
+    for parent, _, names in os.walk(folder, onerror=closed):
+        for path in (Path(parent, name) for name in names):
+            if path.suffix.lower() not in PICTURE_EXTENSIONS:
+                continue
+            if Path(os.path.realpath(path)).is_relative_to(root):
+                found.append(path)
+            else:
+                left_out.append((path, "a link that leads out of the folder"))
+    return sorted(found), sorted(left_out)

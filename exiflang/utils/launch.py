@@ -1,0 +1,64 @@
+"""A module's work in several processes of this machine, its parameters handed over in a file."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from exiflang.utils.extras import extra
+
+with extra("train"):
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+from exiflang.utils.commands import RunError
+
+
+class LaunchError(RunError):
+    """Processes that failed; the message is what they said."""
+
+
+def launch_module(module: str, parameters: Mapping[str, Any], processes: int) -> None:
+    """Run `python -m module --config <parameters>` in so many processes, on this machine's GPUs if it has as many, else
+    on its processor.
+
+    New ones rather than forks (`notebook_launcher`): a notebook's kernel may have threads and CUDA of its own.
+    Raises `LaunchError` if they fail.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.yaml"
+        path.write_text(yaml.safe_dump(dict(parameters)), encoding="utf-8")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command += ["-m", module, "--config", str(path)]
+        device = {} if torch.cuda.device_count() >= processes else {"ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(
+            command, env=os.environ | device, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    if done.returncode:
+        said = "\n".join(line for line in done.stdout.splitlines() if line.startswith("error: "))
+        # What follows them is said by their launcher: of a process that was aborted it would hide the words.
+        own = re.split("^.*/torch/distributed/elastic/", done.stdout, maxsplit=1, flags=re.MULTILINE)[0]
+        raise LaunchError(f"{processes} processes failed:\n{said or own[-10_000:]}")
+
+
+def this_process() -> PartialState:
+    """Which of how many processes this one is, and its device; the only one where none were launched."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # it does not look there by itself
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds. Raises `ValueError` for anything else, `OSError` for no file."""
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path}: not a YAML mapping of parameters")
+    return dict(found)

@@ -1,0 +1,9 @@
+"""Drawing: heatmaps in color, sheets of pictures, plots, pages of HTML.
+
+Pictures are uint8 [H, W, 3], heatmaps float [H, W]. `images` and `html` need the core alone, `plots` needs plotly (the
+extra `notebook`).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+from .html import render as render
+from .images import LabeledImage as LabeledImage
+from .images import heat_colors as heat_colors
+from .images import heatmap_panel as heatmap_panel
+from .images import outlines as outlines
+from .images import picture_panel as picture_panel
+from .images import sheet as sheet
+from .images import tile_sheet as tile_sheet
+from .plots import plot_probes as plot_probes
+from .plots import plot_scores as plot_scores
+from .plots import plot_shares as plot_shares
+from .plots import plot_training as plot_training

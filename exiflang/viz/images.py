@@ -1,0 +1,139 @@
+"""Pictures of pictures: heatmaps in color, outlines, sheets of panels."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from skimage.measure import approximate_polygon, find_contours
+
+from exiflang.data.shards import Photo, read_member
+from exiflang.utils.images import load_image
+
+MARGIN = 6  # pixels between the pictures of a sheet
+LABEL = 22  # pixels of a line of text
+
+
+def heat_colors(values: np.ndarray, low: float, high: float, scale: str = "inferno") -> np.ndarray:
+    """Values [H, W] from `low` to `high` on a perceptual scale of OpenCV's, such as "viridis": uint8 [H, W, 3]."""
+    level = np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
+    colors = cv2.applyColorMap(level, getattr(cv2, f"COLORMAP_{scale.upper()}"))  # [H, W, 3], blue first
+    return cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
+
+
+@dataclass(frozen=True)
+class LabeledImage:
+    """One picture of a sheet: uint8 [H, W, 3] and a line of text under it."""
+
+    image: np.ndarray
+    label: str
+
+
+def picture_panel(image: np.ndarray, mask: np.ndarray, label: str) -> LabeledImage:
+    """A picture, uint8 [H, W, 3], with the outline of its mask, bool [H, W]: red, edged in white to show on red."""
+    thick = max(2, max(mask.shape) // 200)
+    inside = mask.astype(np.uint8)
+    marked = image.copy()
+    for width, color in ((2 * thick, (255, 255, 255)), (thick, (230, 0, 0))):
+        grown = cv2.dilate(inside, np.ones((2 * width + 1, 2 * width + 1), np.uint8)) > 0
+        marked[grown & ~mask] = color
+    return LabeledImage(marked, label)
+
+
+def heatmap_panel(heatmap: np.ndarray, label: str) -> LabeledImage:
+    """A heatmap from its 1st to its 99th percentile: where a picture deviates most, not how much it deviates."""
+    low, high = np.percentile(heatmap, [1, 99])
+    return LabeledImage(heat_colors(heatmap, float(low), float(high)), label)
+
+
+def thumbnail(image: np.ndarray, mask: np.ndarray, heatmap: np.ndarray, longest: int) -> np.ndarray:
+    """A picture with the outline of its mask, and its heatmap beside it, each of at most `longest` pixels a side.
+
+    uint8 [H, W, 3], bool [H, W] and float [H, W] -> uint8 [h, 2 w, 3].
+    """
+    low, high = np.percentile(heatmap, [1, 99])
+    colors = heat_colors(shrink(heatmap, longest), float(low), float(high))
+    small = picture_panel(shrink(image, longest), shrink(mask.astype(np.float32), longest) > 0.5, "").image
+    return np.hstack([small, colors])
+
+
+def _fit(image: np.ndarray, width: int) -> Image.Image:
+    """Scaled to `width`, and to twice that in height at most."""
+    height, full = image.shape[:2]
+    scale = min(width / full, 2 * width / height)
+    return Image.fromarray(image).resize((max(1, round(full * scale)), max(1, round(height * scale))))
+
+
+def _shorten(label: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """One line of at most `width` pixels."""
+    line = " ".join(label[:width].split())
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(line + "…") > width:
+        line = line[:-1]
+    return line + "…"
+
+
+def sheet(rows: Sequence[Sequence[LabeledImage]], width: int = 300) -> Image.Image:
+    """Panels in rows, each `width` pixels wide, its label below. Raises `ValueError` for no panels."""
+    if not rows or not all(rows):
+        raise ValueError("a sheet needs at least one row, and each row a panel")
+    font = ImageFont.load_default(13)
+    scaled = [[(_fit(panel.image, width), panel.label) for panel in row] for row in rows]
+    heights = [max(picture.height for picture, _ in row) + LABEL + MARGIN for row in scaled]
+    page = Image.new("RGB", (max(len(row) for row in rows) * (width + MARGIN) - MARGIN, sum(heights)), "white")
+    pen = ImageDraw.Draw(page)
+    top = 0
+    for row, height in zip(scaled, heights, strict=True):
+        for column, (picture, label) in enumerate(row):
+            left = column * (width + MARGIN)
+            page.paste(picture, (left, top))
+            pen.text((left + 2, top + picture.height + 3), _shorten(label, width - 4, font), fill="black", font=font)
+        top += height
+    return page
+
+
+def tile_sheet(photos: Sequence[Photo], columns: int = 6, rows: int = 2) -> Image.Image:
+    """A tile each of photos of different cameras, evenly spread over them, the camera's name below."""
+    cameras = list({photo.camera: photo for photo in photos}.values())
+    chosen = [cameras[i] for i in np.linspace(0, len(cameras) - 1, min(columns * rows, len(cameras))).astype(int)]
+    panels = [LabeledImage(load_image(read_member(*photo.tiles[0])), photo.camera) for photo in chosen]
+    return sheet([panels[i : i + columns] for i in range(0, len(panels), columns)], width=160)
+
+
+#: Longer side in pixels of what is drawn: a screen shows no more.
+SHOWN = 1024
+
+
+def shown_shape(height: int, width: int, longest: int = SHOWN) -> tuple[int, int]:
+    """Height and width of a picture drawn with at most `longest` pixels a side, at least 1 x 1."""
+    scale = min(1.0, longest / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def shrink(array: np.ndarray, longest: int = SHOWN) -> np.ndarray:
+    """[H, W] or [H, W, C] with at most `longest` pixels a side: areas are averaged, nothing is enlarged."""
+    height, width = shown_shape(array.shape[0], array.shape[1], longest)
+    if (height, width) == array.shape[:2]:
+        return array
+    return cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def outlines(heatmap: np.ndarray, threshold: float, longest: int = 512) -> list[np.ndarray]:
+    """Closed lines around what lies above the threshold, [H, W] -> float arrays [n, 2] of x and y in pixels."""
+    small = shrink(heatmap, longest)
+    padded = np.pad(small, 1, constant_values=-1.0)  # so that regions at the border are closed too
+    scale = np.array(heatmap.shape[::-1]) / np.array(small.shape[::-1])
+    lines = [approximate_polygon(line, 0.5) for line in find_contours(padded, threshold)]
+    return [np.clip((line[:, ::-1] - 0.5) * scale, 0, heatmap.shape[::-1]) for line in lines if len(line) > 3]
+
+
+def data_uri(image: np.ndarray, lossless: bool = False, quality: int = 90) -> str:
+    """uint8 [H, W, 3] as a `data:` address, JPEG or PNG."""
+    file = io.BytesIO()
+    kind = "png" if lossless else "jpeg"
+    Image.fromarray(image).save(file, kind, quality=quality)  # PNG has none
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,149 @@
+"""Golden figures: the demo over several seeds, with its two controls, into reports/golden/ and the README's tables.
+
+`python -m experiments.golden` measures what is not measured yet: each seed redraws the held-out makes, the photos, the
+splices and the weights, and runs three times by the same notebooks: the model, a model trained on EXIF shuffled among
+the photos, and an untrained network. A run that has finished is not repeated, so an interrupted renewal goes on.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exiflang.pipeline.parameters import PipelineError, project_path
+from exiflang.pipeline.runner import STEPS, run_pipeline
+from exiflang.utils.commands import run_command
+from exiflang.utils.files import read_json
+from experiments.tables import SCORES, counted, figure, publish, spread, table
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "model": {},
+    "shuffled EXIF": {"exif": "shuffled", "baselines": False, "readouts": ["diffusion"], "readout_pictures": 0},
+    "untrained": {"steps": 0, "baselines": False, "readouts": ["diffusion"], "readout_pictures": 0},
+}
+
+
+def gather(preset: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """What the finished runs of `seeds` x `VARIANTS` have found: `metrics` of the model, `controls` beside them."""
+    found: dict[str, dict[str, list[float]]] = {variant: {} for variant in VARIANTS}
+    for seed in seeds:
+        for variant in VARIANTS:
+            report = read_json(run_folder(preset, seed, variant) / "metrics.json")["03_evaluate"]
+            for name, value in report["check"].items():
+                found[variant].setdefault(name, []).append(value)
+    spreads = {variant: {name: spread(values) for name, values in own.items()} for variant, own in found.items()}
+    metrics = spreads.pop("model")
+    how = {"preset": preset, "seeds": list(seeds), "protocol": protocol(report)}
+    return how | {"metrics": metrics, "controls": spreads}
+
+
+def protocol(report: Mapping[str, Any]) -> dict[str, Any]:
+    """How the figures of a report of 03_evaluate were measured, and on how much."""
+    counts = {row["set"]: {"spliced": row["pictures"], "authentic": row["authentic"]} for row in report["table"]}
+    searched = ("among", "photos", "chance", "cameras", "chance_camera")
+    retrieval = {key: report["retrieval"][key] for key in searched if key in report["retrieval"]}
+    return report["protocol"] | {"pictures": counts, "retrieval": retrieval}
+
+
+def run_folder(preset: str, seed: int, variant: str) -> Path:
+    """Where the run of one seed and variant lies."""
+    return project_path("reports/runs") / f"golden-{preset}-{seed}-{variant.split()[0]}"
+
+
+def run(preset: str, seed: int, variant: str) -> None:
+    """Run one variant of one seed, unless it has finished; "model" makes the data set that the others share."""
+    folder = run_folder(preset, seed, variant)
+    if folder.exists():
+        if read_json(folder / "manifest.json")["status"] == "finished":
+            return
+        raise PipelineError(f"{folder} has failed: look into it, delete it, and run again")
+    folders = {"data_dir": f"data/golden/{preset}-{seed}", "model_dir": f"data/models/golden/{folder.name}"}
+    steps = STEPS if variant == "model" else STEPS[1:]
+    run_pipeline(preset, {"seed": seed, **folders, **VARIANTS[variant]}, folder.name, steps)
+
+
+def markdown(golden: Mapping[str, Any]) -> str:
+    """The README's tables of one golden file: a sentence on the pictures, scores, EXIF, and p-mAP by kind."""
+    seeds = len(golden["seeds"])
+    pictures = counted(golden["protocol"]["pictures"])
+    parts = [f"{seeds} seed{'s' * (seeds > 1)}; pictures of each seed, spliced + authentic: {pictures}."]
+    parts += [_scores(golden), _retrieval(golden)]
+    if kinds := golden.get("kinds"):
+        rows = []
+        for name, kind in kinds.items():
+            error = "" if kind["se"] is None else f" ± {kind['se']:.2f}"  # one picture has none
+            rows.append([name, str(kind["pictures"]), f"{kind['mean']:.2f}{error}"])
+        parts.append(table(["kind of picture", "spliced pictures", "p_map ± standard error"], rows))
+    return "\n\n".join(parts)
+
+
+def _scores(golden: Mapping[str, Any]) -> str:
+    """A row a method and readout of each set, mean ± deviation over seeds."""
+    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    for variant, metrics in ({"": golden["metrics"]} | golden["controls"]).items():
+        for name, value in metrics.items():
+            if not name.startswith("retrieval/"):
+                pictures, method, readout, metric = name.split("/")
+                found.setdefault((pictures, readout, variant or method), {})[metric] = figure(value)
+    order = {"model": 0, "residual statistics": 1, "mean color": 2}
+    rows = []
+    for key in sorted(found, key=lambda k: (k[0] != "unseen", k[0], k[1], order.get(k[2], 3), k[2])):
+        pictures, readout, method = key
+        bold = "**" if method == "model" else ""
+        cells = [f"{bold}{found[key].get(metric, '')}{bold}" for metric in SCORES]
+        rows.append([pictures, readout.replace("_", " "), method, *cells])
+    return table(["pictures", "readout", "method", *SCORES], rows)
+
+
+def _retrieval(golden: Mapping[str, Any]) -> str:
+    """A row a way to ask how well photos and EXIF fit, a column a training."""
+    searched = golden["protocol"]["retrieval"]
+    rows = []
+    for name, label, chance in (
+        ("recall", f"recall@1 among {searched['among']} photos", searched["chance"]),
+        ("recall_camera", "recall@1 among the photos of one camera", searched.get("chance_camera")),
+        ("fit_heldout", "AUC of own against other cameras' EXIF, seen cameras", 0.5),
+        ("fit_choose", "the same, cameras set apart to choose the step", 0.5),
+        ("fit_report", "the same, cameras set apart to report on", 0.5),
+    ):
+        if f"retrieval/{name}" in golden["metrics"]:
+            trainings = (golden["metrics"], *golden["controls"].values())
+            rows.append([label, *(figure(found[f"retrieval/{name}"]) for found in trainings), f"{chance:.3f}"])
+    return table(["photo → EXIF", "model", *golden["controls"], "chance"], rows)
+
+
+def renew(
+    preset: Annotated[str, typer.Option(help="notebooks/params/<preset>.yaml.")] = "demo",
+    seeds: Annotated[int, typer.Option(help="How many seeds, from 0.")] = 5,
+) -> None:
+    """Renews reports/golden/<preset>.json and the README's tables."""
+    model, *controls = VARIANTS
+    # One run a core: two single-threaded runs get more done than one that shares each step between two cores.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        models = [pool.submit(run, preset, seed, model) for seed in range(seeds)]
+        checks = []
+        for seed, made in enumerate(models):
+            made.result()  # the controls train on its data set
+            checks += [pool.submit(run, preset, seed, control) for control in controls]
+        for done in checks:
+            done.result()
+    golden = gather(preset, range(seeds))
+    if preset == "demo":  # simulated pictures alone: those of real photos are not ours to publish
+        gallery = run_folder("demo", 0, "model") / STEPS[-1] / "gallery.png"
+        shutil.copyfile(gallery, project_path("reports/golden/gallery.png"))
+    publish(preset, golden, {preset: markdown(golden)})
+
+
+#: Command line; returns the exit code, see `run_command`.
+main = partial(run_command, renew)
+
+if __name__ == "__main__":
+    sys.exit(main())

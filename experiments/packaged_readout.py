@@ -1,0 +1,76 @@
+"""The packaged learned readout: trained on made pictures, calibrated on authentic ones, written beside the weights.
+
+`python -m experiments.packaged_readout` needs ../shared (see base.yaml); authentic_split.csv says which whole photos
+teach and which calibrate. An interrupted run resumes; a readout that is trained already is calibrated again.
+"""
+
+import csv
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exiflang.data.composites import CompositeDataset
+from exiflang.data.shards import find_shards, read_photos
+from exiflang.localization.learned_readout import FILE, LearnedReadout
+from exiflang.localization.localizer import SpliceLocalizer
+from exiflang.models.weights import packaged_model
+from exiflang.pipeline.parameters import project_path
+from exiflang.release.authentic import AuthenticPictures
+from exiflang.release.authentic_records import authentic_calibration
+from exiflang.training.readout import ReadoutConfig, train_readout
+from exiflang.utils.commands import run_command
+
+SPLIT = "experiments/authentic_split.csv"
+FOLDER = "data/models/readout"
+PICTURES = 1500
+
+
+def whole_photos(*parts: str) -> list[tuple[Path, str]]:
+    """File and camera of each whole photo of these parts of the split."""
+    with project_path(SPLIT).open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["part"] in parts]
+    folder = project_path("../shared/authentic/images")
+    return [(folder / f"{row['name']}.jpg", row["camera"]) for row in rows]
+
+
+def composites(length: int, seed: int) -> CompositeDataset:
+    """Made pictures, of whole photos that teach and of tiles of all cameras but those of the other parts."""
+    elsewhere = {camera for _, camera in whole_photos("yardstick", "calibrate", "measure")}
+    photos, _ = read_photos(find_shards(project_path("../shared/photos")))
+    tiles = [photo for photo in photos if photo.camera not in elsewhere]
+    return CompositeDataset([path for path, _ in whole_photos("train")], tiles, length, seed)
+
+
+def calibrated(readout: LearnedReadout) -> LearnedReadout:
+    """The readout with its values on authentic photos that taught nothing and are not scored."""
+    listed = project_path("data/calibration.csv")
+    listed.parent.mkdir(exist_ok=True)
+    with listed.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("path", "camera"), *whole_photos("calibrate")])
+    folders = [project_path("../shared/camera_photos"), listed]
+    localizer = SpliceLocalizer(readout="diffused_cut")
+    localizer.learned = readout
+    pictures = AuthenticPictures(folders, None)
+    readout.calibration = authentic_calibration(localizer, pictures.by_camera())
+    return readout
+
+
+def renew(
+    seed: Annotated[int, typer.Option(help="Of the pictures and the weights.")] = 0,
+    out: Annotated[str, typer.Option(help="Folder to write the readout into.")] = "",
+) -> None:
+    """Trains and calibrates the packaged readout."""
+    folder = project_path(f"{FOLDER}-{seed}")
+    train_readout(folder, "", composites(PICTURES, seed), ReadoutConfig(seed=seed), os.cpu_count() or 1)
+    calibrated(LearnedReadout.load(folder / FILE)).save(project_path(out) if out else packaged_model())
+
+
+#: Command line; returns the exit code, see `run_command`.
+main = partial(run_command, renew)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Golden figures of the packaged weights: what 03_evaluate finds with them, and how long a first heatmap takes.
+
+`python -m experiments.packaged_weights` runs that notebook as the preset "base" says, on `data/models/exiflang-base`,
+and renews reports/golden/base.json, the README's table and the model card's. There is one training run: the spread
+beside p-mAP is its standard error over pictures.
+"""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from exiflang.evaluation.scoring import p_map_by_kind
+from exiflang.models.weights import NAME, packaged_model
+from exiflang.pipeline.parameters import PipelineError
+from exiflang.pipeline.runner import STEPS, run_pipeline
+from exiflang.utils.commands import run_command
+from exiflang.utils.files import file_sha256, read_json
+from experiments.golden import markdown, protocol
+from experiments.tables import publish, spread
+
+#: What a person waits for: a fresh process loads the weights and looks at one picture of 1024 x 768 pixels.
+FIRST_HEATMAP = """
+import time
+began = time.perf_counter()
+from exiflang import SpliceLocalizer
+import numpy as np
+localizer = SpliceLocalizer()
+loaded = time.perf_counter()
+localizer(np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8))
+print(loaded - began, time.perf_counter() - began)
+"""
+REPEATS = 5
+
+
+def gather(run_dir: Path) -> dict[str, Any]:
+    """The golden file of a finished run of 03_evaluate: metrics as `golden.gather` has them, and p-mAP by kind."""
+    report = read_json(run_dir / "metrics.json")["03_evaluate"]
+    scores = pd.read_parquet(run_dir / "03_evaluate" / "scores.parquet")
+    first = scores[(scores["method"] == "model") & (scores["readout"] == scores["readout"].iloc[0])]
+    kinds = {}
+    for name, part in first.groupby("set", sort=False):
+        for kind, values in {"all": part[part["spliced"]]["p_map"], **p_map_by_kind(part)}.items():
+            p_map = pd.Series(values)
+            error = p_map.sem() if len(p_map) > 1 else None
+            kinds[f"{name}, {kind}"] = {"mean": p_map.mean(), "se": error, "pictures": len(p_map)}
+    return {
+        "preset": "base",
+        "weights": file_sha256(packaged_model() / "model.safetensors"),
+        "seeds": [0],
+        "protocol": protocol(report),
+        "metrics": {name: spread([value]) for name, value in report["check"].items()},
+        "controls": {},
+        "kinds": kinds,
+    }
+
+
+def first_heatmap() -> dict[str, Any]:
+    """Seconds of `FIRST_HEATMAP` in `REPEATS` fresh processes: medians and all values. Raises `PipelineError`."""
+    seconds: dict[str, list[float]] = {"load": [], "load_and_heatmap": []}
+    for _ in range(REPEATS):
+        done = subprocess.run([sys.executable, "-c", FIRST_HEATMAP], capture_output=True, text=True)
+        if done.returncode:
+            raise PipelineError(f"the packaged weights make no heatmap: {done.stderr[-2000:]}")
+        for values, value in zip(seconds.values(), done.stdout.split(), strict=True):
+            values.append(float(value))
+    return {name: {"median": median(values), "values": values} for name, values in seconds.items()} | {
+        "cores": os.cpu_count()
+    }
+
+
+def renew() -> None:
+    """Renews reports/golden/base.json, the README's table and the model card's."""
+    found = {"first_heatmap_seconds": first_heatmap()}
+    found = gather(run_pipeline("base", {"model_dir": f"data/models/{NAME}"}, only=STEPS[-1:])) | found
+    publish("base", found, {"base": markdown(found)}, packaged_model() / "README.md")
+
+
+#: Command line; returns the exit code, see `run_command`.
+main = partial(run_command, renew)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""Golden figures of the learned readout: localization by stratum, detection at a false-alarm rate, and controls.
+
+`python -m experiments.readout_figures` scores the yardstick and the benchmarks of base.yaml with the packaged weights,
+by the learned readout and those made by hand, and renews reports/golden/readout.json and its tables. Pictures that
+are scored already are not scored again. No picture scored here taught or calibrated the readout.
+"""
+
+import csv
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, bootstrap
+from sklearn.metrics import average_precision_score
+
+from exiflang.evaluation.benchmarks import load_benchmark
+from exiflang.evaluation.score_run import ScoreRun, score_benchmarks
+from exiflang.evaluation.scoring import OVER
+from exiflang.localization.decision import FALSE_ALARMS
+from exiflang.localization.learned_readout import FILE, LEARNED, LearnedReadout
+from exiflang.models.weights import packaged_model
+from exiflang.pipeline.parameters import project_path
+from exiflang.utils.commands import run_command
+from exiflang.utils.files import file_sha256
+from experiments.tables import publish, table
+
+HAND_MADE = ("diffused_cut", "eigenvector")
+#: Of these the best on other pictures, the demo's splices: what the learned one must not lose to.
+BEST_HAND_MADE = HAND_MADE[0]
+STRATA = ("kind", "format", "area", "grid", "host")
+SETS = {"splices": "../shared", "casia_1": "../shared", "forgeries": "../shared", "yardstick": "data"}
+
+
+def scores_of(name: str, root: str) -> pd.DataFrame:
+    """A row a picture and readout of one set, scored unless it is there."""
+    run = ScoreRun(
+        [name], str(project_path(root)), str(project_path("reports/runs/readout")), "", False, [LEARNED, *HAND_MADE]
+    )
+    return score_benchmarks(run)[name].scores()
+
+
+def strata(scores: pd.DataFrame, info: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Name and rows of each group of spliced pictures: all, and by every column of `info` that is known."""
+    spliced = scores[scores["spliced"]]
+    yield "all", spliced
+    for column in info.columns:
+        for value in sorted(info[column].dropna().unique()):
+            if len(part := spliced[spliced["name"].map(info[column]) == value]):
+                yield f"{column} {value}", part
+
+
+def compare(part: pd.DataFrame) -> dict[str, Any]:
+    """p-mAP of each readout, AP in the fixed sign of the learned one, and its paired difference to the hand-made."""
+    by = part.pivot(index="name", columns="readout", values="p_map")
+    difference = (by[LEARNED] - by[BEST_HAND_MADE]).to_numpy()
+    found: dict[str, Any] = {"pictures": len(by), **{name: by[name].mean() for name in (LEARNED, *HAND_MADE)}}
+    found["signed"] = part[part["readout"] == LEARNED]["ap"].mean()
+    if len(difference) > 1:
+        interval = bootstrap((difference,), np.mean, rng=np.random.default_rng(0), method="percentile")
+        found["difference"] = [float(v) for v in (difference.mean(), *interval.confidence_interval)]
+    return found
+
+
+def detection(scores: pd.DataFrame, steps: Mapping[str, float]) -> dict[str, Any]:
+    """AP of the learned readout, of the hand-made one and of the quantization table alone; shares that are flagged."""
+    learned = scores[scores["readout"] == LEARNED].set_index("name")
+    spliced = learned["spliced"].to_numpy()
+    found: dict[str, Any] = {"spliced": int(spliced.sum()), "authentic": int((~spliced).sum())}
+    flagged = (learned["p_value"] <= FALSE_ALARMS).to_numpy()
+    if spliced.any():
+        found["flagged"] = share(flagged[spliced])
+    if not spliced.all():
+        found["false_alarms"] = share(flagged[~spliced])
+    if spliced.any() and not spliced.all():
+        by = scores.pivot(index="name", columns="readout", values="detection").loc[learned.index]
+        found["ap"] = {name: average_precision_score(spliced, by[name]) for name in (LEARNED, BEST_HAND_MADE)}
+        table_alone = learned.index.map(steps).to_numpy()
+        found["ap"]["quantization table alone"] = max(
+            average_precision_score(spliced, s * table_alone) for s in (1, -1)
+        )
+    return found
+
+
+def share(flags: np.ndarray) -> dict[str, Any]:
+    """Share of pictures flagged with its 95 % confidence limits (Clopper and Pearson)."""
+    found = binomtest(int(flags.sum()), len(flags))
+    interval = found.proportion_ci()
+    return {"share": found.statistic, "low": interval.low, "high": interval.high, "pictures": len(flags)}
+
+
+def luma_steps(name: str, root: str) -> dict[str, float]:
+    """Mean of the quantization steps of each picture's file; 0 if it is no JPEG."""
+    layout = name if name == "casia_1" else "folder"
+    pictures = load_benchmark(layout, project_path(root) / name)
+    return {item.name: 0.0 if item.luma is None else float(item.luma.steps.mean()) for item in pictures}
+
+
+def measured_photos() -> set[str]:
+    """Names of the authentic photos that calibrated nothing."""
+    with project_path("experiments/authentic_split.csv").open(encoding="utf-8", newline="") as file:
+        return {row["name"] for row in csv.DictReader(file) if row["part"] == "measure"}
+
+
+def gather() -> dict[str, Any]:
+    """All figures."""
+    localization, detected = {}, {}
+    for name, root in SETS.items():
+        scores = scores_of(name, root)
+        info = scores.drop_duplicates("name").set_index("name")[["format"]]
+        if (index := project_path(root) / name / "index.csv").exists():
+            info = pd.read_csv(index, dtype=str).set_index("name")
+            info = info[[column for column in STRATA if column in info]]
+        localization[name] = {stratum: compare(part) for stratum, part in strata(scores, info)}
+        detected[name] = detection(scores, luma_steps(name, root))
+    photos = scores_of("authentic", "../shared")
+    measured = photos[photos["name"].map(lambda name: name.partition(".")[0]).isin(measured_photos())]
+    detected["authentic, measured"] = detection(measured, {})
+    return {
+        "weights": file_sha256(packaged_model() / "model.safetensors"),
+        "readout": file_sha256(packaged_model() / FILE),
+        "protocol": {
+            "false_alarms": FALSE_ALARMS,
+            "hand_made": BEST_HAND_MADE,
+            "localization": OVER,
+        },
+        "calibration": _calibration_counts(),
+        "localization": localization,
+        "detection": detected,
+    }
+
+
+def _calibration_counts() -> dict[str, dict[str, int]]:
+    calibration = LearnedReadout.load(packaged_model() / FILE).calibration
+    records = calibration.records if calibration else {}
+    return {
+        kind: {"photos": len(own), "cameras": len({record.camera for record in own})} for kind, own in records.items()
+    }
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The README's tables."""
+    rows = []
+    for name, groups in found["localization"].items():
+        for stratum, part in groups.items():
+            mean, low, high = part.get("difference", [float("nan")] * 3)
+            others = [f"{part[readout]:.2f}" for readout in HAND_MADE]
+            gain = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})" if part["pictures"] > 1 else ""
+            bold = f"**{part[LEARNED]:.3f}**"
+            rows.append([f"{name}, {stratum}", str(part["pictures"]), bold, f"{part['signed']:.3f}", *others, gain])
+    columns = ["pictures", "spliced", "learned", "its AP", *(name.replace("_", " ") for name in HAND_MADE)]
+    first = table([*columns, f"learned - {BEST_HAND_MADE.replace('_', ' ')} (95 %)"], rows)
+    kinds = [[kind, str(count["photos"]), str(count["cameras"])] for kind, count in found["calibration"].items()]
+    calibrated = table(["authentic pictures that calibrate", "photos", "cameras"], kinds)
+    return f"{first}\n\n{_detection_table(found['detection'])}\n\n{calibrated}"
+
+
+def _detection_table(detected: Mapping[str, Any]) -> str:
+    rows = []
+    for name, part in detected.items():
+        aps = [f"{part['ap'][method]:.2f}" if "ap" in part else "" for method in _METHODS]
+        rows.append([name, f"{part['spliced']} + {part['authentic']}", *aps, *map(_limits, _shares(part))])
+    methods = [f"AP, {name.replace('_', ' ')}" for name in _METHODS]
+    return table(["pictures", "spliced + authentic", *methods, "splices flagged", "authentic flagged"], rows)
+
+
+_METHODS = (LEARNED, BEST_HAND_MADE, "quantization table alone")
+
+
+def _shares(part: Mapping[str, Any]) -> Sequence[Mapping[str, Any] | None]:
+    return part.get("flagged"), part.get("false_alarms")
+
+
+def _limits(found: Mapping[str, Any] | None) -> str:
+    return f"{found['share']:.2f} ({found['low']:.2f} to {found['high']:.2f})" if found else ""
+
+
+def renew() -> None:
+    """Renews reports/golden/readout.json, the README's tables and the model card's."""
+    found = gather()
+    publish("readout", found, {"readout": markdown(found)}, packaged_model() / "README.md")
+
+
+#: Command line; returns the exit code, see `run_command`.
+main = partial(run_command, renew)
+
+if __name__ == "__main__":
+    sys.exit(main())

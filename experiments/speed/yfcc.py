@@ -1,0 +1,65 @@
+"""How fast YFCC100M's dumps are read, and in how much memory: a part of `make scale`; alone `python -m speed.yfcc`."""
+
+import bz2
+import json
+import resource
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from exiflang.preparation.yfcc import yfcc_photos
+from experiments.speed.yfcc_writer import write_many
+
+PIECE = 64 << 20  # bytes that are compressed at a time, as by pbzip2
+
+
+def measure(rows: int = 5_000_000, compressed: int = 1_000_000) -> dict[str, dict[str, Any]]:
+    """Dumps of `rows` rows, and smaller ones in bz2, read by a process of its own each."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="exiflang-yfcc-") as name:
+        folder = Path(name)
+        dumps = [folder / "yfcc100m_dataset", folder / "yfcc100m_exif"]
+        for columns, kind, sample in [(23, "a sample", rows // 50), (25, "all of them", 0)]:
+            write_many(*dumps, rows, columns)
+            found[f"{columns} columns, {kind}"] = _alone(dumps, rows, sample)
+        write_many(*dumps, compressed)
+        packed = [_compressed(path) for path in dumps]
+        found["bz2, a sample"] = _alone(packed, compressed, compressed // 50)
+    return found
+
+
+def _alone(dumps: list[Path], rows: int, sample: int) -> dict[str, Any]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_read, [str(path) for path in dumps], rows, sample).result()
+
+
+def _read(dumps: list[str], rows: int, sample: int) -> dict[str, Any]:
+    left_out: Counter[str] = Counter()
+    before = time.perf_counter()
+    photos = sum(batch.num_rows for batch in yfcc_photos(*dumps, left_out, sample=sample))
+    seconds = time.perf_counter() - before
+    if photos + left_out.total() != rows:
+        raise RuntimeError(f"{photos} photos and {dict(left_out)} are not {rows} rows")
+    return {
+        "rows": rows,
+        "photos": photos,
+        "mb": round(sum(Path(dump).stat().st_size for dump in dumps) / 1e6),
+        "rows_per_second": round(rows / seconds),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
+    }
+
+
+def _compressed(path: Path) -> Path:
+    packed = path.with_name(f"{path.name}.bz2")
+    with path.open("rb") as file, packed.open("wb") as out:
+        while piece := file.read(PIECE):
+            out.write(bz2.compress(piece))
+    return packed
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(), indent=1))

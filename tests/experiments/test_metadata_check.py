@@ -1,0 +1,85 @@
+"""Figures of the metadata check: perfect and useless models get what they deserve."""
+
+import json
+
+import numpy as np
+import pytest
+
+from exiflang.inspection.tables import MEASURED
+from exiflang.inspection.text_bank import build_text_bank, calibrate_ranks
+from exiflang.models.tokenizer import train_tokenizer
+from exiflang.pipeline.parameters import project_path
+from experiments import metadata_check as exif_figures
+from experiments.metadata_check import all_figures, majority, markdown, measure
+from tests.inspection.test_text_bank import photos, unit
+from tests.models.test_model import SENTENCES, tiny
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny(train_tokenizer(SENTENCES, vocab_size=320))
+
+
+@pytest.fixture(scope="module")
+def text_bank(model):
+    return build_text_bank(model, photos(60))
+
+
+@pytest.fixture
+def pixels(monkeypatch):
+    """Photos whose image embeddings are given by the test, patches by those of noise."""
+
+    def of(image: np.ndarray, text: np.ndarray):
+        monkeypatch.setattr(exif_figures, "embed_photos", lambda *given: (image, text))
+        monkeypatch.setattr(exif_figures, "_window_auc", lambda *given: 0.5)
+
+    return of
+
+
+def test_images_that_are_their_sentences_are_told_perfectly(model, text_bank, pixels):
+    pixels(text_bank.text, text_bank.text)
+    own = sorted(photos(60), key=lambda photo: (photo.tags["Make"], photo.id))  # as the text bank is sorted
+    found = measure(model, calibrate_ranks(text_bank, text_bank.text, text_bank.text), own)
+    assert found["auc"] > 0.95 and found["tag_beats"] > 0.95
+    assert found["false_alarms"] == 0  # all share the highest rank
+
+
+def test_images_of_nothing_are_at_chance(model, text_bank, pixels):
+    pixels(unit(60, 32, seed=9), text_bank.text)
+    found = measure(model, text_bank, photos(60))
+    assert found["auc"] == pytest.approx(0.5, abs=0.1)
+    assert np.isnan(found["false_alarms"]) and np.isnan(found["noticed"])
+    assert 0 <= found["Make first"] <= 0.7 and np.isnan(found["Flash first"])
+
+
+def test_windows_of_real_patches(model, text_bank, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(exif_figures, "decode_patch", lambda photo, size, rng: torch.full((3, size, size), 7).byte())
+    same = exif_figures._window_auc(model, text_bank, photos(6), text_bank.text[:6], [3, 4, 5, 0, 1, 2], 0)
+    assert same == 0.5  # all patches are alike
+
+
+def test_majority_is_of_the_text_bank_and_counts_common_values_alone(text_bank):
+    assert majority(text_bank, photos(60), "Make") == pytest.approx(1 / 3)
+    assert np.isnan(majority(text_bank, photos(60), "Flash"))
+
+
+def test_all_figures_and_their_table(model, text_bank, pixels):
+    pixels(text_bank.text[:12], text_bank.text[:12])
+    figures = all_figures({"model": (model, text_bank), "untrained": (model, text_bank)}, {"seen": photos(12)})
+    table = markdown(figures)
+    assert "12 photos of 12 seen" in table and "| model | untrained | a guess |" in table
+    assert table.count("\n") == 1 + len(MEASURED)
+    assert json.loads(json.dumps(figures))["groups"]["seen"]["photos"] == 12
+
+
+def test_the_golden_file_the_readme_and_the_weights_agree():
+    golden = json.loads(project_path("reports/golden/exif.json").read_text())
+    assert markdown(golden) in project_path("README.md").read_text()
+    folder = project_path("data/models/exiflang-base")
+    figures = exif_figures.TextBank.load(folder).figures
+    assert figures["groups"] == golden["groups"] and figures["protocol"] == golden["protocol"]
+    seen, other = golden["groups"].values()
+    assert seen["model"]["auc"] > 0.9 and other["model"]["auc"] > 0.6
+    assert all(abs(seen[control]["auc"] - 0.5) < 0.05 for control in ("shuffled EXIF", "untrained"))

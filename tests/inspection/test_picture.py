@@ -1,0 +1,140 @@
+"""A suspicious file: what is said of it, whatever it is."""
+
+import hashlib
+import io
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exiflang.inspection import picture as module
+from exiflang.inspection.picture import open_picture
+from exiflang.utils.images import ImageError
+
+EXIF = {0x010F: "Canon", 0x0110: "EOS <b>7D</b>"}
+
+
+def encoded(array=None, kind: str = "JPEG", exif: dict | None = None, sub: dict | None = None, **options) -> bytes:
+    array = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8) if array is None else array
+    image, file = Image.fromarray(array), io.BytesIO()
+    block = Image.Exif()
+    for code, value in (exif or {}).items():
+        block[code] = value
+    if sub:
+        block.get_ifd(0x8769).update(sub)
+    image.save(file, kind, exif=block, **options)
+    return file.getvalue()
+
+
+def test_a_photo_by_path_and_by_bytes_is_the_same(tmp_path):
+    data = encoded(exif=EXIF)
+    (tmp_path / "a.jpg").write_bytes(data)
+    by_path, by_bytes = open_picture(tmp_path / "a.jpg"), open_picture(data, "a.jpg")
+    assert by_path.name == by_bytes.name == "a.jpg"
+    assert by_path.sha256 == by_bytes.sha256 == hashlib.sha256(data).hexdigest()
+    np.testing.assert_array_equal(by_path.image, by_bytes.image)
+    assert by_path.tags == by_bytes.tags == {"Make": "Canon", "Model": "EOS <b>7D</b>"}
+    assert (by_path.format, by_path.size, by_path.notes, by_path.hidden) == ("JPEG", len(data), (), 0)
+
+
+def test_private_tags_are_counted_and_shown_only_if_asked_for():
+    data = encoded(exif=EXIF | {0x013B: "Jane Doe"}, sub={0xA431: "12345"})
+    shy, open_ = open_picture(data), open_picture(data, private=True)
+    assert shy.hidden == 2 and "Artist" not in shy.tags
+    assert open_.hidden == 0 and open_.tags["Artist"] == "Jane Doe" and open_.tags["BodySerialNumber"] == "12345"
+
+
+def test_without_exif_it_says_so():
+    assert "carries no EXIF" in open_picture(encoded(kind="PNG")).notes[0]
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_turned_picture_is_shown_upright(orientation):
+    found = open_picture(encoded(exif={0x0112: orientation}))
+    assert found.image.shape == ((60, 40, 3) if orientation >= 5 else (40, 60, 3))
+    assert any("upright" in note for note in found.notes)
+    assert not any("upright" in note for note in open_picture(encoded(exif={0x0112: 1})).notes)
+
+
+@pytest.mark.parametrize(("said", "odd"), [((60, 40), False), ((40, 60), False), ((4000, 3000), True)])
+def test_exif_that_gives_another_size_is_odd(said, odd):
+    found = open_picture(encoded(exif=EXIF, sub={0xA002: said[0], 0xA003: said[1]}))
+    assert any("EXIF says 4000 x 3000 pixels, the picture has 60 x 40" in note for note in found.notes) == odd
+    assert bool(found.notes) == odd
+
+
+def test_of_an_animation_the_first_frame():
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "lime")]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    found = open_picture(file.getvalue())
+    assert any("3 frames" in note for note in found.notes)
+    assert tuple(found.image[0, 0]) == (255, 0, 0)
+
+
+def test_cmyk_and_one_pixel():
+    file = io.BytesIO()
+    Image.new("CMYK", (5, 4)).save(file, "JPEG")
+    assert open_picture(file.getvalue()).image.shape == (4, 5, 3)
+    assert open_picture(encoded(np.zeros((1, 1, 3), np.uint8), "PNG")).image.shape == (1, 1, 3)
+
+
+def test_broken_exif_is_a_note_and_the_pixels_are_shown():
+    data = bytearray(encoded(exif=EXIF))
+    place = data.index(b"Exif\0\0") + 6
+    data[place : place + 2] = b"XX"
+    found = open_picture(bytes(data))
+    assert found.image.shape == (40, 60, 3) and found.tags == {}
+    assert len(found.notes) == 1 and "EXIF cannot be read" in found.notes[0]
+
+
+@pytest.mark.parametrize("data", [b"", b"text", encoded()[:200], encoded(kind="PNG")[:100]])
+def test_what_is_no_picture_is_named(data, tmp_path):
+    with pytest.raises(ImageError, match=r"^broken.jpg: "):
+        open_picture(data, "broken.jpg")
+    (tmp_path / "broken.jpg").write_bytes(data)
+    with pytest.raises(ImageError, match=r"^broken.jpg: "):
+        open_picture(tmp_path / "broken.jpg")
+
+
+def test_a_missing_file_a_folder_and_one_that_is_too_large(tmp_path, monkeypatch):
+    for path in (tmp_path / "none.jpg", tmp_path):
+        with pytest.raises(ImageError, match="no such file"):
+            open_picture(path)
+    (tmp_path / "a.jpg").write_bytes(encoded())
+    monkeypatch.setattr(module, "MOST_BYTES", 100)
+    with pytest.raises(ImageError, match="more than 0 MB"):
+        open_picture(tmp_path / "a.jpg")
+
+
+def test_a_hostile_name_is_one_printable_line():
+    name = open_picture(encoded(), "a\n\x1b[31m" + "b" * 5000 + ".jpg").name
+    assert name.isprintable() and len(name) <= 200
+
+
+HEIC = b"\0\0\0\x1cftypheic" + bytes(100)
+
+
+def test_heic_without_its_plugin_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"a.heic: HEIC needs a plugin: .*pip install .exiflang\[heif\]"):
+        open_picture(HEIC, "a.heic")
+
+
+def test_heic_is_read_by_its_plugin_if_it_is_there(monkeypatch):
+    asked = []
+    plugin = types.SimpleNamespace(register_heif_opener=lambda: asked.append(1))
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    with pytest.raises(ImageError, match="not a picture"):  # this plugin reads nothing
+        open_picture(HEIC, "a.heic")
+    assert asked
+
+
+def test_real_broken_files_are_opened_or_named(shared):
+    for path in sorted((shared / "badfiles").iterdir()):
+        try:
+            assert open_picture(path).image.ndim == 3
+        except ImageError as error:
+            assert str(error).startswith(path.name)

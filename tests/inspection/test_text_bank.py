@@ -1,0 +1,213 @@
+"""What a model knows of metadata: ranks against loops, readings of values, and its file, whole or damaged."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from safetensors.numpy import load_file
+
+from exiflang.data.shards import Photo
+from exiflang.inspection import text_bank as module
+from exiflang.inspection.text_bank import (
+    FEWEST,
+    FILE,
+    TextBank,
+    build_text_bank,
+    calibrate_ranks,
+    main,
+    text_bank_of,
+)
+from exiflang.models.tokenizer import train_tokenizer
+from tests.models.test_model import SENTENCES, tiny
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny(train_tokenizer(SENTENCES, vocab_size=320))
+
+
+def photos(count: int = 24) -> list[Photo]:
+    """Of three makes; ISO 100 and 400 in turn; a serial number and a date, which no text bank may hold."""
+    makes = ["Canon", "NIKON", "Apple"]
+    return [
+        Photo(
+            str(i),
+            {
+                "Make": makes[i % 3],
+                "Model": f"M{i}",
+                "PhotographicSensitivity": "100" if i % 2 else "400",
+                "BodySerialNumber": "1234",
+                "DateTime": "2020:01:01 00:00:00",
+            },
+            [],
+        )
+        for i in range(count)
+    ]
+
+
+def unit(*shape: int, seed: int = 0) -> np.ndarray:
+    found = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return found / np.linalg.norm(found, axis=-1, keepdims=True)
+
+
+def made_of(text: np.ndarray, **more) -> TextBank:
+    given = {"makes": {"A": len(text)}, "values": {}, "reading": {}, "ranks": {}, "figures": {}}
+    return TextBank(text=text, **(given | more))
+
+
+# Ranks
+
+
+@given(arrays(np.int8, (5, 3), elements=st.integers(-2, 2)), arrays(np.int8, 3), arrays(np.int8, 3))
+def test_rank_equals_the_loop_over_sentences(text, image, own):
+    text, image, own = (array.astype(np.float32) for array in (text, image, own))
+    worse = [(image @ other < image @ own) + 0.5 * (image @ other == image @ own) for other in text]
+    assert made_of(text).rank(image, own) == pytest.approx(np.mean(worse))
+
+
+def test_ranks_of_many_images_at_once():
+    text_bank, image, text = made_of(unit(9, 4)), unit(2, 3, 4, seed=1), unit(4, seed=2)
+    found = text_bank.rank(image, text)
+    assert found.shape == (2, 3)
+    assert found[1, 2] == text_bank.rank(image[1, 2], text)
+
+
+def test_familiar_sentences_are_close_to_one_of_the_text_bank():
+    text_bank = made_of(unit(6, 16))
+    assert text_bank.familiar(text_bank.text).all()
+    assert not text_bank.familiar(-text_bank.text.mean(0)).any()
+
+
+def test_percentile_is_the_share_of_authentic_ranks_below_and_nan_where_unknown():
+    text_bank = made_of(unit(200, 8))
+    image = unit(2 * FEWEST, 8, seed=1)
+    calibrated = calibrate_ranks(text_bank, image, text_bank.text[: 2 * FEWEST])
+    ranks = text_bank.rank(image, text_bank.text[: 2 * FEWEST])
+    assert set(calibrated.ranks) == {"familiar"}
+    middle = float(np.median(ranks))
+    assert calibrated.percentile(middle, True) == pytest.approx(0.5, abs=0.02)
+    assert calibrated.percentile(ranks.min(), True) < 0.05 < 0.95 < calibrated.percentile(ranks.max(), True)
+    assert np.isnan(calibrated.percentile(middle, False))
+    assert calibrate_ranks(text_bank, image[: FEWEST - 1], text_bank.text[: FEWEST - 1]).ranks == {}
+
+
+# Readings
+
+
+def test_expected_text_is_the_softmax_mean_and_the_nearest_sentence_at_a_high_scale():
+    text_bank, image = made_of(unit(7, 5)), unit(5, seed=3)
+    weights = np.exp(10 * text_bank.text @ image)
+    np.testing.assert_allclose(text_bank.expected_text(image, 10), weights @ text_bank.text / weights.sum(), rtol=1e-5)
+    nearest = text_bank.text[(text_bank.text @ image).argmax()]
+    np.testing.assert_allclose(text_bank.expected_text(image, 1e4), nearest, atol=1e-4)
+
+
+def test_common_values_and_their_reading(model):
+    text_bank = build_text_bank(model, photos())
+    assert text_bank.makes == {"Apple": 8, "Canon": 8, "NIKON": 8}
+    assert text_bank.values == {"Make": ["Apple", "Canon", "NIKON"], "PhotographicSensitivity": ["100", "400"]}
+    shares = text_bank.read(text_bank.text, "Make", 1e4)  # images that are the sentences themselves
+    assert shares.shape == (24, 3)
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
+    assert (shares > 0).all()
+    assert (shares.argmax(1) == np.repeat([0, 1, 2], 8)).mean() > 0.9
+    with pytest.raises(KeyError):
+        text_bank.read(text_bank.text, "Model", 1.0)  # each photo has its own: none is common
+
+
+def test_a_text_bank_of_nobody_and_of_one(model):
+    with pytest.raises(ValueError, match="no photos"):
+        build_text_bank(model, [])
+    alone = build_text_bank(model, photos(1))
+    assert len(alone.text) == 1 and alone.values == {} and alone.makes == {"Canon": 1}
+    assert build_text_bank(model, [Photo("0", {}, [])]).makes == {"": 1}
+
+
+# The file
+
+
+def test_saved_and_loaded_it_is_the_same_to_half_precision(model, tmp_path):
+    text_bank = calibrate_ranks(build_text_bank(model, photos()), unit(60, 32), unit(60, 32, seed=1))
+    text_bank = dataclasses.replace(text_bank, figures={"groups": {"a": {"photos": 3}}})
+    text_bank.save(tmp_path)
+    text_bank.save(tmp_path)  # over the first
+    found = TextBank.load(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    np.testing.assert_allclose(found.text, text_bank.text, atol=1e-3)
+    for name in ("makes", "values", "ranks", "figures"):
+        assert getattr(found, name) == getattr(text_bank, name)
+    assert found.reading.keys() == text_bank.reading.keys()
+
+
+def test_it_holds_no_sentence_no_date_and_no_serial_number(model, tmp_path):
+    build_text_bank(model, photos()).save(tmp_path)
+    data = (tmp_path / FILE).read_bytes()
+    for secret in (b"1234", b"2020", b"M1", b"Serial", b"DateTime"):
+        assert secret not in data
+
+
+def test_a_folder_without_one_has_none(tmp_path):
+    assert TextBank.load(tmp_path) is None
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def _text(path):
+    path.write_text("not safetensors")
+
+
+def _other_counts(path):
+    text_bank = TextBank.load(path.parent)
+    dataclasses.replace(text_bank, makes={"Canon": 1}).save(path.parent)
+
+
+def _nan(path):
+    text_bank = TextBank.load(path.parent)
+    text_bank.text[0, 0] = np.nan
+    text_bank.save(path.parent)
+
+
+def _no_facts(path):
+    path.write_bytes(module.save(load_file(path)))
+
+
+@pytest.mark.parametrize("damage", [_cut, _text, _other_counts, _nan, _no_facts])
+def test_a_damaged_file_is_named(model, tmp_path, damage):
+    build_text_bank(model, photos()).save(tmp_path)
+    damage(tmp_path / FILE)
+    with pytest.raises(ValueError, match=rf"{FILE}: damaged .* python -m exiflang.inspection.text_bank"):
+        TextBank.load(tmp_path)
+
+
+def test_command_line_names_what_is_missing(tmp_path, capsys):
+    assert main(["--model", str(tmp_path / "none"), "--data", str(tmp_path)]) == 1
+    assert "no model there" in capsys.readouterr().err
+
+
+def test_command_line_writes_the_file(model, tmp_path, capsys, monkeypatch):
+    model.save_pretrained(str(tmp_path / "model"))
+    monkeypatch.setattr(module, "text_bank_of", lambda model, data: build_text_bank(model, photos()))
+    assert main(["--model", str(tmp_path / "model"), "--data", str(tmp_path)]) == 0
+    assert "24 photos of 3 makes" in capsys.readouterr().out
+    assert len(TextBank.load(tmp_path / "model").text) == 24
+
+
+def test_of_a_data_set_every_second_known_camera_and_all_others_calibrate(model, tmp_path, monkeypatch):
+    asked = []
+    parts = {"train": photos(24), "heldout": photos(5), "choose": photos(3)}
+    for name in parts:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(module, "find_shards", lambda folder: [folder])
+    monkeypatch.setattr(module, "read_photos", lambda shards: (list(parts[shards[0].name]), None))
+    monkeypatch.setattr(
+        module,
+        "embed_photos",
+        lambda model, photos, crops: asked.append(photos) or (unit(60, 32), unit(60, 32, seed=1)),
+    )
+    assert text_bank_of(model, tmp_path).ranks
+    assert [photo.id for photo in asked[0]] == ["0", "2", "4", "0", "1", "2"]

@@ -1,0 +1,78 @@
+"""Folders as the inspector lists them, whatever is in them."""
+
+import os
+
+import pytest
+
+from exiflang.inspection.widget import file_browser
+from exiflang.inspection.widget.file_browser import FileBrowser, list_folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "Sub").mkdir()
+    (tmp_path / "Sub" / "c.webp").write_bytes(b"")
+    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def names(listing) -> list[str]:
+    return [name for name, _ in listing.entries]
+
+
+def test_folders_first_then_pictures_nothing_hidden(folder):
+    listing = list_folder(folder)
+    assert names(listing) == ["..", "Sub/", "a.png", "b.JPG"] and listing.note == ""
+    assert dict(listing.entries)[".."] == folder.parent and listing.folder == folder
+
+
+def test_the_root_has_nothing_above():
+    assert ".." not in names(list_folder("/"))
+
+
+@pytest.mark.parametrize("name", ["none", "a.png"])
+def test_what_cannot_be_listed_has_a_way_up_and_a_note(folder, name):
+    listing = list_folder(folder / name)
+    assert names(listing) == [".."] and "cannot be read" in listing.note
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    assert list_folder(tmp_path).note == "No pictures here."
+
+
+def test_a_huge_folder_is_read_so_far(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_browser, "MOST_READ", 3)
+    for i in range(5):
+        (tmp_path / f"{i}.jpg").write_bytes(b"")
+    listing = list_folder(tmp_path)
+    assert len(listing.entries) == 4 and "Only 3" in listing.note
+
+
+def test_links_in_a_circle_and_strange_names(tmp_path):
+    os.symlink(tmp_path / "loop.jpg", tmp_path / "loop.jpg")
+    (tmp_path / "a\nb\x1b.jpg").write_bytes(b"")
+    (label,) = names(list_folder(tmp_path))[1:]
+    assert label.isprintable()
+
+
+def test_open_goes_into_folders_and_hands_pictures_over(folder):
+    opened = []
+    browser = FileBrowser(opened.append, folder)
+    browser.names.value = folder / "Sub"
+    browser.button.click()
+    assert browser.folder == folder / "Sub" and opened == []
+    browser.names.value = folder / "Sub" / "c.webp"
+    browser.button.click()
+    assert opened == [folder / "Sub" / "c.webp"]
+    browser.names.value = folder
+    browser.open_chosen()
+    assert browser.folder == folder
+
+
+def test_with_nothing_chosen_nothing_happens(tmp_path):
+    opened = []
+    browser = FileBrowser(opened.append, tmp_path)
+    browser.names.value = None
+    browser.button.click()
+    assert opened == [] and browser.folder == tmp_path and names(list_folder(tmp_path)) == [".."]

@@ -1,0 +1,367 @@
+"""The learned readout: its file, what it makes of any input, and who uses it."""
+
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from exiflang.evaluation.baselines import MeanColor
+from exiflang.evaluation.benchmarks import load_benchmark
+from exiflang.evaluation.scoring import score_pictures
+from exiflang.localization import learned_readout as room
+from exiflang.localization.decision import Calibration, Record
+from exiflang.localization.evidence import MEANINGS, NUMBERS, Evidence
+from exiflang.localization.learned_readout import (
+    FILE,
+    MAPS,
+    PICTURE,
+    Inputs,
+    LearnedReadout,
+    model_readout,
+    readout_inputs,
+    readout_sha256,
+)
+from exiflang.localization.localizer import SpliceLocalizer
+from exiflang.localization.relations import window_relations
+from exiflang.models.config import ExifLangConfig
+from exiflang.models.model import ExifLang
+from exiflang.utils.files import file_sha256
+
+GRIDS = [(1, 1), (1, 7), (9, 1), (2, 2), (5, 6)]
+
+
+def fresh(width: int = 8, blocks: int = 2) -> LearnedReadout:
+    torch.manual_seed(0)
+    return LearnedReadout(width, blocks).eval()
+
+
+def inputs_of(rows: int, cols: int, seed: int = 0, absent: tuple[str, ...] = ()) -> Inputs:
+    rng = np.random.default_rng(seed)
+    embeddings = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(rows, cols, 6))).float(), dim=2)
+    maps = {name: rng.normal(size=(rows, cols)).astype(np.float32) for name in MEANINGS if name not in absent}
+    numbers = rng.normal(size=len(NUMBERS)).astype(np.float32)
+    return readout_inputs(window_relations(embeddings), Evidence(maps, dict.fromkeys(absent, "none"), numbers))
+
+
+def noise(height: int = 90, width: int = 120, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+CALIBRATION = Calibration({"large, no JPEG": [Record("Canon A", -1.25, 2.5), Record("Canon B", 0.5, 3.0)]})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model's folder without a readout."""
+    torch.manual_seed(0)
+    ExifLang(ExifLangConfig.preset("tiny")).save_pretrained(tmp_path)
+    return tmp_path
+
+
+# What it reads
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_inputs_have_their_shapes(grid):
+    inputs = inputs_of(*grid)
+    n = grid[0] * grid[1]
+    assert inputs.maps.shape == (*grid, len(MAPS)) and inputs.picture.shape == (len(PICTURE),)
+    assert inputs.cosine.shape == (n, n) and inputs.references.tolist() == list(range(n))
+    assert all(values.dtype == torch.float32 for values in (inputs.maps, inputs.picture, inputs.cosine))
+    assert inputs.maps.isfinite().all() and inputs.picture.isfinite().all()
+
+
+def test_names_are_unique_and_count_what_is_read():
+    assert len(set(MAPS)) == len(MAPS) and len(set(PICTURE)) == len(PICTURE)
+
+
+def test_evidence_is_plain_and_standardized():
+    inputs = inputs_of(5, 6)
+    rng = np.random.default_rng(0)
+    rng.normal(size=(5, 6, 6))
+    for name in MEANINGS:
+        values = rng.normal(size=(5, 6))
+        scale = 0.1 if "history" in name else 1
+        np.testing.assert_allclose(inputs.maps[..., MAPS.index(name)], scale * values, atol=1e-5)
+        standard = (values - values.mean()) / values.std()
+        np.testing.assert_allclose(inputs.maps[..., MAPS.index(f"{name}, standardized")], standard, atol=1e-4)
+        told = inputs.picture[PICTURE.index(f"log of the deviation of {name}")]
+        assert told == pytest.approx(np.log(values.std() + 1e-3), abs=1e-5)
+
+
+def test_absent_maps_are_zero():
+    inputs = inputs_of(3, 4, absent=("jpeg_history", "grid_along"))
+    for name in ("jpeg_history", "grid_along", "jpeg_history, standardized", "grid_along, standardized"):
+        assert not inputs.maps[..., MAPS.index(name)].any()
+
+
+@pytest.mark.parametrize("rows, cols", [(1, 1), (1, 4), (3, 3), (4, 7)])
+def test_border_equals_its_loop(rows, cols):
+    expected = [
+        [min(y + 1, rows - y, x + 1, cols - x) / (min(rows, cols) + 1) for x in range(cols)] for y in range(rows)
+    ]
+    np.testing.assert_allclose(inputs_of(rows, cols).maps[..., MAPS.index("border")], expected, rtol=1e-6)
+
+
+# What it makes of it
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_logits_of_windows_and_of_the_picture(grid):
+    with torch.inference_mode():
+        windows, picture = fresh()(inputs_of(*grid))
+        again, _ = fresh()(inputs_of(*grid))
+    assert windows.shape == grid and picture.shape == ()
+    assert windows.isfinite().all() and picture.isfinite()
+    assert torch.equal(windows, again)
+
+
+def loop_block(block: room.Block, x: torch.Tensor, inputs: Inputs, rows: int) -> torch.Tensor:
+    """Window by window."""
+    cols = len(x) // rows
+    y = block.norm(x)
+    plane = torch.nn.functional.pad(y.T.reshape(1, -1, rows, cols), (2, 2, 2, 2), mode="replicate")[0]
+    kernel = block.around.weight[:, 0]  # [W, 5, 5]
+    out = []
+    for i in range(len(x)):
+        row, col = divmod(i, cols)
+        around = (plane[:, row : row + 5, col : col + 5] * kernel).sum((1, 2)) + block.around.bias
+        seen = [y[i]]
+        for sharpness in (4, 12):
+            weights = torch.exp(sharpness * inputs.cosine[i])
+            seen.append(sum(w * y[j] for w, j in zip(weights, inputs.references, strict=True)) / weights.sum())
+        out.append(x[i] + block.mlp(torch.cat([*seen, around])))
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 7), (4, 5)])
+def test_the_network_equals_its_loop(grid):
+    readout, inputs = fresh(), inputs_of(*grid)
+    with torch.inference_mode():
+        x = readout.of_window(inputs.maps.flatten(0, 1).clamp(-5, 5)) + readout.of_picture(inputs.picture.clamp(-5, 5))
+        for block in readout.blocks:
+            x = loop_block(block, x, inputs, grid[0])
+        expected = readout.window_head(readout.norm(x))[:, 0].view(grid)
+        torch.testing.assert_close(readout(inputs)[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_what_it_reads_is_standardized_by_its_buffers():
+    readout, inputs = fresh(), inputs_of(4, 5)
+    with torch.inference_mode():
+        plain, _ = readout(inputs)
+        readout.maps_mean += 3
+        readout.maps_deviation *= 2
+        moved, _ = readout(Inputs(inputs.maps * 2 + 3, inputs.picture, inputs.cosine, inputs.references))
+    torch.testing.assert_close(moved, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [1e38, -1e38, np.inf, -np.inf, 0.0])
+def test_extreme_inputs_give_finite_logits(value):
+    inputs = inputs_of(3, 4)
+    inputs.maps[:] = value
+    inputs.picture[:] = value
+    with torch.inference_mode():
+        windows, picture = fresh()(inputs)
+    assert windows.isfinite().all() and picture.isfinite()
+
+
+# Its file
+
+
+@pytest.mark.parametrize("calibration", [None, CALIBRATION, Calibration({})])
+def test_a_round_trip_changes_nothing(tmp_path, calibration):
+    readout = fresh(width=12, blocks=3)
+    readout.maps_mean += 0.5
+    readout.calibration = calibration
+    readout.save(tmp_path)
+    loaded = LearnedReadout.load(tmp_path / FILE)
+    assert not loaded.training and (loaded.width, len(loaded.blocks)) == (12, 3)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in readout.state_dict().items())
+    assert (loaded.calibration is None) == (calibration is None)
+    if calibration is not None:
+        assert loaded.calibration.records == calibration.records
+    inputs = inputs_of(3, 4)
+    with torch.inference_mode():
+        assert torch.equal(loaded(inputs)[0], readout(inputs)[0])
+    again = tmp_path / "again"
+    again.mkdir()
+    loaded.save(again)
+    assert (again / FILE).read_bytes() == (tmp_path / FILE).read_bytes()
+
+
+def rewritten(path, facts: dict | None = None, weights: dict | None = None) -> None:
+    """The file with other facts or weights."""
+    with safe_open(path, framework="pt") as file:
+        old = json.loads(file.metadata()["facts"])
+    save_file(load_file(path) | (weights or {}), path, {"facts": json.dumps(old | (facts or {}))})
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "cut in its header": lambda path: path.write_bytes(path.read_bytes()[:50]),
+    "no safetensors": lambda path: path.write_bytes(b"\xff" * 4000),
+    "missing": lambda path: path.unlink(),
+    "without facts": lambda path: save_file(load_file(path), path),
+    "facts that are no JSON": lambda path: save_file(load_file(path), path, {"facts": "{"}),
+    "facts that are a list": lambda path: save_file(load_file(path), path, {"facts": "[]"}),
+    "other maps": lambda path: rewritten(path, {"maps": [*MAPS[:-1], "edge"]}),
+    "fewer numbers": lambda path: rewritten(path, {"picture": PICTURE[:-1]}),
+    "other width": lambda path: rewritten(path, {"width": 16}),
+    "infinite width": lambda path: rewritten(path, {"width": float("inf")}),
+    "negative width": lambda path: rewritten(path, {"width": -8}),
+    "no width": lambda path: rewritten(path, {"width": None}),
+    "fewer blocks": lambda path: rewritten(path, {"blocks": 1}),
+    "NaN": lambda path: rewritten(path, weights={"maps_mean": torch.full((len(MAPS),), torch.nan)}),
+    "infinity": lambda path: rewritten(path, weights={"window_head.bias": torch.full((1,), torch.inf)}),
+    "another shape": lambda path: rewritten(path, weights={"window_head.bias": torch.zeros(2)}),
+    "a weight too many": lambda path: rewritten(path, weights={"other": torch.zeros(2)}),
+    "another calibration": lambda path: rewritten(path, {"calibration": {"large, no JPEG": [[1]]}}),
+    "a calibration of other kinds": lambda path: rewritten(path, {"calibration": {"huge": []}}),
+    "a calibration that is a list": lambda path: rewritten(path, {"calibration": [1]}),
+    "a calibration of NaN": lambda path: rewritten(path, {"calibration": {"large, no JPEG": [["a", float("nan"), 1]]}}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
+    fresh().save(tmp_path)
+    DAMAGE[damage](tmp_path / FILE)
+    with pytest.raises(ValueError, match="damaged, or of another version") as error:
+        LearnedReadout.load(tmp_path / FILE)
+    assert str(tmp_path / FILE) in str(error.value) and "download the model again, or train a readout" in str(
+        error.value
+    )
+
+
+# Who uses it
+
+
+def test_a_model_uses_the_readout_of_its_folder(folder, caplog):
+    readout = fresh()
+    readout.save(folder)
+    model = ExifLang.from_pretrained(folder)
+    localizer = SpliceLocalizer(model, windows_per_side=8)
+    assert localizer.readout == "learned" and localizer.readout_names[0] == "learned"
+    assert readout_sha256(model) == file_sha256(folder / FILE)
+    result = localizer(noise())
+    assert result.heatmap.shape == result.mask.shape == (90, 120) and np.isfinite(result.raw).all()
+    np.testing.assert_allclose(result.heatmap, 1 / (1 + np.exp(-result.raw)), atol=1e-5)
+    assert result.decision is None and result.score == result.detection  # not calibrated
+    assert not caplog.records
+
+
+def test_a_calibrated_readout_gives_verdicts(folder):
+    readout = fresh()
+    kinds = [Record(f"camera {i}", float(i), float(i)) for i in range(60)]
+    readout.calibration = Calibration({"small, no JPEG": kinds})
+    readout.save(folder)
+    result = SpliceLocalizer(ExifLang.from_pretrained(folder), windows_per_side=8)(noise())
+    assert result.verdict in ("spliced", "no splice found") and result.score == 1 - result.p_value
+    assert result.decision.kind == "small, no JPEG" and result.decision.cameras == 60
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (16, 16), (23, 50)])
+def test_tiny_pictures(folder, height, width):
+    fresh().save(folder)
+    result = SpliceLocalizer(ExifLang.from_pretrained(folder))(noise(height, width))
+    assert result.heatmap.shape == (height, width)
+    assert np.isfinite(result.heatmap).all() and np.isfinite(result.score)
+
+
+def test_a_model_without_it_takes_another_and_says_so_once(folder, caplog):
+    room._warn_once.cache_clear()
+    model = ExifLang.from_pretrained(folder)
+    with caplog.at_level(logging.WARNING):
+        first, second = SpliceLocalizer(model), SpliceLocalizer(model)
+    assert first.readout == second.readout == "diffused_cut" and "learned" not in first.readout_names
+    assert [FILE in record.getMessage() and str(folder) in record.getMessage() for record in caplog.records] == [True]
+    assert readout_sha256(model) is None
+
+
+@pytest.mark.parametrize("options", [{"readout": "diffused_cut"}, {"protocol": "reference"}])
+def test_who_asks_for_another_readout_is_not_warned(folder, caplog, options):
+    room._warn_once.cache_clear()
+    SpliceLocalizer(ExifLang.from_pretrained(folder), **options)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("model", [MeanColor(), ExifLang(ExifLangConfig.preset("tiny"))], ids=["baseline", "in memory"])
+def test_models_from_nowhere_have_none_and_no_warning(model, caplog):
+    room._warn_once.cache_clear()
+    assert model_readout(model) is None and readout_sha256(model) is None
+    assert SpliceLocalizer(model).readout == "diffused_cut" and not caplog.records
+
+
+def test_a_hub_model_whose_repository_cannot_be_reached_has_none():
+    class FromTheHub:
+        name_or_path = "nobody/no-such-model"
+
+    assert model_readout(FromTheHub()) is None
+
+
+def test_the_reference_protocol_never_uses_it(folder):
+    fresh().save(folder)
+    localizer = SpliceLocalizer(ExifLang.from_pretrained(folder), protocol="reference")
+    assert localizer.readout == "sequential_mean_shift" and "learned" not in localizer.readout_names
+    with pytest.raises(ValueError, match="unknown readout 'learned'"):
+        SpliceLocalizer(ExifLang.from_pretrained(folder), protocol="reference", readout="learned")
+
+
+@pytest.mark.parametrize("model", [MeanColor(), ExifLang(ExifLangConfig.preset("tiny"))], ids=["baseline", "in memory"])
+def test_it_must_be_there_to_be_asked_for(model):
+    with pytest.raises(ValueError, match="came without a learned readout .readout.safetensors.: choose another"):
+        SpliceLocalizer(model, readout="learned")
+
+
+def test_a_damaged_readout_is_no_reason_to_take_another(folder):
+    (folder / FILE).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=FILE):
+        SpliceLocalizer(ExifLang.from_pretrained(folder))
+
+
+def test_broken_embeddings_are_an_error():
+    class Broken(MeanColor):
+        def encode_image(self, patches):
+            return super().encode_image(patches) * torch.nan
+
+    localizer = SpliceLocalizer(Broken())
+    localizer.learned, localizer.readout = fresh(), "learned"
+    with pytest.raises(ValueError, match="embeddings: they are broken"):
+        localizer(noise())
+
+
+def test_a_photo_from_its_file_has_the_history_of_its_file(folder):
+    """The learned readout hears of the JPEG file: its values differ from those of the same pixels."""
+    fresh().save(folder)
+    localizer = SpliceLocalizer(ExifLang.from_pretrained(folder), windows_per_side=8)
+    file = io.BytesIO()
+    Image.fromarray(noise()).save(file, "JPEG", quality=60)
+    of_file, of_pixels = localizer(file.getvalue()), localizer(Image.open(file))
+    assert of_file.evidence.numbers[0] == 1 and of_pixels.evidence.numbers[0] == 0
+    assert np.abs(of_file.raw - of_pixels.raw).max() > 1e-4
+
+
+def test_baselines_are_read_by_the_models_readout(folder, tmp_path):
+    fresh().save(folder)
+    root = tmp_path / "set"
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    mask = np.zeros((90, 120), np.uint8)
+    mask[20:60, 30:80] = 255
+    Image.fromarray(noise()).save(root / "images" / "000.png")
+    Image.fromarray(mask).save(root / "masks" / "000.png")
+    benchmark = load_benchmark("folder", root)
+    encoders = {"model": ExifLang.from_pretrained(folder), "baseline": MeanColor()}
+    scores = score_pictures(encoders, benchmark, ["learned", "far_friends"], windows_per_side=8)
+    assert scores["method"].tolist() == ["model"] * 2 + ["baseline"] * 2
+    assert scores["readout"].tolist() == ["learned", "far_friends"] * 2
+    assert scores["p_map"].notna().all() and scores["detection"].notna().all()
+    with pytest.raises(ValueError, match="unknown readouts \\['learned'\\]"):
+        score_pictures({"baseline": MeanColor()}, benchmark, ["learned"])

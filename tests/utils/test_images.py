@@ -1,0 +1,276 @@
+"""load_image: every kind of picture becomes upright uint8 RGB, every damaged one becomes ImageError."""
+
+import io
+import os
+import random
+import struct
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from exiflang.utils import images
+from exiflang.utils.images import ImageError, load_image
+
+BADFILES = Path(__file__).parents[3] / "shared" / "badfiles"
+RGB = np.random.default_rng(0).integers(0, 256, (24, 33, 3), dtype=np.uint8)
+GRAY = RGB[..., 0]
+
+
+def encoded(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def picture(mode):
+    return Image.fromarray(RGB).convert(mode)
+
+
+def orientation(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def test_all_sources_give_the_same_fresh_pixels(tmp_path):
+    data = encoded(picture("RGB"), "PNG")
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    array = RGB.copy()
+    for source in (path, str(path), data, bytearray(data), memoryview(data), picture("RGB"), array):
+        loaded = load_image(source)
+        assert loaded.dtype == np.uint8 and loaded.flags.c_contiguous
+        np.testing.assert_array_equal(loaded, RGB)
+        loaded[:] = 0
+    np.testing.assert_array_equal(array, RGB)
+
+
+@pytest.mark.parametrize("file_format", ["BMP", "TIFF", "PPM", "WEBP", "JPEG2000", "GIF", "JPEG", "AVIF"])
+def test_formats(file_format):
+    flat = np.full((16, 24, 3), (200, 30, 90), dtype=np.uint8)
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    loaded = load_image(encoded(Image.fromarray(flat), file_format, **options))
+    np.testing.assert_allclose(loaded.astype(int), flat, atol=4)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"])
+def test_modes_become_rgb(mode):
+    image = picture(mode)
+    np.testing.assert_array_equal(load_image(image), np.asarray(image.convert("RGB")))
+
+
+def test_alpha_is_dropped_not_blended():
+    rgba = np.dstack([RGB, np.zeros_like(GRAY)])
+    np.testing.assert_array_equal(load_image(encoded(Image.fromarray(rgba), "PNG")), RGB)
+    np.testing.assert_array_equal(load_image(rgba), RGB)
+    gray_alpha = Image.merge("LA", [picture("L"), Image.new("L", (33, 24), 0)])
+    np.testing.assert_array_equal(load_image(encoded(gray_alpha, "PNG"))[..., 1], np.asarray(picture("L")))
+    palette = picture("P")
+    loaded = load_image(encoded(palette, "PNG", transparency=bytes(range(200))))
+    np.testing.assert_array_equal(loaded, np.asarray(palette.convert("RGB")))
+
+
+def test_adobe_cmyk_jpeg_is_not_inverted():
+    flat = Image.new("CMYK", (16, 16), (0, 200, 200, 0))
+    loaded = load_image(encoded(flat, "JPEG", quality=95))
+    assert loaded[..., 0].min() > 245 and loaded[..., 1:].max() < 65
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_sixteen_bit_gray_is_scaled_not_clipped(suffix, tmp_path):
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    path = tmp_path / f"gray.{suffix}"
+    assert cv2.imwrite(str(path), levels)
+    expected = np.round(levels / 257).astype(np.uint8)
+    np.testing.assert_array_equal(load_image(path), np.repeat(expected[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L"])
+def test_sixteen_bit_byte_orders(mode):
+    values = np.array([[0, 257, 65535]], dtype=">u2" if mode.endswith("B") else "<u2")
+    image = Image.frombytes(mode, (3, 1), values.tobytes())
+    assert load_image(image)[0, :, 0].tolist() == [0, 1, 255]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "ppm"])
+def test_sixteen_bit_color_is_right_to_one_level(suffix, tmp_path):
+    wide = np.random.default_rng(1).integers(0, 65536, (20, 20, 3), dtype=np.uint16)
+    path = tmp_path / f"color.{suffix}"
+    assert cv2.imwrite(str(path), wide[..., ::-1])
+    assert np.abs(load_image(path).astype(int) - np.round(wide / 257)).max() <= 1
+
+
+@pytest.mark.parametrize("mode, value", [("I", 65536), ("I", -1), ("F", 0.5)])
+def test_pixels_without_a_defined_white_are_refused(mode, value):
+    with pytest.raises(ImageError, match="no defined white; save it with 8 or 16 bits"):
+        load_image(encoded(Image.new(mode, (4, 4), value), "TIFF"))
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_orientation_is_applied_as_pillow_does(value, file_format):
+    data = encoded(picture("RGB"), file_format, exif=orientation(value))
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(load_image(data), expected)
+    assert load_image(data).shape[:2] == ((33, 24) if value > 4 else (24, 33))
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_unknown_orientation_turns_nothing(value):
+    np.testing.assert_array_equal(load_image(encoded(picture("RGB"), "PNG", exif=orientation(value))), RGB)
+
+
+def test_damaged_exif_does_not_cost_the_pixels():
+    data = encoded(picture("RGB"), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7f")
+    assert load_image(data).shape == (24, 33, 3)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_first_frame_of_several(file_format):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+    assert load_image(data)[4, 4].tolist() == [255, 0, 0]
+
+
+def test_one_pixel():
+    assert load_image(encoded(Image.new("L", (1, 1), 7), "PNG")).tolist() == [[[7, 7, 7]]]
+    assert load_image(np.array([[7]], dtype=np.uint8)).tolist() == [[[7, 7, 7]]]
+    assert load_image(np.array([[[7]]], dtype=np.uint8)).tolist() == [[[7, 7, 7]]]
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros((4, 4, 3)), "must be uint8"),
+        (np.zeros((4, 4), np.uint16), "must be uint8"),
+        (np.zeros((3, 4, 4), np.uint8)[:, :, :2], "reorder or split"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "reorder or split"),
+        (np.zeros(4, np.uint8), "reorder or split"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (np.broadcast_to(np.uint8(0), (20_000, 20_000)), "more than"),
+    ],
+)
+def test_arrays_that_are_no_picture(array, message):
+    with pytest.raises(ImageError, match=message):
+        load_image(array)
+
+
+@pytest.mark.parametrize("source", [None, 3, [[1, 2]], io.BytesIO(b"x")])
+def test_other_types_are_a_type_error(source):
+    with pytest.raises(TypeError, match="a picture is a path, bytes, a PIL image or a uint8 array"):
+        load_image(source)
+
+
+def test_files_that_cannot_be_opened_are_named(tmp_path):
+    fifo = tmp_path / "pipe.jpg"
+    os.mkfifo(fifo)
+    for path in (tmp_path / "missing.jpg", tmp_path, fifo, tmp_path / ("x" * 5000), "nul\0.jpg"):
+        with pytest.raises(ImageError) as caught:
+            load_image(path)
+        assert str(path) in str(caught.value) and "check the path" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00", b"GIF89a", b"\xff\xd8\xff", b"not a picture at all", b"%!PS-Adobe-3.0 EPSF-3.0\n"]
+)
+def test_what_is_no_picture_is_named(content, tmp_path):
+    path = tmp_path / "thing.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="thing.jpg: not a picture.*give one of JPEG, PNG"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
+def test_truncated_files_are_named(file_format, tmp_path):
+    path = tmp_path / "cut.img"
+    data = encoded(picture("RGB"), file_format)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match="cut.img: (truncated|not a picture)"):
+        load_image(path)
+
+
+def test_a_lazily_truncated_pil_image_is_an_image_error():
+    data = encoded(picture("RGB"), "JPEG")
+    with Image.open(io.BytesIO(data[: len(data) - 150])) as image, pytest.raises(ImageError, match="truncated"):
+        load_image(image)
+
+
+def declared(width, height):
+    """A PNG whose header promises ``width`` x ``height``."""
+    data = bytearray(encoded(Image.new("L", (1, 1)), "PNG"))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def test_size_is_refused_from_the_header(monkeypatch):
+    start = time.process_time()
+    with pytest.raises(ImageError, match="more than 178,956,970 pixels; crop it"):
+        load_image(declared(20_000, 20_000))
+    assert time.process_time() - start < 1
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # another library may lift Pillow's limit
+    with pytest.raises(ImageError, match="more than 178,956,970 pixels"):
+        load_image(declared(20_000, 20_000))
+
+
+def test_pillows_bomb_warning_does_not_leak(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # the 792 pixels of RGB lie between the warning and the error
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(load_image(encoded(picture("RGB"), "PNG")), RGB)
+
+
+def test_the_limit_is_pillows_own():
+    assert images.MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+
+
+SEEDS = [
+    encoded(picture("RGB"), "JPEG", exif=orientation(6)),
+    encoded(picture("CMYK"), "JPEG", progressive=True),
+    encoded(picture("RGB"), "PNG", exif=orientation(3)),
+    encoded(picture("P"), "PNG", transparency=bytes(range(200))),
+    encoded(picture("RGB"), "TIFF", exif=orientation(8)),
+    encoded(picture("RGB"), "TIFF", compression="tiff_lzw"),
+    encoded(picture("P"), "GIF", save_all=True, append_images=[picture("P").rotate(9)]),
+    encoded(picture("RGB"), "WEBP"),
+    encoded(picture("RGB"), "BMP"),
+]
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(SEEDS), st.integers(0, 2**32 - 1), st.booleans(), st.integers(1, 12))
+def test_mutated_files_give_a_picture_or_an_image_error(seed, number, in_header, changes):
+    generator = random.Random(number)
+    data = bytearray(seed)
+    for _ in range(changes):
+        position = generator.randrange(min(len(data), 100) if in_header else len(data))
+        data[position] = generator.randrange(256)
+    if number % 5 == 0:
+        del data[generator.randrange(1, len(data)) :]
+    try:
+        loaded = load_image(bytes(data))
+    except ImageError as error:
+        assert f"picture of {len(data)} bytes: " in str(error) and "\n" not in str(error)
+    else:
+        assert loaded.dtype == np.uint8 and loaded.ndim == 3 and loaded.shape[2] == 3
+
+
+@pytest.mark.skipif(not BADFILES.is_dir(), reason="the shared folder of broken files is not here")
+def test_real_broken_files_give_a_picture_or_an_image_error():
+    outcomes = []
+    for path in sorted(BADFILES.iterdir()):
+        try:
+            outcomes.append(load_image(path).ndim == 3)
+        except ImageError as error:
+            outcomes.append(path.name in str(error))
+    assert outcomes and all(outcomes)
