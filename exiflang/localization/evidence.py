@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from exiflang.localization.windows import window_shares
 from exiflang.utils.dct import LumaBlocks
@@ -56,13 +58,13 @@ class WindowMeans:
 
     def __init__(self, height: int, width: int, window: int, stride: int):
         self.down, self.across = (
-            window_shares(side, 1, window, stride, (side - window) // stride + 1).float().numpy()
-            for side in (height, width)
+            window_shares(side, 1, window, stride, (side - window) // stride + 1).float() for side in (height, width)
         )  # [rows, H], [cols, W]
 
     def __call__(self, plane: np.ndarray) -> np.ndarray:
         """[H, W] → float32 [rows, cols]."""
-        return self.down @ plane.astype(np.float32) @ self.across.T
+        found = self.down @ torch.from_numpy(plane.astype(np.float32, copy=False)) @ self.across.T
+        return found.numpy()
 
 
 def gather_evidence(image: np.ndarray, luma: LumaBlocks | None, window: int, stride: int) -> Evidence:
@@ -81,8 +83,7 @@ def gather_evidence(image: np.ndarray, luma: LumaBlocks | None, window: int, str
         absent = dict.fromkeys(("jpeg_history", "former_history", "grid_along", "grid_beside"), reason)
         return Evidence(maps, absent, np.array([*steps, 0, 0], np.float32))
     maps |= block_grid(gray, means)
-    top, left, strength = grid_corner(gray)
-    other_top, other_left, other_strength = grid_corner(gray, other=True)
+    (top, left, strength), (other_top, other_left, other_strength) = grid_corners(gray)
     history = _pixel_history(gray, top, left) if luma is None else _upright_history(luma, height, width)
     maps["jpeg_history"] = means(history)
     maps["former_history"] = means(_pixel_history(gray, other_top, other_left))
@@ -134,25 +135,35 @@ def pixel_blocks(gray: np.ndarray, top: int, left: int) -> np.ndarray:
     return np.rint(basis @ (blocks.astype(np.float32) - 128) @ basis.T).astype(np.int16)
 
 
-def grid_corner(gray: np.ndarray, other: bool = False) -> tuple[int, int, float]:
-    """Top and left, 0..7, of a picture's strongest block grid, and how far it exceeds the mean phase, in shares of it.
+def grid_corners(gray: np.ndarray) -> list[tuple[int, int, float]]:
+    """Top and left, 0..7, of a picture's two block grids, and how far each exceeds the mean phase, in shares of it.
 
-    A border of blocks shows in the third difference across it, `|x[i - 2] - 3 x[i - 1] + 3 x[i] - x[i + 1]|`, which
-    counts a step between `x[i - 1]` and `x[i]` twice, and one beside it once.
-
-    other: only grids whose top and left are both above 0; a JPEG file has that of the corner anyway.
+    The first is the strongest; the second the strongest of those whose top and left are both above 0, since a JPEG file
+    has that of the corner anyway. A border of blocks shows in the third difference across it,
+    `|x[i - 2] - 3 x[i - 1] + 3 x[i] - x[i + 1]|`, which counts a step between `x[i - 1]` and `x[i]` twice, and one
+    beside it once.
     """
-    corner, strength = [], []
-    for levels in (gray, gray.T):
-        levels = levels.astype(np.float32)
-        step = np.minimum(np.abs(levels[:-3] - 3 * levels[1:-2] + 3 * levels[2:-1] - levels[3:]), 3 * ROUGHEST)
-        phase = (np.arange(len(step)) + 2) % 8  # of the border before row 2, 3, ...
-        found = np.bincount(phase, step.mean(1), minlength=8) / np.maximum(np.bincount(phase, minlength=8), 1)
-        excess = (found - found.mean()) / (found.mean() + 1e-6)
-        best = int(excess[int(other) :].argmax()) + int(other)
-        corner.append(best)
-        strength.append(float(excess[best]))
-    return corner[0], corner[1], min(strength)
+    excess = []
+    for axis, kernel in enumerate((_ACROSS_BORDER.T, _ACROSS_BORDER)):
+        step = _rough(gray, kernel, 3 * ROUGHEST).mean(1 - axis)[2:-1]
+        phase = (np.arange(len(step)) + 2) % 8  # of the border before line 2, 3, ...
+        found = np.bincount(phase, step, minlength=8) / np.maximum(np.bincount(phase, minlength=8), 1)
+        excess.append((found - found.mean()) / (found.mean() + 1e-6))
+    grids = []
+    for first in (0, 1):
+        top, left = (int(phases[first:].argmax()) + first for phases in excess)
+        grids.append((top, left, float(min(excess[0][top], excess[1][left]))))
+    return grids
+
+
+_ACROSS_BORDER = np.array([[1.0, -3.0, 3.0, -1.0]])
+_ACROSS_PIXEL = np.array([[-1.0, 2.0, -1.0]])
+
+
+def _rough(gray: np.ndarray, kernel: np.ndarray, most: float) -> np.ndarray:
+    """Absolute values of a filter, at most `most`: uint8 [H, W] → float32 [H, W]; pixels beyond the border repeat."""
+    found = cv2.filter2D(gray, cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE)
+    return np.minimum(np.abs(found, out=found), most, out=found)
 
 
 def _pixel_history(gray: np.ndarray, top: int, left: int) -> np.ndarray:
@@ -171,7 +182,7 @@ def _upright_history(luma: LumaBlocks, height: int, width: int) -> np.ndarray:
     """`jpeg_history` over the pixels of the upright picture, float32 [height, width]."""
     stored = _over_pixels(jpeg_history(luma.quantized), 0, 0, luma.height, luma.width)
     if luma.turn is not None:
-        stored = np.asarray(Image.fromarray(stored).transpose(luma.turn))
+        stored = np.array(Image.fromarray(stored).transpose(luma.turn))
     return stored[:height, :width]
 
 
@@ -184,8 +195,8 @@ def block_grid(gray: np.ndarray, means: WindowMeans) -> dict[str, np.ndarray]:
     `grid_beside` the length of what is left: low and high where a region brought another grid, or none. Both are noise
     in a picture without a grid, which was never compressed or was resized since.
     """
-    across = _phases(gray, means.down, means.across)
-    down = _phases(gray.T, means.across, means.down).swapaxes(0, 1)
+    across = _phases(_rough(gray, _ACROSS_PIXEL, ROUGHEST), means.down, means.across)
+    down = _phases(_rough(gray, _ACROSS_PIXEL.T, ROUGHEST).T, means.across, means.down).swapaxes(0, 1)
     profile = np.concatenate([across, down], axis=2)  # [rows, cols, 16]
     common = np.median(profile, axis=(0, 1))
     common /= np.linalg.norm(common) + 1e-6
@@ -194,15 +205,12 @@ def block_grid(gray: np.ndarray, means: WindowMeans) -> dict[str, np.ndarray]:
     return {"grid_along": along.astype(np.float32), "grid_beside": beside.astype(np.float32)}
 
 
-def _phases(gray: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Excess of the second difference across columns at each of their 8 phases: [rows, cols, 8]."""
-    levels = np.pad(gray.astype(np.float32), ((0, 0), (1, 1)), mode="edge")
-    rough = np.minimum(np.abs(2 * levels[:, 1:-1] - levels[:, :-2] - levels[:, 2:]), ROUGHEST)  # [H, W]
-    strips = down @ rough  # [rows, W]
-    phase = np.arange(rough.shape[1]) % 8
-    found = np.stack([strips[:, phase == k] @ across[:, phase == k].T for k in range(8)], axis=2)
-    weight = np.stack([across[:, phase == k].sum(1) for k in range(8)], axis=1)  # [cols, 8]
-    found = found / np.maximum(weight, 1e-6)
+def _phases(rough: np.ndarray, down: Tensor, across: Tensor) -> np.ndarray:
+    """Excess of the differences across columns, float32 [H, W], at each of their 8 phases: [rows, cols, 8]."""
+    strips = down @ torch.from_numpy(rough)  # [rows, W]
+    sums = [strips[:, k::8] @ across[:, k::8].T for k in range(8)]
+    weights = [across[:, k::8].sum(1).clamp(min=1e-6) for k in range(8)]
+    found = torch.stack([total / weight for total, weight in zip(sums, weights, strict=True)], 2).numpy()
     base = found.mean(2, keepdims=True)
     return (found - base) / (base + 0.1)
 
@@ -213,13 +221,17 @@ def content(image: np.ndarray, gray: np.ndarray, means: WindowMeans) -> dict[str
     Of luma in shares of 255 its mean (`brightness`), `deviation` and `gradient` (mean difference of neighbors);
     `clipped`, the share of pixels below 3 or above 252; `saturation`, the mean spread of the channels.
     """
-    luma = gray.astype(np.float32) / 255
-    brightness, middle = means(luma), luma.mean()  # squares of what is left lose no digits in a flat picture
-    steps = np.abs(np.diff(luma, axis=0, append=luma[-1:])) + np.abs(np.diff(luma, axis=1, append=luma[:, -1:]))
+    brightness, middle = means(gray) / 255, float(gray.mean()) / 255
+    apart = gray.astype(np.float32) / 255 - np.float32(middle)  # so that a flat picture's squares lose no digits
+    levels, steps = gray.astype(np.int16), np.zeros(gray.shape, np.float32)
+    steps[:-1] += np.abs(np.diff(levels, axis=0))
+    steps[:, :-1] += np.abs(np.diff(levels, axis=1))
+    red, green, blue = cv2.split(image)
+    spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
     return {
         "brightness": brightness,
-        "deviation": np.sqrt(np.maximum(means((luma - middle) ** 2) - (brightness - middle) ** 2, 0)),
-        "gradient": means(steps) / 2,
-        "clipped": means((gray < 3) | (gray > 252)),
-        "saturation": means(image.max(2) - image.min(2)) / 255,
+        "deviation": np.sqrt(np.maximum(means(apart**2) - (brightness - middle) ** 2, 0)),
+        "gradient": means(steps) / 510,
+        "clipped": 1 - means(cv2.inRange(gray, 3, 252)) / 255,
+        "saturation": means(spread) / 255,
     }

@@ -145,6 +145,7 @@ def _eigenvectors(affinity: Tensor, walk: Tensor, references: Tensor, far: Tenso
     Found among the references, and carried to the other windows by one step of the walk. Zeros where windows are few.
     """
     from scipy.sparse.linalg import eigsh
+    from threadpoolctl import threadpool_limits
 
     n, m = affinity.shape
     vectors, values = torch.zeros(n, EIGENVECTORS), torch.zeros(EIGENVECTORS)
@@ -155,7 +156,8 @@ def _eigenvectors(affinity: Tensor, walk: Tensor, references: Tensor, far: Tenso
     first = (degree / degree.sum()).sqrt()  # known: taken off, it cannot mix with the others
     rest = own / torch.outer(degree, degree).sqrt() - torch.outer(first, first)
     start = np.random.default_rng(0).normal(size=m).astype(np.float32)
-    found, turned = eigsh(rest.numpy(), EIGENVECTORS, which="LA", v0=start, tol=1e-3)
+    with threadpool_limits(1, "blas"):  # its threads would go on turning beside torch's, for longer than all this takes
+        found, turned = eigsh(rest.numpy(), EIGENVECTORS, which="LA", v0=start, tol=1e-3)
     order = np.argsort(-found)
     values = torch.from_numpy(np.ascontiguousarray(found[order])).float()
     v = torch.from_numpy(np.ascontiguousarray(turned[:, order])).float() / degree.sqrt()[:, None]

@@ -21,7 +21,7 @@ from exiflang.localization.evidence import (
     block_grid,
     content,
     gather_evidence,
-    grid_corner,
+    grid_corners,
     jpeg_history,
     pixel_blocks,
 )
@@ -175,7 +175,7 @@ def test_blocks_of_a_decoded_jpeg_gather_at_multiples_of_its_steps():
 def test_the_corner_of_a_cropped_jpeg_is_found(top, left):
     """Cut off `top` rows, and the next block begins `-top` rows on, modulo 8."""
     gray = gray_of(load_image(jpeg(scene(), 70)))[top:, left:]
-    found_top, found_left, strength = grid_corner(gray)
+    found_top, found_left, strength = grid_corners(gray)[0]
     assert (found_top, found_left) == (-top % 8, -left % 8)
     assert strength > 0.05
 
@@ -184,15 +184,15 @@ def test_another_corner_is_found_beside_that_of_the_file():
     """Compressed, cropped and compressed again: both grids are in the pixels."""
     first = load_image(jpeg(scene(), 50))[3:, 5:]
     gray = gray_of(load_image(jpeg(first, 92)))
-    assert grid_corner(gray, other=True)[:2] == (5, 3)
-    top, left, _ = grid_corner(gray_of(load_image(jpeg(scene(), 50))), other=True)
+    assert grid_corners(gray)[1][:2] == (5, 3)
+    top, left, _ = grid_corners(gray_of(load_image(jpeg(scene(), 50))))[1]
     assert top > 0 and left > 0
 
 
 def test_the_third_difference_counts_a_step_twice_and_once_beside_it():
     levels = np.zeros((64, 64), np.uint8)
     levels[24:] = 2
-    top, _, _ = grid_corner(levels)
+    top, _, _ = grid_corners(levels)[0]
     assert top == 24 % 8
     column = levels[:, 0].astype(int)
     third = np.abs(column[:-3] - 3 * column[1:-2] + 3 * column[2:-1] - column[3:])
@@ -202,7 +202,7 @@ def test_the_third_difference_counts_a_step_twice_and_once_beside_it():
 @pytest.mark.parametrize("level", [0, 90, 255])
 def test_a_flat_picture_has_no_grid(level):
     gray = np.full((40, 50), level, np.uint8)
-    assert grid_corner(gray)[2] == grid_corner(gray, other=True)[2] == 0
+    assert grid_corners(gray)[0][2] == grid_corners(gray)[1][2] == 0
     for values in block_grid(gray, WindowMeans(40, 50, 16, 8)).values():
         assert not values.any()
 
@@ -425,7 +425,7 @@ def test_real_photos_have_their_grid_where_they_were_cut(shared):
     files = sorted((shared / "camera_photos").iterdir(), key=lambda path: path.stat().st_size)[:6]
     for path in files:
         gray = gray_of(load_image(path))[3:600, 5:600]
-        assert grid_corner(gray)[:2] == (5, 3), path.name
+        assert grid_corners(gray)[0][:2] == (5, 3), path.name
 
 
 def test_photos_that_broke_a_decoder_have_luma_of_their_size(shared):
