@@ -26,7 +26,7 @@ from exiflang.utils.commands import run_command
 
 SPLIT = "experiments/authentic_split.csv"
 FOLDER = "data/models/readout"
-PICTURES = 1500
+PICTURES = 2400
 
 
 def whole_photos(*parts: str) -> list[tuple[Path, str]]:

@@ -20,9 +20,9 @@ from exiflang.utils.images import find_pictures, load_image
 #: Kinds of source and how often each is drawn among those that are there: whole photos teach most, simulated ones
 #: never run out.
 SHARES: Mapping[str, float] = {"whole": 0.55, "mosaic": 0.25, "simulated": 0.2}
-#: Shares of all pictures: those that nobody tampered with, and those that are saved once more as a whole, most of them
-#: resized before, as social networks do.
-AUTHENTIC, LAUNDERED = 0.18, 0.2
+#: Shares of all pictures: those that nobody tampered with; of these, files of whole photos as they are; those that are
+#: saved once more as a whole, most of them resized before, as social networks do.
+AUTHENTIC, UNTOUCHED, LAUNDERED = 0.2, 0.25, 0.2
 MOSAIC = (3, 4)  # rows and columns of tiles
 _TEXT = "exif 0123456789 camera photo"
 
@@ -42,7 +42,7 @@ class CompositeDataset(Dataset):
     the web shows them (reduced and compressed), or never compressed. A region of 1 to 60 % is pasted in (or cloned, or
     smoothed over): a blob, a box, several, or all on one side of a line; the donor rescaled, mirrored, brightened; the
     edge sharp or feathered; the host most often on its own JPEG grid. Some are resized and saved once more as a whole.
-    Some authentic ones carry a line of text.
+    Of the authentic ones some carry a line of text, and some are files of whole photos, untouched.
 
     Args:
         photos: files of whole photos that nobody edited; at least 384 x 256 pixels.
@@ -92,11 +92,14 @@ class CompositeDataset(Dataset):
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, 0xC0, index])
         sides = int(rng.integers(320, 480)), int(rng.integers(480, 900)), 1024
-        longer = int(rng.choice(sides, p=[0.3, 0.25, 0.45]))
+        longer = int(rng.choice(sides, p=[0.4, 0.25, 0.35]))
+        authentic = rng.random() < AUTHENTIC
+        if authentic and "whole" in self.shares and rng.random() < UNTOUCHED:
+            return _untouched(self.photos[rng.integers(len(self.photos))])
         host, donor = (_as_found(photo, longer, rng) for photo in self._two_photos(longer, rng))
         width, height = _part(host, longer, rng)
         on_grid = rng.random() < 0.7
-        if rng.random() < AUTHENTIC:
+        if authentic:
             picture, _ = cut(host, (width, height), on_grid, rng)
             mask = np.zeros((height, width), bool)
             if rng.random() < 0.2:
@@ -148,6 +151,11 @@ def composites_of(data_dir: str | Path, photos: str | Path, length: int, seed: i
     return CompositeDataset(files, read_photos(find_shards(Path(data_dir) / "train"))[0], length, seed)
 
 
+def _untouched(photo: str | Path) -> Composite:
+    """The file itself."""
+    return Composite(Path(photo).read_bytes(), np.zeros(load_image(photo).shape[:2], bool))
+
+
 def _as_found(photo: np.ndarray, longer: int, rng: np.random.Generator) -> np.ndarray:
     """As the camera wrote it, as the web shows it, or reduced and never compressed since: uint8 [H, W, 3]."""
     way = rng.choice(["camera", "web", "reduced"], p=[0.55, 0.32, 0.13])
@@ -193,7 +201,7 @@ def _write_on(picture: np.ndarray, rng: np.random.Generator) -> None:
 
 def _saved(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Composite:
     """The file, and the mask at its size; sometimes it is resized as a whole and saved once more."""
-    data = encode_picture(picture, "png" if rng.random() < 0.25 else f"jpeg{rng.integers(60, 101)}")
+    data = encode_picture(picture, "png" if rng.random() < 0.25 else f"jpeg{rng.integers(45, 101)}")
     if rng.random() < LAUNDERED:
         picture = load_image(data)
         if rng.random() < 0.7 and min(mask.shape) > 320:

@@ -1,15 +1,16 @@
-"""A small network that decides what relations of windows and evidence mean: one logit a window, one a picture.
+"""Small networks that decide what relations of windows and evidence mean: one logit a window, one a picture.
 
-Each of four blocks sees a window beside the average of what is like it all over the picture, twice, and beside what is
-around it. So it can tell a small region from a large one, and a flat wall from a tampered one, which no fixed formula
-does. It never sees an embedding or a pixel: what it reads looks alike for any encoder.
+Two of them are asked, and the mean of what they say is right more often than either. Each of four blocks sees a window
+beside the average of what is like it all over the picture, twice, and beside what is around it. So it can tell a small
+region from a large one, and a flat wall from a tampered one, which no fixed formula does. It never sees an embedding or
+a pixel: what it reads looks alike for any encoder.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from exiflang.utils.files import file_sha256, write_whole
 FILE = "readout.safetensors"
 #: In training, of the hidden layer of each block.
 DROPOUT = 0.1
-#: What a file may ask for.
+#: What a file may ask for: of blocks in all networks.
 MOST_WIDTH, MOST_BLOCKS = 1024, 64
 #: Its name among readouts.
 LEARNED = "learned"
@@ -106,8 +107,32 @@ class Block(nn.Module):
         return x + self.mlp(torch.cat([y, like @ y[references], liker @ y[references], around], 1))
 
 
+class Network(nn.Module):
+    """Maps and numbers of a picture, standardized → logits; `width` of the hidden layers, `blocks` of them."""
+
+    def __init__(self, width: int, blocks: int):
+        super().__init__()
+        self.of_window, self.of_picture = nn.Linear(len(MAPS), width), nn.Linear(len(PICTURE), width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.window_head = nn.Linear(width, 1)
+        self.picture_head = nn.Sequential(nn.Linear(3 * width + 2, width), nn.GELU(), nn.Linear(width, 1))
+
+    def forward(self, inputs: Inputs, like: Tensor, liker: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of windows, float32 [rows, cols], and of the picture, a scalar; weights as `Block` has them."""
+        rows = len(inputs.maps)
+        x = self.of_window(inputs.maps.flatten(0, 1)) + self.of_picture(inputs.picture)  # [n, W]
+        for block in self.blocks:
+            x = block(x, like, liker, inputs.references, rows)
+        x = self.norm(x)
+        logits = self.window_head(x)[:, 0]
+        highest = logits.topk(max(1, round(0.02 * len(logits)))).values
+        pooled = torch.cat([x.mean(0), x.amax(0), x.std(0, correction=0), highest.mean()[None], logits.mean()[None]])
+        return logits.view(rows, -1), self.picture_head(pooled)[0]
+
+
 class LearnedReadout(nn.Module):
-    """Inputs of a picture → logits of being tampered with; `width` of the hidden layers, `blocks` of them.
+    """Inputs of a picture → logits of being tampered with: the mean over networks that differ in their first weights.
 
     `calibration`: what its logits are on authentic pictures; None: nobody has measured that yet.
     """
@@ -117,37 +142,32 @@ class LearnedReadout(nn.Module):
     picture_mean: Tensor
     picture_deviation: Tensor
 
-    def __init__(self, width: int = 48, blocks: int = 4):
+    def __init__(self, width: int = 48, blocks: int = 4, networks: int = 2):
         super().__init__()
-        self.width = width
+        self.width, self.depth = width, blocks
         self.calibration: Calibration | None = None
-        self.of_window, self.of_picture = nn.Linear(len(MAPS), width), nn.Linear(len(PICTURE), width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
-        self.norm = nn.LayerNorm(width)
-        self.window_head = nn.Linear(width, 1)
-        self.picture_head = nn.Sequential(nn.Linear(3 * width + 2, width), nn.GELU(), nn.Linear(width, 1))
+        self.networks = nn.ModuleList(Network(width, blocks) for _ in range(networks))
         for name, size in (("maps", len(MAPS)), ("picture", len(PICTURE))):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_deviation", torch.ones(size))
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Logits of windows, float32 [rows, cols], and of the picture, a scalar."""
-        rows = len(inputs.maps)
-        windows = ((inputs.maps.flatten(0, 1) - self.maps_mean) / self.maps_deviation).clamp(-5, 5)  # [n, maps]
+        windows, pictures = zip(*self.each(inputs), strict=True)
+        return torch.stack(windows).mean(0), torch.stack(pictures).mean()
+
+    def each(self, inputs: Inputs) -> list[tuple[Tensor, Tensor]]:
+        """The logits of each network."""
+        maps = ((inputs.maps - self.maps_mean) / self.maps_deviation).clamp(-5, 5)
         picture = ((inputs.picture - self.picture_mean) / self.picture_deviation).clamp(-5, 5)
-        x = self.of_window(windows) + self.of_picture(picture)  # [n, W]
+        standard = replace(inputs, maps=maps, picture=picture)
         like, liker = F.softmax(4 * inputs.cosine, 1), F.softmax(12 * inputs.cosine, 1)
-        for block in self.blocks:
-            x = block(x, like, liker, inputs.references, rows)
-        x = self.norm(x)
-        logits = self.window_head(x)[:, 0]
-        highest = logits.topk(max(1, round(0.02 * len(logits)))).values
-        pooled = torch.cat([x.mean(0), x.amax(0), x.std(0, correction=0), highest.mean()[None], logits.mean()[None]])
-        return logits.view(rows, -1), self.picture_head(pooled)[0]
+        return [network(standard, like, liker) for network in self.networks]
 
     def save(self, folder: str | Path) -> None:
         """Write `FILE` into a model's folder."""
-        facts = {"maps": MAPS, "picture": PICTURE, "width": self.width, "blocks": len(self.blocks)}
+        facts: dict[str, Any] = {"maps": MAPS, "picture": PICTURE}
+        facts |= {"width": self.width, "blocks": self.depth, "networks": len(self.networks)}
         facts["calibration"] = self.calibration.to_dict() if self.calibration is not None else None
         write_whole(Path(folder) / FILE, save(self.state_dict(), {"facts": json.dumps(facts)}))
 
@@ -163,10 +183,10 @@ class LearnedReadout(nn.Module):
                 raise ValueError("it reads other maps")
             if not all(bool(value.isfinite().all()) for value in weights.values()):
                 raise ValueError("NaN or infinity among the weights")
-            width, blocks = int(facts["width"]), int(facts["blocks"])
-            if width > MOST_WIDTH or blocks > MOST_BLOCKS:  # before room is made for them
-                raise ValueError(f"{blocks} blocks of width {width}")
-            readout = cls(width, blocks)
+            width, blocks, networks = (int(facts[name]) for name in ("width", "blocks", "networks"))
+            if width > MOST_WIDTH or networks * blocks > MOST_BLOCKS:  # before room is made for them
+                raise ValueError(f"{networks} networks of {blocks} blocks of width {width}")
+            readout = cls(width, blocks, networks)
             readout.load_state_dict(weights)
             readout.calibration = Calibration.of(saved) if (saved := facts["calibration"]) is not None else None
         except (

@@ -39,6 +39,9 @@ from exiflang.utils.images import load_image
 
 #: Every so many-th picture validates.
 VALIDATE = 12
+#: While it learns, windows are compared with at most this many of their references, drawn anew each time: it takes half
+#: the time.
+MOST_REFERENCES = 256
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,11 @@ class Measured:
             windows = [values.transpose(0, 1) for values in windows]
         return Measured(windows[0], self.picture, windows[1], windows[2])
 
-    def inputs(self) -> Inputs:
-        """What the network reads."""
+    def inputs(self, most: int | None = None) -> Inputs:
+        """What networks read; with `most` at most so many references, drawn at random."""
         references = reference_windows(*self.shares.shape)
+        if most is not None and len(references) > most:
+            references = references[torch.randperm(len(references))[:most].sort().values]
         centered = smooth_unit(self.embeddings.float())[1]
         return Inputs(self.maps, self.picture, centered @ centered[references].T, references)
 
@@ -120,7 +125,8 @@ def train_readout(
         shutil.rmtree(folder / "readout", ignore_errors=True)  # left by a run that was killed at its very end
         return _read_log(log)
     measured = measure_pictures(folder / "readout" / "pictures", model, dataset, workers)
-    readout = _Run(folder, measured, config).fit()
+    torch.manual_seed(config.seed)
+    readout = ReadoutRun(folder, measured, config, LearnedReadout()).fit()
     fresh = folder / "readout"
     readout.save(fresh)
     (fresh / FILE).replace(folder / FILE)
@@ -195,17 +201,16 @@ def read_measured(file: Path) -> Measured:
         )
 
 
-class _Run:
-    """The epochs of one training, from its checkpoint on."""
+class ReadoutRun:
+    """The epochs of one training on measured pictures, from its checkpoint in `folder` on."""
 
-    def __init__(self, folder: Path, files: list[Path], config: ReadoutConfig):
+    def __init__(self, folder: Path, files: list[Path], config: ReadoutConfig, readout: LearnedReadout):
         self.folder, self.config = folder, config
         validating = range(VALIDATE // 2, len(files), VALIDATE)
         self.validation = [files[number] for number in validating]
         self.files = [file for number, file in enumerate(files) if number not in validating]
         self.steps = max(1, len(self.files) // config.batch_size)
-        torch.manual_seed(config.seed)
-        self.readout = LearnedReadout()
+        self.readout = readout
         self.optimizer = torch.optim.AdamW(self.readout.parameters(), config.learning_rate, weight_decay=0.05)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, config.learning_rate, total_steps=config.epochs * self.steps, pct_start=0.15
@@ -252,22 +257,25 @@ class _Run:
             loss = torch.stack(losses).mean()
             self.optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.readout.parameters(), 1.0)
+            for network in self.readout.networks:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             self.optimizer.step()
             self.schedule.step()
             self.averaged.update_parameters(self.readout)
-            total += float(loss.detach())
+            total += float(loss.detach()) / len(self.readout.networks)
         return total / self.steps
 
     def _loss(self, picture: Measured) -> Tensor:
-        """Binary cross-entropy of windows against their tampered shares, and of the picture."""
-        inputs, noise, readout = picture.inputs(), self.config.noise, self.readout
+        """Of all networks: cross-entropy of windows against their tampered shares, and of the picture."""
+        inputs, noise, readout = picture.inputs(MOST_REFERENCES), self.config.noise, self.readout
         maps = inputs.maps + noise * torch.randn(inputs.maps.shape[2]) * readout.maps_deviation
         numbers = inputs.picture + noise * torch.randn(len(inputs.picture)) * readout.picture_deviation
-        windows, whole = readout(replace(inputs, maps=maps, picture=numbers))
-        tampered = (picture.shares.max() > 0).float()
-        of_picture = F.binary_cross_entropy_with_logits(whole, tampered)
-        return F.binary_cross_entropy_with_logits(windows, picture.shares) + self.config.picture_weight * of_picture
+        tampered, cross_entropy = (picture.shares.max() > 0).float(), F.binary_cross_entropy_with_logits
+        losses = [
+            cross_entropy(windows, picture.shares) + self.config.picture_weight * cross_entropy(whole, tampered)
+            for windows, whole in readout.each(replace(inputs, maps=maps, picture=numbers))
+        ]
+        return torch.stack(losses).sum()
 
     def _resume(self) -> int:
         """The epoch to go on from."""

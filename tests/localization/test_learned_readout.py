@@ -143,12 +143,24 @@ def loop_block(block: room.Block, x: torch.Tensor, inputs: Inputs, rows: int) ->
 @pytest.mark.parametrize("grid", [(1, 1), (1, 7), (4, 5)])
 def test_the_network_equals_its_loop(grid):
     readout, inputs = fresh(), inputs_of(*grid)
+    expected = torch.zeros(grid)
     with torch.inference_mode():
-        x = readout.of_window(inputs.maps.flatten(0, 1).clamp(-5, 5)) + readout.of_picture(inputs.picture.clamp(-5, 5))
-        for block in readout.blocks:
-            x = loop_block(block, x, inputs, grid[0])
-        expected = readout.window_head(readout.norm(x))[:, 0].view(grid)
+        for net in readout.networks:
+            x = net.of_window(inputs.maps.flatten(0, 1).clamp(-5, 5)) + net.of_picture(inputs.picture.clamp(-5, 5))
+            for block in net.blocks:
+                x = loop_block(block, x, inputs, grid[0])
+            expected += net.window_head(net.norm(x))[:, 0].view(grid) / len(readout.networks)
         torch.testing.assert_close(readout(inputs)[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_it_says_the_mean_of_what_its_networks_say():
+    readout, inputs = fresh(), inputs_of(4, 5)
+    with torch.inference_mode():
+        (first, of_first), (second, of_second) = readout.each(inputs)
+        windows, picture = readout(inputs)
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(windows, (first + second) / 2)
+    torch.testing.assert_close(picture, (of_first + of_second) / 2)
 
 
 def test_what_it_reads_is_standardized_by_its_buffers():
@@ -176,12 +188,13 @@ def test_extreme_inputs_give_finite_logits(value):
 
 @pytest.mark.parametrize("calibration", [None, CALIBRATION, Calibration({})])
 def test_a_round_trip_changes_nothing(tmp_path, calibration):
-    readout = fresh(width=12, blocks=3)
+    torch.manual_seed(0)
+    readout = LearnedReadout(12, 3, 1).eval()
     readout.maps_mean += 0.5
     readout.calibration = calibration
     readout.save(tmp_path)
     loaded = LearnedReadout.load(tmp_path / FILE)
-    assert not loaded.training and (loaded.width, len(loaded.blocks)) == (12, 3)
+    assert not loaded.training and (loaded.width, loaded.depth, len(loaded.networks)) == (12, 3, 1)
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in readout.state_dict().items())
     assert (loaded.calibration is None) == (calibration is None)
     if calibration is not None:
@@ -217,10 +230,13 @@ DAMAGE = {
     "infinite width": lambda path: rewritten(path, {"width": float("inf")}),
     "negative width": lambda path: rewritten(path, {"width": -8}),
     "no width": lambda path: rewritten(path, {"width": None}),
+    "more networks than there are": lambda path: rewritten(path, {"networks": 3}),
+    "a million networks": lambda path: rewritten(path, {"networks": 10**6}),
+    "no network": lambda path: rewritten(path, {"networks": 0}),
     "fewer blocks": lambda path: rewritten(path, {"blocks": 1}),
     "NaN": lambda path: rewritten(path, weights={"maps_mean": torch.full((len(MAPS),), torch.nan)}),
-    "infinity": lambda path: rewritten(path, weights={"window_head.bias": torch.full((1,), torch.inf)}),
-    "another shape": lambda path: rewritten(path, weights={"window_head.bias": torch.zeros(2)}),
+    "infinity": lambda path: rewritten(path, weights={"networks.0.window_head.bias": torch.full((1,), torch.inf)}),
+    "another shape": lambda path: rewritten(path, weights={"networks.0.window_head.bias": torch.zeros(2)}),
     "a weight too many": lambda path: rewritten(path, weights={"other": torch.zeros(2)}),
     "another calibration": lambda path: rewritten(path, {"calibration": {"large, no JPEG": [[1]]}}),
     "a calibration of other kinds": lambda path: rewritten(path, {"calibration": {"huge": []}}),
