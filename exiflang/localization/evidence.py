@@ -67,6 +67,7 @@ class WindowMeans:
         return found.numpy()
 
 
+@torch.autocast("cpu", enabled=False)  # a caller's lower precision is for networks
 def gather_evidence(image: np.ndarray, luma: LumaBlocks | None, window: int, stride: int) -> Evidence:
     """All kinds of evidence on a picture uint8 [H, W, 3], a value a window.
 

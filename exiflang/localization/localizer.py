@@ -207,7 +207,7 @@ class SpliceLocalizer:
         """
         seen = observation
         if readout == LEARNED and self.learned is not None:
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast("cpu", enabled=False):
                 logits, picture = self.learned(readout_inputs(seen.relations, seen.evidence))
             windows = logits.numpy()
             drawn = resize_windows(windows, seen.height, seen.width, seen.window, seen.stride)

@@ -47,6 +47,7 @@ class Relations:
     references: Tensor
 
 
+@torch.autocast("cpu", enabled=False)  # a caller's lower precision is for networks
 def window_relations(embeddings: Tensor) -> Relations:
     """Relations of unit embeddings float32 [rows, cols, D], smoothed over the grid by a Gaussian of one window.
 

@@ -381,3 +381,18 @@ def test_baselines_are_read_by_the_models_readout(folder, tmp_path):
     assert scores["p_map"].notna().all() and scores["detection"].notna().all()
     with pytest.raises(ValueError, match="unknown readouts \\['learned'\\]"):
         score_pictures({"baseline": MeanColor()}, benchmark, ["learned"])
+
+
+def test_a_callers_lower_precision_is_for_the_model_alone(folder):
+    """Evidence, relations and the readout stay in float32, whatever embeds the windows."""
+    fresh().save(folder)
+    localizer = SpliceLocalizer(ExifLang.from_pretrained(folder), windows_per_side=8)
+    plain, again = localizer.observe(noise()), localizer.observe(noise())
+    expected = localizer.values(plain, "learned")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = localizer.values(again, "learned")
+        evidence = localizer.observe(noise()).evidence
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert found[2] == expected[2]
+    for name, values in plain.evidence.maps.items():
+        np.testing.assert_array_equal(evidence.maps[name], values)
