@@ -1,6 +1,6 @@
 """What the inspector says and how it looks: HTML of an inspection, its style, its controls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -86,6 +86,13 @@ def choice(label: str, options: Sequence, value: Any, width: str, tooltip: str) 
 def row(*parts: widgets.Widget, **layout: Any) -> widgets.HBox:
     """Controls side by side, on a second line where the first is full."""
     return widgets.HBox(list(parts), layout={"flex_flow": "row wrap", "align_items": "center"} | layout)
+
+
+def entered(field: widgets.Text, button: widgets.Button, act: Callable[[str], None]) -> None:
+    """Call `act` with what stands in a field when its button is clicked, or Enter pressed."""
+    button.on_click(lambda _: act(field.value))
+    # `on_submit`, which says the same, is deprecated, and its successor fires when the field is left too
+    field.on_msg(lambda _, content, buffers: act(field.value) if content.get("event") == "submit" else None)
 
 
 def _beside_trust(said: widgets.HTML, inspector: Inspector) -> widgets.HBox:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from exiflang.inspection.inspector import Inspection, Inspector
+from exiflang.inspection.inspector import Inspector
 from exiflang.inspection.metadata import ask
 from exiflang.inspection.report import Provenance, write_report
 from exiflang.inspection.tables import answer_table, fit_summary, metadata_table, region_table
@@ -24,10 +23,9 @@ from exiflang.inspection.views import (
     window_at,
     window_values,
 )
-from exiflang.inspection.widget.background import Background
-from exiflang.inspection.widget.controls import CLASS, Controls, compare_windows, describe, message, soft, view_options
+from exiflang.inspection.widget.controls import compare_windows, describe, entered, message, soft, view_options
 from exiflang.inspection.widget.exports import save_arrays, save_picture
-from exiflang.inspection.widget.file_browser import FileBrowser
+from exiflang.inspection.widget.opening import PictureOpener
 from exiflang.inspection.widget.panels import TwoPanels, window_square
 from exiflang.localization.localizer import MASK_THRESHOLD
 from exiflang.utils.extras import extra
@@ -35,13 +33,12 @@ from exiflang.utils.files import absolute_path
 from exiflang.viz.images import outlines
 
 with extra("notebook"):
-    import ipywidgets as widgets
     import traitlets
 
 _NOTHING = "No picture is open."
 
 
-class HeatmapInspector(widgets.VBox):
+class HeatmapInspector(PictureOpener):
     """A suspicious picture, two views of it side by side, and whether its metadata fit.
 
     Pictures are analyzed in a thread of their own: the one before stays until the new one is ready; `wait` waits.
@@ -52,7 +49,6 @@ class HeatmapInspector(widgets.VBox):
         private: show GPS, serial numbers and names; for the inspector with the packaged weights only.
     """
 
-    inspection = traitlets.Instance(Inspection, allow_none=True, help="what is shown; None before the first picture")
     selected = traitlets.Tuple(traitlets.Int(), traitlets.Int(), default_value=(0, 0), help="row, column of window A")
     compared: Any = traitlets.Tuple(
         traitlets.Int(), traitlets.Int(), default_value=None, allow_none=True, help="the same of window B, or None"
@@ -64,20 +60,13 @@ class HeatmapInspector(widgets.VBox):
     hatching = traitlets.Bool(True, help="whether heatmaps are hatched where the picture tells little")
     left_view = traitlets.Enum(list(VIEWS), "heatmap")
     right_view = traitlets.Enum(list(VIEWS), "components")
-    status = traitlets.Unicode(help="what is going on, or why nothing is shown")
-    busy = traitlets.Bool(help="whether a picture is being analyzed")
 
     def __init__(
         self, picture: str | os.PathLike | None = None, inspector: Inspector | None = None, private: bool = False
     ):
-        self.inspector = inspector or Inspector(private=private)  # the one that made what is shown
         self.panels = TwoPanels(self._clicked)
-        self.controls = Controls(self.inspector, self.panels.box, FileBrowser(self.open_picture))
-        self._background = Background(lambda share: self.controls.bar.set_trait("value", share), self._ended)
-        self._opening: tuple[Any, str] | None = None
         self._quiet = False
-        super().__init__(self.controls.children)
-        self.add_class(CLASS)
+        super().__init__(inspector or Inspector(private=private), self.panels.box)
         self._connect()
         self._explain()
         self.panels.fade(self.opacity)
@@ -93,37 +82,11 @@ class HeatmapInspector(widgets.VBox):
         for name, pair in own.fields.items():
             for field in pair:
                 field.observe(lambda _, name=name: self._typed(name), "value")
-        for control in (own.windows, own.readout, own.false_alarms, own.mode):
-            control.observe(lambda _: self._resettled(), "value")
-        own.browse.observe(lambda on: own.browser.layout.set_trait("display", "" if on.new else "none"), "value")
-        own.upload.observe(lambda _: self._uploaded(), "value")
-        own.cancel.on_click(lambda _: self.cancel())
-        for field, button, act in (
-            (own.path, own.open, lambda: self.open_picture(own.path.value)),
-            (own.question, own.ask, lambda: self.ask(own.question.value)),
-        ):
-            button.on_click(lambda _, act=act: act())
-            # Enter; `on_submit`, which says the same, is deprecated, and its successor fires when the field is left too
-            field.on_msg(lambda _, content, buffers, act=act: act() if content.get("event") == "submit" else None)
+        entered(own.question, own.ask, self.ask)
         for kind, button in own.exports.items():
             button.on_click(lambda _, kind=kind: self.export(kind))
 
     # ---- actions
-
-    def open_picture(self, source: str | os.PathLike | bytes, name: str = "") -> None:
-        """Analyze a path, or the bytes of a file called `name`, in the background, instead of what is under way."""
-        if isinstance(source, str):
-            source = Path(source.strip()).expanduser()
-        self._start((source, name))
-
-    def cancel(self) -> None:
-        """Stop the analysis that is under way, if one is."""
-        self._background.cancel()
-
-    def wait(self, timeout: float | None = None) -> Inspection | None:
-        """Wait until nothing is under way, or so many seconds, and return what is shown."""
-        self._background.wait(timeout)
-        return self.inspection
 
     def choose(self, row: int, col: int) -> None:
         """Select a window and see what is like it: on the right, unless a panel shows that already."""
@@ -164,30 +127,6 @@ class HeatmapInspector(widgets.VBox):
         self.controls.exported.value = message(f"Written: {path}")
         return path
 
-    # ---- the work in the background
-
-    def _start(self, opening: tuple[Any, str] | None) -> None:
-        """Open something, or (None) look at the picture again, with the current settings."""
-        own = self.controls
-        settings = {"windows_per_side": own.windows.value, "readout": own.readout.value, "mode": own.mode.value}
-        inspector = self.inspector.with_settings(own.false_alarms.value, **settings)
-
-        def show(found: Inspection) -> None:
-            self.inspector, self.inspection = inspector, found
-
-        with self._background.lock:
-            self._opening, self.busy = opening, True
-            self._say("Analyzing ...")
-            work = partial(inspector, *opening) if opening else partial(inspector.again, self._shown)
-            self._background.start(work, show)
-
-    def _ended(self, said: str, failed: bool) -> None:
-        self._say(said, failed)
-        self._opening, self.busy = None, False
-
-    def _say(self, text: str, error: bool = False) -> None:
-        self.status, self.controls.said.value = text, message(text, error)
-
     # ---- reactions to controls
 
     def _clicked(self, x: float, y: float, shift: bool) -> None:
@@ -206,17 +145,6 @@ class HeatmapInspector(widgets.VBox):
         else:
             self.compared = place
 
-    def _resettled(self) -> None:
-        if self._opening or self.inspection:
-            self._start(self._opening)
-
-    def _uploaded(self) -> None:
-        upload = self.controls.upload
-        if upload.value:
-            file = upload.value[0]
-            upload.value = ()  # the file must not stay in the notebook's state
-            self.open_picture(bytes(file["content"]), file["name"])
-
     # ---- reactions to traits
 
     @traitlets.validate("selected", "compared")
@@ -229,11 +157,6 @@ class HeatmapInspector(widgets.VBox):
                     f"{proposal.trait.name} {place}: the picture has {rows} x {cols} windows, counted from 0"
                 )
         return place
-
-    @traitlets.observe("busy")
-    def _show_progress(self, change: Any) -> None:
-        for control in (self.controls.bar, self.controls.cancel):
-            control.layout.display = "" if change.new else "none"
 
     @traitlets.observe("inspection")
     def _show_inspection(self, change: Any) -> None:
@@ -318,11 +241,6 @@ class HeatmapInspector(widgets.VBox):
             yield
         finally:
             self._quiet = False
-
-    @property
-    def _shown(self) -> Inspection:
-        """`inspection`, for whoever acts only when there is one."""
-        return cast(Inspection, self.inspection)
 
     @property
     def _may_draw(self) -> bool:

@@ -1,0 +1,103 @@
+"""What opens pictures in the background: one at a time, with a bar, a message and a way to stop."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from exiflang.inspection.inspector import Inspection, Inspector
+from exiflang.inspection.widget.background import Background
+from exiflang.inspection.widget.controls import CLASS, Controls, entered, message
+from exiflang.inspection.widget.file_browser import FileBrowser
+from exiflang.utils.extras import extra
+
+with extra("notebook"):
+    import ipywidgets as widgets
+    import traitlets
+
+
+class PictureOpener(widgets.VBox):
+    """The inspector's controls; those that open a picture, or set how it is analyzed, are connected here.
+
+    Args:
+        inspector: analyzes them.
+        figure: lies amid the controls.
+    """
+
+    inspection = traitlets.Instance(Inspection, allow_none=True, help="what is shown; None before the first picture")
+    status = traitlets.Unicode(help="what is going on, or why nothing is shown")
+    busy = traitlets.Bool(help="whether a picture is being analyzed")
+
+    def __init__(self, inspector: Inspector, figure: widgets.Widget):
+        self.inspector = inspector  # the one that made what is shown
+        self.controls = own = Controls(inspector, figure, FileBrowser(self.open_picture))
+        self._background = Background(lambda share: own.bar.set_trait("value", share), self._ended)
+        self._opening: tuple[Any, str] | None = None
+        super().__init__(own.children)
+        self.add_class(CLASS)
+        for control in (own.windows, own.readout, own.false_alarms, own.mode):
+            control.observe(lambda _: self._resettled(), "value")
+        own.browse.observe(lambda on: own.browser.layout.set_trait("display", "" if on.new else "none"), "value")
+        own.upload.observe(lambda _: self._uploaded(), "value")
+        own.cancel.on_click(lambda _: self.cancel())
+        entered(own.path, own.open, self.open_picture)
+
+    def open_picture(self, source: str | os.PathLike | bytes, name: str = "") -> None:
+        """Analyze a path, or the bytes of a file called `name`, in the background, instead of what is under way."""
+        if isinstance(source, str):
+            source = Path(source.strip()).expanduser()
+        self._start((source, name))
+
+    def cancel(self) -> None:
+        """Stop the analysis that is under way, if one is."""
+        self._background.cancel()
+
+    def wait(self, timeout: float | None = None) -> Inspection | None:
+        """Wait until nothing is under way, or so many seconds, and return what is shown."""
+        self._background.wait(timeout)
+        return self.inspection
+
+    @property
+    def _shown(self) -> Inspection:
+        """`inspection`, for whoever acts only when there is one."""
+        return cast(Inspection, self.inspection)
+
+    def _start(self, opening: tuple[Any, str] | None) -> None:
+        """Open something, or (None) look at the picture again, with the current settings."""
+        own = self.controls
+        settings = {"windows_per_side": own.windows.value, "readout": own.readout.value, "mode": own.mode.value}
+        inspector = self.inspector.with_settings(own.false_alarms.value, **settings)
+
+        def show(found: Inspection) -> None:
+            self.inspector, self.inspection = inspector, found
+
+        with self._background.lock:
+            self._opening, self.busy = opening, True
+            self._say("Analyzing ...")
+            work = partial(inspector, *opening) if opening else partial(inspector.again, self._shown)
+            self._background.start(work, show)
+
+    def _ended(self, said: str, failed: bool) -> None:
+        self._say(said, failed)
+        self._opening, self.busy = None, False
+
+    def _say(self, text: str, error: bool = False) -> None:
+        self.status, self.controls.said.value = text, message(text, error)
+
+    def _resettled(self) -> None:
+        if self._opening or self.inspection:
+            self._start(self._opening)
+
+    def _uploaded(self) -> None:
+        upload = self.controls.upload
+        if upload.value:
+            file = upload.value[0]
+            upload.value = ()  # the file must not stay in the notebook's state
+            self.open_picture(bytes(file["content"]), file["name"])
+
+    @traitlets.observe("busy")
+    def _show_progress(self, change: Any) -> None:
+        for control in (self.controls.bar, self.controls.cancel):
+            control.layout.display = "" if change.new else "none"
