@@ -33,6 +33,8 @@ MEANINGS = {
 LOW_FREQUENCIES = sorted(((v, u) for v in range(8) for u in range(8) if v + u), key=lambda vu: (sum(vu), vu))[:45]
 #: Differences of pixels count at most this much, in levels: edges of what is shown would drown the block grid.
 ROUGHEST = 8.0
+#: Filters along a row: across the border of two blocks, and across a pixel.
+_ACROSS_BORDER, _ACROSS_PIXEL = np.array([[1.0, -3.0, 3.0, -1.0]]), np.array([[-1.0, 2.0, -1.0]])
 #: Names of `Evidence.numbers`.
 NUMBERS = ("is a JPEG file", "log of its first step", "log of its mean low step", "grid", "other grid")
 
@@ -155,10 +157,6 @@ def grid_corners(gray: np.ndarray) -> list[tuple[int, int, float]]:
         top, left = (int(phases[first:].argmax()) + first for phases in excess)
         grids.append((top, left, float(min(excess[0][top], excess[1][left]))))
     return grids
-
-
-_ACROSS_BORDER = np.array([[1.0, -3.0, 3.0, -1.0]])
-_ACROSS_PIXEL = np.array([[-1.0, 2.0, -1.0]])
 
 
 def _rough(gray: np.ndarray, kernel: np.ndarray, most: float) -> np.ndarray:

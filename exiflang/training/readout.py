@@ -125,8 +125,7 @@ def train_readout(
         shutil.rmtree(folder / "readout", ignore_errors=True)  # left by a run that was killed at its very end
         return _read_log(log)
     measured = measure_pictures(folder / "readout" / "pictures", model, dataset, workers)
-    torch.manual_seed(config.seed)
-    readout = ReadoutRun(folder, measured, config, LearnedReadout()).fit()
+    readout = _Run(folder, measured, config).fit()
     fresh = folder / "readout"
     readout.save(fresh)
     (fresh / FILE).replace(folder / FILE)
@@ -201,16 +200,17 @@ def read_measured(file: Path) -> Measured:
         )
 
 
-class ReadoutRun:
-    """The epochs of one training on measured pictures, from its checkpoint in `folder` on."""
+class _Run:
+    """The epochs of one training, from its checkpoint on."""
 
-    def __init__(self, folder: Path, files: list[Path], config: ReadoutConfig, readout: LearnedReadout):
+    def __init__(self, folder: Path, files: list[Path], config: ReadoutConfig):
         self.folder, self.config = folder, config
         validating = range(VALIDATE // 2, len(files), VALIDATE)
         self.validation = [files[number] for number in validating]
         self.files = [file for number, file in enumerate(files) if number not in validating]
         self.steps = max(1, len(self.files) // config.batch_size)
-        self.readout = readout
+        torch.manual_seed(config.seed)
+        self.readout = LearnedReadout()
         self.optimizer = torch.optim.AdamW(self.readout.parameters(), config.learning_rate, weight_decay=0.05)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, config.learning_rate, total_steps=config.epochs * self.steps, pct_start=0.15

@@ -392,6 +392,8 @@ def test_a_callers_lower_precision_is_for_the_model_alone(folder):
     with torch.autocast("cpu", torch.bfloat16):
         found = localizer.values(again, "learned")
         evidence = localizer.observe(noise()).evidence
+        by_hand = SpliceLocalizer(localizer.model, windows_per_side=8, readout="diffused_cut")
+        assert np.isfinite(by_hand(noise()).reliability).all()
     np.testing.assert_array_equal(found[0], expected[0])
     assert found[2] == expected[2]
     for name, values in plain.evidence.maps.items():

@@ -202,7 +202,7 @@ def test_equal_arguments_give_equal_weights(trained, model, pictures, tmp_path):
 def test_an_interrupted_run_equals_an_uninterrupted_one(trained, model, pictures, tmp_path, part):
     """Between two epochs, amid an epoch, and before its checkpoint is written."""
     folder = begin(tmp_path / "run", pictures, model)
-    whole, calls = getattr(room.ReadoutRun, part), []
+    whole, calls = getattr(room._Run, part), []
     allowed = {"_epoch": 1, "_loss": 18, "_keep": 1}[part]  # 12 pictures an epoch
 
     def interrupted(*arguments):
@@ -212,7 +212,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(trained, model, pictures
         return whole(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room.ReadoutRun, part, interrupted)
+        patch.setattr(room._Run, part, interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_readout(folder, model, SmallPictures(), CONFIG)
     assert not (folder / FILE).exists() and (folder / "readout" / "checkpoint.pt").exists()
@@ -230,7 +230,7 @@ def test_a_run_killed_after_its_last_epoch_is_finished(trained, model, pictures,
         with pytest.raises(pytest.fail.Exception):
             train_readout(folder, model, SmallPictures(), CONFIG)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room.ReadoutRun, "_epoch", lambda *_: pytest.fail("trained again"))
+        patch.setattr(room._Run, "_epoch", lambda *_: pytest.fail("trained again"))
         assert len(train_readout(folder, model, SmallPictures(), CONFIG)) == 3
     assert (folder / FILE).read_bytes() == (trained / FILE).read_bytes()
 
