@@ -31,7 +31,9 @@ from tests.evaluation.test_scoring import write_benchmark
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("inspect", "prepare", "train", "evaluate", "release", "run", "notebooks")
-EXIFLANG = [sys.executable, "-c", "import sys; from exiflang.cli import main; sys.exit(main())"]
+# A shell ignores Ctrl-C for what it starts in the background, and so would all that these tests start from there.
+_START = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from exiflang.cli import main"
+EXIFLANG = [sys.executable, "-c", f"{_START}; sys.exit(main())"]
 
 
 def exiflang(*arguments: str, **how) -> subprocess.Popen:
