@@ -7,13 +7,14 @@ teach and which calibrate. An interrupted run resumes; a readout that is trained
 import csv
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from exiflang.data.composites import CompositeDataset
+from exiflang.data.composites import SHARES, CompositeDataset
 from exiflang.data.shards import find_shards, read_photos
 from exiflang.localization.learned_readout import FILE, LearnedReadout
 from exiflang.localization.localizer import SpliceLocalizer
@@ -26,7 +27,7 @@ from exiflang.utils.commands import run_command
 
 SPLIT = "experiments/authentic_split.csv"
 FOLDER = "data/models/readout"
-PICTURES = 2400
+PICTURES = 7000
 
 
 def whole_photos(*parts: str) -> list[tuple[Path, str]]:
@@ -37,12 +38,12 @@ def whole_photos(*parts: str) -> list[tuple[Path, str]]:
     return [(folder / f"{row['name']}.jpg", row["camera"]) for row in rows]
 
 
-def composites(length: int, seed: int) -> CompositeDataset:
+def composites(length: int, seed: int, shares: Mapping[str, float] = SHARES) -> CompositeDataset:
     """Made pictures, of whole photos that teach and of tiles of all cameras but those of the other parts."""
     elsewhere = {camera for _, camera in whole_photos("yardstick", "calibrate", "measure")}
     photos, _ = read_photos(find_shards(project_path("../shared/photos")))
     tiles = [photo for photo in photos if photo.camera not in elsewhere]
-    return CompositeDataset([path for path, _ in whole_photos("train")], tiles, length, seed)
+    return CompositeDataset([path for path, _ in whole_photos("train")], tiles, length, seed, shares)
 
 
 def calibrated(readout: LearnedReadout) -> LearnedReadout:

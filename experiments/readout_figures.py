@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import average_precision_score
 
-from exiflang.evaluation.benchmarks import load_benchmark
+from exiflang.evaluation.benchmarks import Benchmark, load_benchmark
 from exiflang.evaluation.score_run import ScoreRun, score_benchmarks
 from exiflang.evaluation.scoring import OVER
 from exiflang.localization.decision import FALSE_ALARMS
@@ -50,6 +50,14 @@ def strata(scores: pd.DataFrame, info: pd.DataFrame) -> Iterator[tuple[str, pd.D
         for value in sorted(info[column].dropna().unique()):
             if len(part := spliced[spliced["name"].map(info[column]) == value]):
                 yield f"{column} {value}", part
+
+
+def recorded_strata(name: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """Columns of `STRATA` that are known of the pictures of one of `SETS`, a row a picture, by its name."""
+    if (index := project_path(SETS[name]) / name / "index.csv").exists():
+        info = pd.read_csv(index, dtype=str).set_index("name")
+        return info[[column for column in STRATA if column in info]]
+    return scores.drop_duplicates("name").set_index("name")[["format"]]
 
 
 def compare(part: pd.DataFrame) -> dict[str, Any]:
@@ -91,11 +99,14 @@ def share(flags: np.ndarray) -> dict[str, Any]:
     return {"share": found.statistic, "low": interval.low, "high": interval.high, "pictures": len(flags)}
 
 
-def luma_steps(name: str, root: str) -> dict[str, float]:
+def pictures_of(name: str) -> Benchmark:
+    """The pictures of one of `SETS`."""
+    return load_benchmark(name if name == "casia_1" else "folder", project_path(SETS[name]) / name)
+
+
+def luma_steps(name: str) -> dict[str, float]:
     """Mean of the quantization steps of each picture's file; 0 if it is no JPEG."""
-    layout = name if name == "casia_1" else "folder"
-    pictures = load_benchmark(layout, project_path(root) / name)
-    return {item.name: 0.0 if item.luma is None else float(item.luma.steps.mean()) for item in pictures}
+    return {item.name: 0.0 if item.luma is None else float(item.luma.steps.mean()) for item in pictures_of(name)}
 
 
 def measured_photos() -> set[str]:
@@ -109,12 +120,9 @@ def gather() -> dict[str, Any]:
     localization, detected = {}, {}
     for name, root in SETS.items():
         scores = scores_of(name, root)
-        info = scores.drop_duplicates("name").set_index("name")[["format"]]
-        if (index := project_path(root) / name / "index.csv").exists():
-            info = pd.read_csv(index, dtype=str).set_index("name")
-            info = info[[column for column in STRATA if column in info]]
+        info = recorded_strata(name, scores)
         localization[name] = {stratum: compare(part) for stratum, part in strata(scores, info)}
-        detected[name] = detection(scores, luma_steps(name, root))
+        detected[name] = detection(scores, luma_steps(name))
     photos = scores_of("authentic", "../shared")
     measured = photos[photos["name"].map(lambda name: name.partition(".")[0]).isin(measured_photos())]
     detected["authentic, measured"] = detection(measured, {})

@@ -17,9 +17,9 @@ from exiflang.simulation.composites import Edit, compose, cut, encode_picture
 from exiflang.simulation.render import develop_photo, render_photo
 from exiflang.utils.images import find_pictures, load_image
 
-#: Kinds of source and how often each is drawn among those that are there: whole photos teach most, simulated ones
-#: never run out.
-SHARES: Mapping[str, float] = {"whole": 0.55, "mosaic": 0.25, "simulated": 0.2}
+#: Kinds of source and how often each is drawn among those that are there: whole photos teach most, single tiles are of
+#: the most photos and cameras, simulated ones never run out.
+SHARES: Mapping[str, float] = {"whole": 0.3, "tile": 0.5, "mosaic": 0.1, "simulated": 0.1}
 #: Shares of all pictures: those that nobody tampered with; of these, files of whole photos as they are; those that are
 #: saved once more as a whole, most of them resized before, as social networks do.
 AUTHENTIC, UNTOUCHED, LAUNDERED = 0.2, 0.25, 0.2
@@ -38,15 +38,16 @@ class Composite:
 class CompositeDataset(Dataset):
     """Composites, and authentic pictures among them, made when they are asked for: picture i is always the same.
 
-    Host and donor are whole photos, mosaics of one camera's tiles, or simulated, and come as a camera wrote them, as
-    the web shows them (reduced and compressed), or never compressed. A region of 1 to 60 % is pasted in (or cloned, or
-    smoothed over): a blob, a box, several, or all on one side of a line; the donor rescaled, mirrored, brightened; the
-    edge sharp or feathered; the host most often on its own JPEG grid. Some are resized and saved once more as a whole.
+    Host and donor are whole photos, tiles, mosaics of one camera's tiles, or simulated, and come as a camera wrote
+    them, as the web shows them (reduced and compressed), or never compressed. A region of 1 to 60 % is pasted in (or
+    cloned, or smoothed over): a blob, a box, several, or all on one side of a line; the donor rescaled, mirrored,
+    brightened; the edge sharp or feathered; the host most often on its own JPEG grid. Some are resized and saved once
+    more as a whole.
     Of the authentic ones some carry a line of text, and some are files of whole photos, untouched.
 
     Args:
         photos: files of whole photos that nobody edited; at least 384 x 256 pixels.
-        tiles: photos whose tiles make mosaics.
+        tiles: photos of which there are tiles.
         length: how many pictures there are.
         seed: of all of them.
         shares: of the kinds of source, see `SHARES`; those without a source are left out.
@@ -74,8 +75,15 @@ class CompositeDataset(Dataset):
         for photo in tiles:
             cameras.setdefault(photo.camera, []).append(photo)
         needed = MOSAIC[0] * MOSAIC[1]
-        self.cameras = [own for _, own in sorted(cameras.items()) if sum(len(p.tiles) for p in own) >= needed]
-        there = {"whole": len(self.photos) > 1, "mosaic": len(self.cameras) > 1, "simulated": True}
+        #: Photos of each camera; of each that has tiles for a mosaic.
+        self.tiles = [own for _, own in sorted(cameras.items())]
+        self.mosaics = [own for own in self.tiles if sum(len(photo.tiles) for photo in own) >= needed]
+        there = {
+            "whole": len(self.photos) > 1,
+            "tile": len(self.tiles) > 1,
+            "mosaic": len(self.mosaics) > 1,
+            "simulated": True,
+        }
         self.shares: dict[str, float] = {kind: share for kind, share in shares.items() if share > 0 and there[kind]}
         self.settings["shares"] = self.shares
         if not self.shares:
@@ -114,7 +122,7 @@ class CompositeDataset(Dataset):
         p = np.array([self.shares[kind] for kind in kinds])
         kind = str(rng.choice(kinds, p=p / p.sum()))
         other = str(rng.choice(kinds, p=p / p.sum())) if rng.random() < 0.25 else kind
-        sources = {"whole": len(self.photos), "mosaic": len(self.cameras), "simulated": len(CAMERAS)}
+        sources = dict(whole=len(self.photos), tile=len(self.tiles), mosaic=len(self.mosaics), simulated=len(CAMERAS))
         first = rng.integers(sources[kind])
         second = rng.integers(sources[other])
         while kind == other and first == second:
@@ -124,8 +132,12 @@ class CompositeDataset(Dataset):
     def _photo(self, kind: str, number: int, longer: int, rng: np.random.Generator) -> np.ndarray:
         if kind == "whole":
             return load_image(self.photos[number])
+        if kind == "tile":
+            own = self.tiles[number]
+            photo = own[rng.integers(len(own))]
+            return decode_tile(photo, photo.tiles[rng.integers(len(photo.tiles))])
         if kind == "mosaic":
-            return self._mosaic(self.cameras[number], rng)
+            return self._mosaic(self.mosaics[number], rng)
         camera, seed, size = CAMERAS[number], int(rng.integers(2**62)), (longer + 32, longer * 3 // 4 + 32)
         if rng.random() < 0.4:
             return develop_photo(camera, seed, size)  # never compressed

@@ -30,8 +30,8 @@ from exiflang.utils.files import file_sha256, write_whole
 
 #: In a model's folder.
 FILE = "readout.safetensors"
-#: In training, of the hidden layer of each block.
-DROPOUT = 0.1
+#: Share of the windows, those of the highest logits, whose mean decides on the picture.
+HIGHEST = 0.02
 #: What a file may ask for: of blocks in all networks.
 MOST_WIDTH, MOST_BLOCKS = 1024, 64
 #: Its name among readouts.
@@ -96,9 +96,7 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.around = nn.Conv2d(width, width, 5, padding=2, groups=width, padding_mode="replicate")
-        self.mlp = nn.Sequential(
-            nn.Linear(4 * width, 2 * width), nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(2 * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(4 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, x: Tensor, like: Tensor, liker: Tensor, references: Tensor, rows: int) -> Tensor:
         """[n, W] → [n, W]; `like`, `liker`: weights of the references, float32 [n, m], rows sum to 1."""
@@ -115,8 +113,8 @@ class Network(nn.Module):
         self.of_window, self.of_picture = nn.Linear(len(MAPS), width), nn.Linear(len(PICTURE), width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
-        self.window_head = nn.Linear(width, 1)
-        self.picture_head = nn.Sequential(nn.Linear(3 * width + 2, width), nn.GELU(), nn.Linear(width, 1))
+        self.window_head, self.picture_head = nn.Linear(width, 1), nn.Linear(1, 1)
+        nn.init.ones_(self.picture_head.weight)  # the higher its windows, the likelier a tampered picture
 
     def forward(self, inputs: Inputs, like: Tensor, liker: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of windows, float32 [rows, cols], and of the picture, a scalar; weights as `Block` has them."""
@@ -124,11 +122,9 @@ class Network(nn.Module):
         x = self.of_window(inputs.maps.flatten(0, 1)) + self.of_picture(inputs.picture)  # [n, W]
         for block in self.blocks:
             x = block(x, like, liker, inputs.references, rows)
-        x = self.norm(x)
-        logits = self.window_head(x)[:, 0]
-        highest = logits.topk(max(1, round(0.02 * len(logits)))).values
-        pooled = torch.cat([x.mean(0), x.amax(0), x.std(0, correction=0), highest.mean()[None], logits.mean()[None]])
-        return logits.view(rows, -1), self.picture_head(pooled)[0]
+        logits = self.window_head(self.norm(x))[:, 0]
+        highest = logits.topk(max(1, round(HIGHEST * len(logits)))).values
+        return logits.view(rows, -1), self.picture_head(highest.mean()[None])[0]
 
 
 class LearnedReadout(nn.Module):
@@ -153,16 +149,12 @@ class LearnedReadout(nn.Module):
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Logits of windows, float32 [rows, cols], and of the picture, a scalar."""
-        windows, pictures = zip(*self.each(inputs), strict=True)
-        return torch.stack(windows).mean(0), torch.stack(pictures).mean()
-
-    def each(self, inputs: Inputs) -> list[tuple[Tensor, Tensor]]:
-        """The logits of each network."""
         maps = ((inputs.maps - self.maps_mean) / self.maps_deviation).clamp(-5, 5)
         picture = ((inputs.picture - self.picture_mean) / self.picture_deviation).clamp(-5, 5)
         standard = replace(inputs, maps=maps, picture=picture)
         like, liker = F.softmax(4 * inputs.cosine, 1), F.softmax(12 * inputs.cosine, 1)
-        return [network(standard, like, liker) for network in self.networks]
+        windows, pictures = zip(*(network(standard, like, liker) for network in self.networks), strict=True)
+        return torch.stack(windows).mean(0), torch.stack(pictures).mean()
 
     def save(self, folder: str | Path) -> None:
         """Write `FILE` into a model's folder."""

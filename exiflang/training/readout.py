@@ -1,9 +1,9 @@
 """A learned readout for a trained model: composites are measured once and kept, then a small network learns on them.
 
 `02_train` starts here where it is asked for pictures to learn from. In the folder lie `readout_config.json`, the
-settings; `readout/`, which holds the measured pictures and a checkpoint while it runs; `readout_log.jsonl`, a line an
-epoch; and at the end the weights. An interrupted run resumes from what is there; equal arguments give equal weights on
-one machine.
+settings; `readout/`, which holds the measured pictures and checkpoints while it runs; and at the end the weights and
+`readout_log.jsonl`, a line an epoch of each network. An interrupted run resumes from what is there; equal arguments
+give equal weights on one machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
@@ -31,6 +31,7 @@ from exiflang.localization.evidence import WindowMeans
 from exiflang.localization.learned_readout import FILE, Inputs, LearnedReadout, readout_inputs
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.localization.relations import reference_windows, smooth_unit
+from exiflang.localization.result import Observation
 from exiflang.models.weights import load_model, weights_sha256
 from exiflang.training.run_folder import TrainingError
 from exiflang.utils.dct import read_luma
@@ -42,6 +43,8 @@ VALIDATE = 12
 #: While it learns, windows are compared with at most this many of their references, drawn anew each time: it takes half
 #: the time.
 MOST_REFERENCES = 256
+#: Windows on either side of the pairs that are ranked.
+MOST_RANKED = 160
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,21 @@ class ReadoutConfig:
         ema: decay a step of the averaged weights, which are kept.
         noise: added to each map of a picture as a whole, and to its numbers, in deviations of all pictures: else a
             thousand pictures are known by heart.
-        picture_weight: of the loss of the whole picture's logit beside that of windows.
+        rank_weight: of the loss of pairs, a tampered window and one that is not, beside that of windows: it counts
+            each picture alike, whatever the size of its region and however unsure the readout.
+        picture_weight: of the loss of the whole picture's logit.
+        networks: how many learn, each by itself; their mean is asked.
         seed: of weights, order and flips.
     """
 
-    epochs: int = 7
+    epochs: int = 4
     batch_size: int = 8
     learning_rate: float = 2e-3
-    ema: float = 0.99
-    noise: float = 0.3
-    picture_weight: float = 0.1
+    ema: float = 0.995
+    noise: float = 0.1
+    rank_weight: float = 0.5
+    picture_weight: float = 0.2
+    networks: int = 2
     seed: int = 0
 
 
@@ -102,13 +110,16 @@ class Measured:
         return Inputs(self.maps, self.picture, centered @ centered[references].T, references)
 
 
+_KEPT = tuple(entry.name for entry in fields(Measured))
+
+
 def train_readout(
     folder: str | Path, model: str, dataset: CompositeDataset, config: ReadoutConfig, workers: int = 1
 ) -> list[dict[str, Any]]:
-    """Train a readout for a model into `folder` and return its log, a dict an epoch.
+    """Train a readout for a model into `folder` and return its log, a dict an epoch of each network.
 
     A readout of the same settings that is there already is kept. model: see `load_model`; most often `folder` itself.
-    workers: processes that make and measure pictures.
+    workers: processes that make and measure pictures, and train networks.
 
     Raises `TrainingError` for a folder that holds a readout of other settings and for a data set without pictures,
     `OSError` and `ValueError` for a model that is not there or does not fit.
@@ -125,12 +136,47 @@ def train_readout(
         shutil.rmtree(folder / "readout", ignore_errors=True)  # left by a run that was killed at its very end
         return _read_log(log)
     measured = measure_pictures(folder / "readout" / "pictures", model, dataset, workers)
-    readout = _Run(folder, measured, config).fit()
     fresh = folder / "readout"
+    readout, lines = fit_readout(fresh, measured, config, workers)
+    write_whole(log, "".join(json.dumps(line) + "\n" for line in lines).encode())
     readout.save(fresh)
     (fresh / FILE).replace(folder / FILE)
     shutil.rmtree(fresh)
     return _read_log(log)
+
+
+def fit_readout(
+    folder: Path, measured: list[Path], config: ReadoutConfig, workers: int = 1
+) -> tuple[LearnedReadout, list[dict[str, Any]]]:
+    """A readout taught on the files of `measure_pictures`, and its log; checkpoints lie in `folder`.
+
+    Each network learns by itself, in a process of its own if there are `workers` for that.
+    """
+    numbers = range(config.networks)
+    if workers > 1 and config.networks > 1:
+        with ProcessPoolExecutor(min(workers, config.networks), mp_context=get_context("spawn")) as pool:
+            list(pool.map(_fit_here, *zip(*((folder, measured, config, number) for number in numbers), strict=True)))
+    runs = [_fit(folder, measured, config, number) for number in numbers]  # of other processes: from the checkpoints
+    readout = runs[0].fitted
+    readout.networks = nn.ModuleList(run.fitted.networks[0] for run in runs)
+    return readout, [line for run in runs for line in run.log]
+
+
+def _fit(folder: Path, measured: list[Path], config: ReadoutConfig, number: int) -> _Run:
+    """The finished training of one network, on one thread: its products are too small for more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run = _Run(folder, measured, config, number)
+        run.finish()
+        return run
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit_here(folder: Path, measured: list[Path], config: ReadoutConfig, number: int) -> None:
+    """In another process: what it finds lies in the checkpoint."""
+    _fit(folder, measured, config, number)
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -179,39 +225,42 @@ def _measure(number: int, file: Path) -> None:
     composite = _worker["dataset"][number]
     image = load_image(composite.data)
     seen = _worker["localizer"].observe(image, read_luma(composite.data), calibrated=True)
+    write_measured(file, measure(seen, composite.mask))
+
+
+def measure(seen: Observation, mask: np.ndarray) -> Measured:
+    """What is kept of an observed picture whose tampered pixels are known: bool [H, W]."""
     inputs = readout_inputs(seen.relations, seen.evidence)
-    shares = WindowMeans(seen.height, seen.width, seen.window, seen.stride)(composite.mask)
+    shares = WindowMeans(seen.height, seen.width, seen.window, seen.stride)(mask)
+    embeddings = torch.from_numpy(seen.embeddings).half()
+    return Measured(inputs.maps, inputs.picture, embeddings, torch.from_numpy(shares))
+
+
+def write_measured(file: Path, picture: Measured) -> None:
+    """Keep a measured picture."""
     packed = io.BytesIO()
-    np.savez(
-        packed,
-        maps=inputs.maps.numpy(),
-        picture=inputs.picture.numpy(),
-        embeddings=seen.embeddings.astype(np.float16),
-        shares=shares,
-    )
+    np.savez(packed, **{name: getattr(picture, name).numpy() for name in _KEPT})
     write_whole(file, packed.getvalue())
 
 
 def read_measured(file: Path) -> Measured:
-    """What `measure_pictures` has written."""
+    """What `write_measured` has written."""
     with np.load(file) as arrays:
-        return Measured(
-            **{name: torch.from_numpy(arrays[name]) for name in ("maps", "picture", "embeddings", "shares")}
-        )
+        return Measured(**{name: torch.from_numpy(arrays[name]) for name in _KEPT})
 
 
 class _Run:
-    """The epochs of one training, from its checkpoint on."""
+    """The epochs of one network's training, from its checkpoint on; the log holds a dict an epoch."""
 
-    def __init__(self, folder: Path, files: list[Path], config: ReadoutConfig):
-        self.folder, self.config = folder, config
+    def __init__(self, folder: Path, files: list[Path], config: ReadoutConfig, number: int):
+        self.place, self.config, self.number = folder / f"network-{number}.pt", config, number
         validating = range(VALIDATE // 2, len(files), VALIDATE)
         self.validation = [files[number] for number in validating]
         self.files = [file for number, file in enumerate(files) if number not in validating]
         self.steps = max(1, len(self.files) // config.batch_size)
-        torch.manual_seed(config.seed)
-        self.readout = LearnedReadout()
-        self.optimizer = torch.optim.AdamW(self.readout.parameters(), config.learning_rate, weight_decay=0.05)
+        torch.manual_seed(self._seed())
+        self.readout = LearnedReadout(networks=1)
+        self.optimizer = torch.optim.AdamW(self.readout.parameters(), config.learning_rate, weight_decay=0.02)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, config.learning_rate, total_steps=config.epochs * self.steps, pct_start=0.15
         )
@@ -222,17 +271,27 @@ class _Run:
             "optimizer": self.optimizer,
             "schedule": self.schedule,
         }
+        self.log: list[dict[str, Any]] = []
 
-    def fit(self) -> LearnedReadout:
-        """Train to the end and return the averaged weights."""
-        averaged = cast("LearnedReadout", self.averaged.module)  # a module of any kind in torch's types
-        first = self._resume()
-        if first == 0:
+    @property
+    def fitted(self) -> LearnedReadout:
+        """The averaged weights so far."""
+        return cast("LearnedReadout", self.averaged.module).eval()  # a module of any kind in torch's types
+
+    def finish(self) -> None:
+        """Train to the end."""
+        self._resume()
+        if not self.log:
             self._standardize()
-        for epoch in range(first, self.config.epochs):
+        for epoch in range(len(self.log), self.config.epochs):
             loss = self._epoch(epoch)
-            self._keep(epoch, {"epoch": epoch, "loss": loss, **validate(averaged, self.validation)})
-        return averaged.eval()
+            found = validate(self.fitted, self.validation)
+            self.log.append({"network": self.number, "epoch": epoch, "loss": loss, **found})
+            self._keep()
+
+    def _seed(self, *more: int) -> int:
+        """Of what is drawn by torch: a resumed run draws it alike."""
+        return int(np.random.default_rng([self.config.seed, self.number, *more]).integers(2**62))
 
     def _standardize(self) -> None:
         """Mean and deviation of all maps and numbers, over pictures evenly."""
@@ -246,8 +305,8 @@ class _Run:
 
     def _epoch(self, epoch: int) -> float:
         """One pass over the pictures; returns the mean loss."""
-        rng = np.random.default_rng([self.config.seed, epoch])
-        torch.manual_seed(int(rng.integers(2**62)))  # noise and dropout: a resumed run draws them alike
+        torch.manual_seed(self._seed(epoch))
+        rng = np.random.default_rng(self._seed(epoch, 1))
         order = rng.permutation(len(self.files))
         size, total = self.config.batch_size, 0.0
         self.readout.train()
@@ -257,46 +316,48 @@ class _Run:
             loss = torch.stack(losses).mean()
             self.optimizer.zero_grad()
             loss.backward()
-            for network in self.readout.networks:
-                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(self.readout.parameters(), 1.0)
             self.optimizer.step()
             self.schedule.step()
             self.averaged.update_parameters(self.readout)
-            total += float(loss.detach()) / len(self.readout.networks)
+            total += float(loss.detach())
         return total / self.steps
 
     def _loss(self, picture: Measured) -> Tensor:
-        """Of all networks: cross-entropy of windows against their tampered shares, and of the picture."""
-        inputs, noise, readout = picture.inputs(MOST_REFERENCES), self.config.noise, self.readout
+        """Cross-entropy of windows against their tampered shares, of pairs, and of the picture."""
+        inputs, noise, readout, config = picture.inputs(MOST_REFERENCES), self.config.noise, self.readout, self.config
         maps = inputs.maps + noise * torch.randn(inputs.maps.shape[2]) * readout.maps_deviation
         numbers = inputs.picture + noise * torch.randn(len(inputs.picture)) * readout.picture_deviation
-        tampered, cross_entropy = (picture.shares.max() > 0).float(), F.binary_cross_entropy_with_logits
-        losses = [
-            cross_entropy(windows, picture.shares) + self.config.picture_weight * cross_entropy(whole, tampered)
-            for windows, whole in readout.each(replace(inputs, maps=maps, picture=numbers))
-        ]
-        return torch.stack(losses).sum()
+        windows, whole = readout(replace(inputs, maps=maps, picture=numbers))
+        shares, cross_entropy = picture.shares, F.binary_cross_entropy_with_logits
+        tampered = (shares.max() > 0).float()
+        loss = cross_entropy(windows, shares) + config.picture_weight * cross_entropy(whole, tampered)
+        inside, outside = (windows.flatten()[_drawn(those)] for those in (shares > 0.5, shares < 0.5))
+        if len(inside) and len(outside):
+            loss = loss + config.rank_weight * F.softplus(outside[None] - inside[:, None]).mean()
+        return loss
 
-    def _resume(self) -> int:
-        """The epoch to go on from."""
-        place = self.folder / "readout" / "checkpoint.pt"
-        if not place.exists():
-            return 0
-        state = torch.load(place, weights_only=True)
+    def _resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if not self.place.exists():
+            return
+        state = torch.load(self.place, weights_only=True)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])  # type: ignore[attr-defined]  # what all four have in common
-        write_whole(self.folder / "readout_log.jsonl", state["log"].encode())
-        return int(state["epoch"]) + 1
+        self.log = state["log"]
 
-    def _keep(self, epoch: int, line: Mapping[str, Any]) -> None:
-        """Write a checkpoint, which holds the log too, and the log."""
-        log = self.folder / "readout_log.jsonl"
-        lines = (log.read_text(encoding="utf-8") if epoch else "") + json.dumps(line) + "\n"
+    def _keep(self) -> None:
+        """Write a checkpoint, which holds the log too."""
         packed = io.BytesIO()
         states = {name: part.state_dict() for name, part in self.parts.items()}  # type: ignore[attr-defined]
-        torch.save({"epoch": epoch, "log": lines, **states}, packed)
-        write_whole(self.folder / "readout" / "checkpoint.pt", packed.getvalue())
-        write_whole(log, lines.encode())
+        torch.save({"log": self.log, **states}, packed)
+        write_whole(self.place, packed.getvalue())
+
+
+def _drawn(windows: Tensor) -> Tensor:
+    """Numbers of at most `MOST_RANKED` of the windows that are true: int64 [k]."""
+    found = windows.flatten().nonzero()[:, 0]
+    return found[torch.randperm(len(found))[:MOST_RANKED]]
 
 
 @torch.inference_mode()

@@ -95,15 +95,27 @@ def test_all_kinds_of_edits_are_drawn():
 
 def test_mosaics_are_of_one_camera_each_on_one_grid(tiles):
     dataset = CompositeDataset([], tiles, 5, shares={"mosaic": 1.0})
-    assert len(dataset.cameras) == 2  # the third has too few tiles
-    mosaic = dataset._mosaic(dataset.cameras[0], np.random.default_rng(0))
+    assert len(dataset.mosaics) == 2  # the third has too few tiles
+    mosaic = dataset._mosaic(dataset.mosaics[0], np.random.default_rng(0))
     assert mosaic.shape == (3 * 96, 4 * 96, 3)  # of the smallest side, a multiple of a block of subsampled chroma
-    own = [load_image(path.read_bytes()[at : at + size]) for p in dataset.cameras[0] for path, at, size in p.tiles]
+    own = [load_image(path.read_bytes()[at : at + size]) for p in dataset.mosaics[0] for path, at, size in p.tiles]
     corners = {tile[:96, :96].tobytes() for tile in own}
     cells = mosaic.reshape(3, 96, 4, 96, 3).swapaxes(1, 2).reshape(12, 96, 96, 3)
     assert len({cell.tobytes() for cell in cells}) == 12 and {cell.tobytes() for cell in cells} <= corners
     for number in range(5):
         checked(dataset[number])
+
+
+def test_tiles_are_photos_of_any_camera(tiles):
+    dataset = CompositeDataset([], tiles, 20, shares={"tile": 1.0})
+    assert len(dataset.tiles) == 3
+    sizes = {checked(dataset[number]).shape[1] for number in range(20)}
+    assert max(sizes) <= 105 and len(sizes) > 1
+    own = {load_image(path.read_bytes()[at : at + size]).tobytes() for p in tiles for path, at, size in p.tiles}
+    rng = np.random.default_rng(0)
+    for _ in range(9):
+        first, second = dataset._two_photos(320, rng)
+        assert {first.tobytes(), second.tobytes()} <= own and first.tobytes() != second.tobytes()
 
 
 def test_simulated_photos_need_no_file():
@@ -127,7 +139,7 @@ def test_without_a_source_it_says_what_to_give(shares):
 
 
 def test_unknown_kinds_are_named():
-    with pytest.raises(ValueError, match="unknown kinds of source \\['generated'\\]: choose among whole, mosaic"):
+    with pytest.raises(ValueError, match="unknown kinds of source \\['generated'\\]: choose among whole, tile"):
         CompositeDataset([], [], 1, shares={"generated": 1.0})
 
 

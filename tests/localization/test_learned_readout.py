@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from exiflang.evaluation.baselines import MeanColor
 from exiflang.evaluation.benchmarks import load_benchmark
@@ -156,11 +157,24 @@ def test_the_network_equals_its_loop(grid):
 def test_it_says_the_mean_of_what_its_networks_say():
     readout, inputs = fresh(), inputs_of(4, 5)
     with torch.inference_mode():
-        (first, of_first), (second, of_second) = readout.each(inputs)
         windows, picture = readout(inputs)
+        networks, said = list(readout.networks), []
+        for network in networks:
+            readout.networks = nn.ModuleList([network])
+            said.append(readout(inputs))
+    (first, of_first), (second, of_second) = said
     assert not torch.equal(first, second)
     torch.testing.assert_close(windows, (first + second) / 2)
     torch.testing.assert_close(picture, (of_first + of_second) / 2)
+
+
+def test_the_highest_windows_decide_on_the_picture():
+    readout, inputs = fresh(), inputs_of(9, 12)
+    readout.networks = readout.networks[:1]
+    with torch.inference_mode():
+        windows, picture = readout(inputs)
+        expected = readout.networks[0].picture_head(windows.flatten().sort().values[-2:].mean()[None])[0]  # of 108
+    torch.testing.assert_close(picture, expected)
 
 
 def test_what_it_reads_is_standardized_by_its_buffers():

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from exiflang.training import readout as room
 from exiflang.training.readout import (
     Measured,
     ReadoutConfig,
+    fit_readout,
     measure_pictures,
     read_measured,
     train_readout,
@@ -172,8 +174,8 @@ def test_a_run_from_a_model_to_a_readout_that_it_uses(model, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
     log = train_readout(folder, str(folder), SmallPictures(), CONFIG)
-    assert [line["epoch"] for line in log] == [0, 1, 2]
-    assert log[-1]["loss"] < log[0]["loss"]
+    assert [(line["network"], line["epoch"]) for line in log] == [(n, epoch) for n in (0, 1) for epoch in (0, 1, 2)]
+    assert log[2]["loss"] < log[0]["loss"] != log[3]["loss"] > log[5]["loss"]
     assert all(np.isfinite(line["loss"]) and 0 <= line["window_ap"] <= 1 for line in log)
     assert not (folder / "readout").exists()
     localizer = SpliceLocalizer(ExifLang.from_pretrained(folder))
@@ -198,12 +200,14 @@ def test_equal_arguments_give_equal_weights(trained, model, pictures, tmp_path):
     assert (again / "readout_log.jsonl").read_bytes() == (trained / "readout_log.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("network", [0, 1])
 @pytest.mark.parametrize("part", ["_epoch", "_loss", "_keep"])
-def test_an_interrupted_run_equals_an_uninterrupted_one(trained, model, pictures, tmp_path, part):
+def test_an_interrupted_run_equals_an_uninterrupted_one(trained, model, pictures, tmp_path, part, network):
     """Between two epochs, amid an epoch, and before its checkpoint is written."""
     folder = begin(tmp_path / "run", pictures, model)
     whole, calls = getattr(room._Run, part), []
-    allowed = {"_epoch": 1, "_loss": 18, "_keep": 1}[part]  # 12 pictures an epoch
+    a_network = {"_epoch": 3, "_loss": 36, "_keep": 3}[part]  # 12 pictures an epoch
+    allowed = {"_epoch": 1, "_loss": 18, "_keep": 1}[part] + network * a_network
 
     def interrupted(*arguments):
         calls.append(part)
@@ -215,12 +219,22 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(trained, model, pictures
         patch.setattr(room._Run, part, interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_readout(folder, model, SmallPictures(), CONFIG)
-    assert not (folder / FILE).exists() and (folder / "readout" / "checkpoint.pt").exists()
+    assert not (folder / FILE).exists() and (folder / "readout" / f"network-{network}.pt").exists()
     torch.manual_seed(99)  # the random numbers of whoever asks do not matter
     log = train_readout(folder, model, SmallPictures(), CONFIG)
-    assert len(log) == 3
+    assert len(log) == 6
     assert (folder / FILE).read_bytes() == (trained / FILE).read_bytes()
     assert (folder / "readout_log.jsonl").read_bytes() == (trained / "readout_log.jsonl").read_bytes()
+
+
+def test_networks_in_processes_of_their_own_are_the_same(trained, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "ProcessPoolExecutor", ProcessPoolExecutor)
+    files, threads = sorted(pictures.iterdir()), torch.get_num_threads()
+    readout, log = fit_readout(tmp_path, files, CONFIG, workers=2)
+    expected = LearnedReadout.load(trained / FILE).state_dict()
+    torch.testing.assert_close(readout.state_dict(), expected, rtol=0, atol=0)
+    assert [json.dumps(line) for line in log] == (trained / "readout_log.jsonl").read_text().splitlines()
+    assert torch.get_num_threads() == threads
 
 
 def test_a_run_killed_after_its_last_epoch_is_finished(trained, model, pictures, tmp_path):
@@ -231,14 +245,14 @@ def test_a_run_killed_after_its_last_epoch_is_finished(trained, model, pictures,
             train_readout(folder, model, SmallPictures(), CONFIG)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room._Run, "_epoch", lambda *_: pytest.fail("trained again"))
-        assert len(train_readout(folder, model, SmallPictures(), CONFIG)) == 3
+        assert len(train_readout(folder, model, SmallPictures(), CONFIG)) == 6
     assert (folder / FILE).read_bytes() == (trained / FILE).read_bytes()
 
 
 def test_what_a_run_killed_at_its_very_end_has_left_is_removed(trained, model, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     (folder / "readout" / "pictures").mkdir(parents=True)
-    assert len(train_readout(folder, model, SmallPictures(), CONFIG)) == 3
+    assert len(train_readout(folder, model, SmallPictures(), CONFIG)) == 6
     assert not (folder / "readout").exists()
 
 
@@ -246,7 +260,7 @@ def test_a_second_call_returns_the_log_without_work(trained, model, monkeypatch)
     monkeypatch.setattr(room, "measure_pictures", lambda *_: pytest.fail("pictures were measured"))
     before = (trained / FILE).stat().st_mtime_ns
     log = train_readout(trained, model, SmallPictures(), CONFIG)
-    assert [line["epoch"] for line in log] == [0, 1, 2] and (trained / FILE).stat().st_mtime_ns == before
+    assert [line["epoch"] for line in log] == [0, 1, 2] * 2 and (trained / FILE).stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
@@ -298,7 +312,34 @@ def test_without_pictures_it_says_so(model, tmp_path):
 @pytest.mark.parametrize("length", [1, 3])
 def test_fewer_pictures_than_a_batch(model, tmp_path, length):
     log = train_readout(tmp_path, model, SmallPictures(length), ReadoutConfig(epochs=1, batch_size=8))
-    assert len(log) == 1 and np.isfinite(log[0]["loss"]) and "window_ap" not in log[0]
+    assert len(log) == 2 and np.isfinite(log[0]["loss"]) and "window_ap" not in log[0]
+
+
+# Loss
+
+
+@pytest.mark.parametrize("tampered", [True, False])
+def test_the_loss_equals_its_definition(pictures, tmp_path, tampered):
+    files = sorted(pictures.iterdir())
+    config = ReadoutConfig(noise=0.0, rank_weight=0.7, picture_weight=0.3)
+    run = room._Run(tmp_path, files, config, 0)
+    picture = read_measured(files[1 if tampered else 0])
+    with torch.inference_mode():
+        windows, whole = run.readout(picture.inputs())
+        found = run._loss(picture)
+    logits, shares = windows.flatten().double().tolist(), picture.shares.flatten().double().tolist()
+
+    def cross_entropy(logit: float, share: float) -> float:
+        return np.log1p(np.exp(-logit)) * share + np.log1p(np.exp(logit)) * (1 - share)
+
+    expected = np.mean([cross_entropy(z, s) for z, s in zip(logits, shares, strict=True)])
+    expected += 0.3 * cross_entropy(whole.item(), float(tampered))
+    inside = [z for z, s in zip(logits, shares, strict=True) if s > 0.5]
+    outside = [z for z, s in zip(logits, shares, strict=True) if s < 0.5]
+    assert bool(inside) == tampered and len(outside) > 0
+    if tampered:
+        expected += 0.7 * np.mean([np.log1p(np.exp(low - high)) for high in inside for low in outside])
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 # Validation
