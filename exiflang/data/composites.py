@@ -24,6 +24,8 @@ SHARES: Mapping[str, float] = {"whole": 0.3, "tile": 0.5, "mosaic": 0.1, "simula
 #: saved once more as a whole, most of them resized before, as social networks do.
 AUTHENTIC, UNTOUCHED, LAUNDERED = 0.2, 0.25, 0.2
 MOSAIC = (3, 4)  # rows and columns of tiles
+#: Tiles of fewer pixels a side hold no small region, and serve in mosaics alone.
+SMALLEST_TILE = 64
 _TEXT = "exif 0123456789 camera photo"
 
 
@@ -47,12 +49,13 @@ class CompositeDataset(Dataset):
 
     Args:
         photos: files of whole photos that nobody edited; at least 384 x 256 pixels.
-        tiles: photos of which there are tiles.
+        tiles: photos of which there are tiles, all of about one size.
         length: how many pictures there are.
         seed: of all of them.
         shares: of the kinds of source, see `SHARES`; those without a source are left out.
 
-    Raises `ValueError` for unknown kinds of source, and if none of them is there. Making a picture raises `ImageError`
+    Raises `ValueError` for unknown kinds of source, and if none of them is there, `DataError` if the first tile is
+    broken. Making a picture raises `ImageError`
     or `DataError` for a photo or a tile that is broken, `ValueError` for a photo that is too small.
     """
 
@@ -80,7 +83,7 @@ class CompositeDataset(Dataset):
         self.mosaics = [own for own in self.tiles if sum(len(photo.tiles) for photo in own) >= needed]
         there = {
             "whole": len(self.photos) > 1,
-            "tile": len(self.tiles) > 1,
+            "tile": len(self.tiles) > 1 and min(decode_tile(tiles[0], tiles[0].tiles[0]).shape[:2]) >= SMALLEST_TILE,
             "mosaic": len(self.mosaics) > 1,
             "simulated": True,
         }

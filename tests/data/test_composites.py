@@ -118,6 +118,20 @@ def test_tiles_are_photos_of_any_camera(tiles):
         assert {first.tobytes(), second.tobytes()} <= own and first.tobytes() != second.tobytes()
 
 
+@pytest.mark.parametrize("side, alone", [(63, False), (64, True)])
+def test_small_tiles_serve_in_mosaics_alone(tmp_path, side, alone):
+    shard, photos = tmp_path / "0.tar", []
+    with shard.open("wb") as file:
+        for number in range(24):
+            data = jpeg(number, side, side)
+            photos.append(Photo(f"{number}", {"Model": f"{number % 2}"}, [(shard, file.tell(), len(data))]))
+            file.write(data)
+    dataset = CompositeDataset([], photos, 60, shares={"tile": 0.5, "mosaic": 0.5})
+    assert dataset.shares.keys() == ({"tile", "mosaic"} if alone else {"mosaic"})
+    for number in range(60):
+        checked(dataset[number])
+
+
 def test_simulated_photos_need_no_file():
     dataset = CompositeDataset([], [], 31)
     assert dataset.shares == {"simulated": SHARES["simulated"]}
