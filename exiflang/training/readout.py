@@ -43,6 +43,8 @@ VALIDATE = 12
 #: While it learns, windows are compared with at most this many of their references, drawn anew each time: it takes half
 #: the time.
 MOST_REFERENCES = 256
+#: Weights are averaged over about the last of so many parts of a run.
+AVERAGED = 16
 #: Windows on either side of the pairs that are ranked.
 MOST_RANKED = 160
 
@@ -55,7 +57,8 @@ class ReadoutConfig:
         epochs: passes over the pictures.
         batch_size: pictures a step.
         learning_rate: peak of a one-cycle schedule.
-        ema: decay a step of the averaged weights, which are kept.
+        ema: decay a step of the averaged weights, which are kept; less in a run so short that they would hold on to its
+            first steps.
         noise: added to each map of a picture as a whole, and to its numbers, in deviations of all pictures: else a
             thousand pictures are known by heart.
         rank_weight: of the loss of pairs, a tampered window and one that is not, beside that of windows: it counts
@@ -264,7 +267,8 @@ class _Run:
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, config.learning_rate, total_steps=config.epochs * self.steps, pct_start=0.15
         )
-        self.averaged = AveragedModel(self.readout, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        decay = min(config.ema, max(0.0, 1 - AVERAGED / (config.epochs * self.steps)))
+        self.averaged = AveragedModel(self.readout, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.parts = {
             "readout": self.readout,
             "averaged": self.averaged,

@@ -315,6 +315,17 @@ def test_fewer_pictures_than_a_batch(model, tmp_path, length):
     assert len(log) == 2 and np.isfinite(log[0]["loss"]) and "window_ap" not in log[0]
 
 
+@pytest.mark.parametrize("epochs, decay", [(1, 0.0), (8, 1 - 16 / 24), (2000, 0.995)])
+def test_short_runs_forget_their_first_weights(pictures, tmp_path, epochs, decay):
+    run = room._Run(tmp_path, sorted(pictures.iterdir()), ReadoutConfig(epochs=epochs, batch_size=4), 0)
+    before = run.averaged.module.networks[0].window_head.bias.item()
+    run.averaged.update_parameters(run.readout)  # the first is taken as it is
+    with torch.no_grad():
+        run.readout.networks[0].window_head.bias += 1
+    run.averaged.update_parameters(run.readout)
+    assert run.averaged.module.networks[0].window_head.bias.item() == pytest.approx(before + 1 - decay, abs=1e-5)
+
+
 # Loss
 
 
