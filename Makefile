@@ -54,8 +54,9 @@ probes: $(INSTALLED) ## renew reports/golden/probe.json: what embeddings tell (n
 reference: $(INSTALLED) ## renew reports/golden/reference.json: what the paper's protocol costs (needs data, see base.yaml)
 	$(BIN)/python -m experiments.reference_protocol
 
-ablation: $(INSTALLED) ## renew reports/golden/ablation.json (needs real photos, see base.yaml: hours)
+ablation: $(INSTALLED) ## renew reports/golden/ablation.json and readout_ablation.json (needs real photos, see base.yaml: hours)
 	$(BIN)/python -m experiments.ablation
+	$(BIN)/python -m experiments.readout_ablation
 
 bench: $(INSTALLED) ## renew reports/golden/speed.json by notebooks/06_speed, on an idle machine (half an hour)
 	$(BIN)/python -m experiments.speed
