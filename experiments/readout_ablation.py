@@ -36,15 +36,8 @@ from exiflang.localization.relations import MAPS as RELATIONS
 from exiflang.models.model import ExifLang
 from exiflang.models.weights import load_model, packaged_model
 from exiflang.pipeline.parameters import PipelineError, project_path
-from exiflang.training.readout import (
-    Measured,
-    ReadoutConfig,
-    fit_readout,
-    measure,
-    measure_pictures,
-    read_measured,
-    write_measured,
-)
+from exiflang.training.measured import Measured, measure, measure_pictures, read_measured, write_measured
+from exiflang.training.readout import ReadoutConfig, fit_readout
 from exiflang.utils.commands import run_command
 from exiflang.utils.files import file_sha256, read_json, write_json
 from experiments.controls import CONTROL_DIR, shuffled_control

@@ -9,7 +9,8 @@ import torch
 
 from exiflang.localization.learned_readout import MAPS, PICTURE
 from exiflang.pipeline.parameters import PipelineError
-from exiflang.training.readout import Measured, ReadoutConfig, read_measured, write_measured
+from exiflang.training.measured import Measured, read_measured, write_measured
+from exiflang.training.readout import ReadoutConfig
 from experiments import readout_ablation as room
 from experiments.readout_ablation import INPUTS, ROWS, Row, figures, gather, hidden, markdown, result_of, window_scores
 

@@ -4,7 +4,6 @@ import io
 import json
 import pickle
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,12 @@ from exiflang.localization.learned_readout import FILE, LearnedReadout, readout_
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.models.config import ExifLangConfig
 from exiflang.models.model import ExifLang
+from exiflang.training import measured as measuring
 from exiflang.training import readout as room
+from exiflang.training.measured import Measured, measure_pictures, read_measured
 from exiflang.training.readout import (
-    Measured,
     ReadoutConfig,
     fit_readout,
-    measure_pictures,
-    read_measured,
     train_readout,
     validate,
 )
@@ -66,7 +64,7 @@ class InThisProcess:
         return self
 
     def __exit__(self, *_):
-        room._worker.clear()
+        measuring._worker.clear()
 
     def map(self, function, *jobs, chunksize):
         return map(function, *jobs)
@@ -82,14 +80,14 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
-    monkeypatch.setattr(room, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(measuring, "ProcessPoolExecutor", InThisProcess)
 
 
 @pytest.fixture(scope="module")
 def pictures(model, tmp_path_factory) -> Path:
     """The measured pictures of `SmallPictures()`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "ProcessPoolExecutor", InThisProcess)
+        patch.setattr(measuring, "ProcessPoolExecutor", InThisProcess)
         place = tmp_path_factory.mktemp("pictures")
         measure_pictures(place, model, SmallPictures())
     return place
@@ -122,7 +120,7 @@ def test_measured_pictures_are_what_a_localizer_sees(model, pictures):
     for number in (1, 4):
         composite = SmallPictures()[number]
         found = read_measured(pictures / f"{number:05d}.npz")
-        luma = room.read_luma(composite.data)
+        luma = measuring.read_luma(composite.data)
         assert (luma is None) == bool(number % 2)
         seen = localizer.observe(load_image(composite.data), luma, calibrated=True)
         expected = readout_inputs(seen.relations, seen.evidence)
@@ -148,7 +146,7 @@ def test_a_missing_picture_is_made_again_and_the_others_are_kept(model, pictures
 
 
 def test_nothing_is_started_where_nothing_is_missing(pictures, monkeypatch):
-    monkeypatch.setattr(room, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("a process was started"))
+    monkeypatch.setattr(measuring, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("a process was started"))
     assert len(measure_pictures(pictures, "no model needed", SmallPictures())) == 16
 
 
@@ -184,12 +182,14 @@ def test_a_run_from_a_model_to_a_readout_that_it_uses(model, tmp_path):
 
 
 def test_other_processes_can_be_given_the_work():
-    start, measure, dataset = pickle.loads(pickle.dumps((room._start, room._measure, CompositeDataset([], [], 3))))
-    assert (start, measure) == (room._start, room._measure) and len(dataset) == 3
+    start, measure, dataset = pickle.loads(
+        pickle.dumps((measuring._start, measuring._measure, CompositeDataset([], [], 3)))
+    )
+    assert (start, measure) == (measuring._start, measuring._measure) and len(dataset) == 3
 
 
 def test_the_data_set_of_composites_fits(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "_measure", lambda number, file: file.write_bytes(b""))
+    monkeypatch.setattr(measuring, "_measure", lambda number, file: file.write_bytes(b""))
     files = measure_pictures(tmp_path, model, CompositeDataset([], [], 3))
     assert [file.name for file in files] == ["00000.npz", "00001.npz", "00002.npz"]
 
@@ -228,7 +228,6 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(trained, model, pictures
 
 
 def test_networks_in_processes_of_their_own_are_the_same(trained, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "ProcessPoolExecutor", ProcessPoolExecutor)
     files, threads = sorted(pictures.iterdir()), torch.get_num_threads()
     readout, log = fit_readout(tmp_path, files, CONFIG, workers=2)
     expected = LearnedReadout.load(trained / FILE).state_dict()

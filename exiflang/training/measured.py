@@ -1,0 +1,119 @@
+"""Composites as a readout learns on them: made, measured by a model's localizer, and kept in files."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from exiflang.data.composites import CompositeDataset
+from exiflang.localization.evidence import WindowMeans
+from exiflang.localization.learned_readout import Inputs, readout_inputs
+from exiflang.localization.localizer import SpliceLocalizer
+from exiflang.localization.relations import reference_windows, smooth_unit
+from exiflang.localization.result import Observation
+from exiflang.models.weights import load_model
+from exiflang.utils.dct import read_luma
+from exiflang.utils.files import write_whole
+from exiflang.utils.images import load_image
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is kept of a composite of rows x cols windows.
+
+    Attributes:
+        maps: float32 [rows, cols, M], and `picture`: float32 [P], as `Inputs` has them.
+        embeddings: float16 [rows, cols, D].
+        shares: float32 [rows, cols], tampered shares of the windows, 0..1.
+    """
+
+    maps: Tensor
+    picture: Tensor
+    embeddings: Tensor
+    shares: Tensor
+
+    def turned(self, rng: np.random.Generator) -> Measured:
+        """The same, flipped and transposed at random."""
+        windows = [self.maps, self.embeddings, self.shares]
+        for axis in (0, 1):
+            if rng.random() < 0.5:
+                windows = [values.flip(axis) for values in windows]
+        if rng.random() < 0.5:
+            windows = [values.transpose(0, 1) for values in windows]
+        return Measured(windows[0], self.picture, windows[1], windows[2])
+
+    def inputs(self, most: int | None = None) -> Inputs:
+        """What networks read; with `most` at most so many references, drawn at random."""
+        references = reference_windows(*self.shares.shape)
+        if most is not None and len(references) > most:
+            references = references[torch.randperm(len(references))[:most].sort().values]
+        centered = smooth_unit(self.embeddings.float())[1]
+        return Inputs(self.maps, self.picture, centered @ centered[references].T, references)
+
+
+_KEPT = tuple(entry.name for entry in fields(Measured))
+
+
+def measure_pictures(place: Path, model: str, dataset: CompositeDataset, workers: int = 1) -> list[Path]:
+    """The files of all pictures of a data set in the folder `place`; those that are missing are made and measured."""
+    place.mkdir(parents=True, exist_ok=True)
+    files = [place / f"{number:05d}.npz" for number in range(len(dataset))]
+    missing = [number for number, file in enumerate(files) if not file.exists()]
+    if not missing:
+        return files
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(model, dataset)
+    ) as pool:
+        done = pool.map(_measure, missing, [files[number] for number in missing], chunksize=4)
+        for _ in tqdm(done, total=len(missing), unit=" pictures"):
+            pass
+    return files
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start(model: str, dataset: CompositeDataset) -> None:
+    """In each process: one thread, the model, the data set."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _worker.update(localizer=SpliceLocalizer(load_model(model), readout="diffused_cut"), dataset=dataset)
+
+
+def _measure(number: int, file: Path) -> None:
+    """Make picture `number`, and write what `read_measured` reads."""
+    composite = _worker["dataset"][number]
+    image = load_image(composite.data)
+    seen = _worker["localizer"].observe(image, read_luma(composite.data), calibrated=True)
+    write_measured(file, measure(seen, composite.mask))
+
+
+def measure(seen: Observation, mask: np.ndarray) -> Measured:
+    """What is kept of an observed picture whose tampered pixels are known: bool [H, W]."""
+    inputs = readout_inputs(seen.relations, seen.evidence)
+    shares = WindowMeans(seen.height, seen.width, seen.window, seen.stride)(mask)
+    embeddings = torch.from_numpy(seen.embeddings).half()
+    return Measured(inputs.maps, inputs.picture, embeddings, torch.from_numpy(shares))
+
+
+def write_measured(file: Path, picture: Measured) -> None:
+    """Keep a measured picture."""
+    packed = io.BytesIO()
+    np.savez(packed, **{name: getattr(picture, name).numpy() for name in _KEPT})
+    write_whole(file, packed.getvalue())
+
+
+def read_measured(file: Path) -> Measured:
+    """What `write_measured` has written."""
+    with np.load(file) as arrays:
+        return Measured(**{name: torch.from_numpy(arrays[name]) for name in _KEPT})
