@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from exiflang.localization.learned_readout import LEARNED
 from exiflang.pipeline.parameters import PipelineError, project_path
 from exiflang.pipeline.runner import STEPS, run_pipeline
 from exiflang.utils.commands import run_command
@@ -93,13 +94,14 @@ def _scores(golden: Mapping[str, Any]) -> str:
                 pictures, method, readout, metric = name.split("/")
                 found.setdefault((pictures, readout, variant or method), {})[metric] = figure(value)
     order = {"model": 0, "residual statistics": 1, "mean color": 2}
+    columns = [name for name in (*SCORES, "flagged", "false_alarms") if any(name in row for row in found.values())]
     rows = []
-    for key in sorted(found, key=lambda k: (k[0] != "unseen", k[0], k[1], order.get(k[2], 3), k[2])):
+    for key in sorted(found, key=lambda k: (k[0] != "unseen", k[0], k[1] != LEARNED, k[1], order.get(k[2], 3), k[2])):
         pictures, readout, method = key
         bold = "**" if method == "model" else ""
-        cells = [f"{bold}{found[key].get(metric, '')}{bold}" for metric in SCORES]
+        cells = [f"{bold}{value}{bold}" if (value := found[key].get(name)) else "" for name in columns]
         rows.append([pictures, readout.replace("_", " "), method, *cells])
-    return table(["pictures", "readout", "method", *SCORES], rows)
+    return table(["pictures", "readout", "method", *columns], rows)
 
 
 def _retrieval(golden: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from exiflang.evaluation.score_run import ScoredSet
+from exiflang.evaluation.scoring import FIGURES
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.utils.files import write_whole
 from exiflang.viz.html import PAGE, render
@@ -16,7 +17,7 @@ from exiflang.viz.images import LabeledImage, heatmap_panel, picture_panel
 
 #: Columns of the table, as far as a summary has them: a figure never stands without its protocol.
 _SHOWN = ("set", "method", "readout", "protocol", "border", "over", "pictures", "authentic")
-_FIGURES = ("p_map", "p_map_se", "ap", "auc", "best_f1", "best_mcc", "mcc", "ciou", "ciou_legacy", "detection_ap")
+_FIGURES = ("p_map", "p_map_se", *FIGURES[1:])
 
 
 def write_score_gallery(

@@ -15,6 +15,7 @@ import pandas as pd
 from exiflang.evaluation.benchmarks import Benchmark, BenchmarkImage
 from exiflang.evaluation.layouts import BenchmarkError
 from exiflang.evaluation.metrics import LOCALIZATION, detection_average_precision, localization_scores
+from exiflang.localization.decision import FALSE_ALARMS
 from exiflang.localization.learned_readout import LEARNED
 from exiflang.localization.localizer import Comparison, SpliceLocalizer, to_heatmap
 from exiflang.localization.result import Observation
@@ -28,6 +29,11 @@ with extra("train"):
 
 #: What the means of `summarize_pictures` are taken over.
 OVER = "spliced pictures"
+#: Figures of `summarize_pictures`, as far as a protocol has them.
+FIGURES = (
+    *("p_map", "ap", "auc", "best_f1", "best_mcc", "mcc", "ciou", "ciou_legacy"),
+    *("detection_ap", "flagged", "false_alarms"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,8 +169,9 @@ def summarize_pictures(scores: pd.DataFrame) -> pd.DataFrame:
 
     `pictures` counts the spliced pictures, `authentic` the others; `over` says over which of them the means of the
     localization metrics are taken, `protocol` and `border` how these are computed (see `localization_scores`).
-    `p_map_se`: standard error of p-mAP; `detection_ap`: over all pictures. What is not defined is NaN: the means
-    without a spliced picture, the error of one, detection of one kind alone.
+    `p_map_se`: standard error of p-mAP; `detection_ap`: over all pictures; `flagged` and `false_alarms`: the share of
+    spliced and of authentic pictures whose p-value is at most `FALSE_ALARMS`. What is not defined is NaN: the means
+    without a spliced picture, the error of one, detection of one kind alone, shares where nothing is calibrated.
     """
     rows = []
     keys = ["set", "method", "readout", "protocol", "border"]
@@ -175,6 +182,8 @@ def summarize_pictures(scores: pd.DataFrame) -> pd.DataFrame:
         row |= spliced[LOCALIZATION[row["protocol"]]].astype(float).mean()
         row["p_map_se"] = spliced["p_map"].sem()
         row["detection_ap"] = detection_average_precision(part["detection"].tolist(), part["spliced"].tolist())
+        flags = (part["p_value"] <= FALSE_ALARMS).astype(float).where(part["p_value"].notna())
+        row |= {"flagged": flags[part["spliced"]].mean(), "false_alarms": flags[~part["spliced"]].mean()}
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -171,6 +171,7 @@ def score_rows(method: str, p_map: list, detection: list) -> list[dict]:
         dict.fromkeys(METRICS, value)
         | {"name": str(i), "format": "png", "spliced": not math.isnan(value), "method": method}
         | {"readout": "far_friends", "detection": score, "set": "made", "protocol": "default", "border": 0}
+        | {"p_value": math.nan}
         for i, (value, score) in enumerate(zip(p_map, detection, strict=True))
     ]
 
@@ -193,6 +194,15 @@ def test_detection_without_authentic_pictures_is_nan():
     summary = summarize_pictures(pd.DataFrame(score_rows("a", [0.5], [0.3]))).iloc[0]
     assert math.isnan(summary["detection_ap"]) and math.isnan(summary["p_map_se"])
     assert summary["p_map"] == 0.5 and (summary["pictures"], summary["authentic"]) == (1, 0)
+
+
+def test_flagged_are_p_values_of_at_most_a_twentieth():
+    scores = pd.DataFrame(score_rows("a", [0.5, 0.5, 0.5, math.nan, math.nan], [0.3] * 5))
+    assert summarize_pictures(scores)[["flagged", "false_alarms"]].isna().all(axis=None)
+    summary = summarize_pictures(scores.assign(p_value=[0.01, 0.05, 0.051, 0.04, 1])).iloc[0]
+    assert (summary["flagged"], summary["false_alarms"]) == (pytest.approx(2 / 3), 0.5)
+    alone = summarize_pictures(scores.assign(p_value=0.01)[:3]).iloc[0]
+    assert alone["flagged"] == 1 and math.isnan(alone["false_alarms"])
 
 
 def test_summary_without_spliced_pictures_is_nan():

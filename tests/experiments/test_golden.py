@@ -105,6 +105,15 @@ def test_markdown_has_a_row_a_method_and_the_controls(runs):
     assert lines[-1].startswith("| recall@1 among the photos of one camera |") and lines[-1].endswith("| 0.250 |")
 
 
+def test_markdown_puts_the_learned_readout_first_and_has_columns_of_what_is_known(runs):
+    found = measured(0)
+    assert "flagged" not in golden.markdown(found)
+    found["metrics"]["unseen/model/learned/flagged"] = spread([0.5])
+    head, _, learned, model, *_ = golden.markdown(found).splitlines()[2:]
+    assert head.endswith("| method | p_map | flagged |")
+    assert learned.endswith("| learned | model |  | **0.50** |") and model.endswith("| **0.70** |  |")
+
+
 def test_markdown_shows_the_fit_of_exif_where_it_was_measured(runs):
     found = measured(0)
     for group in (found["metrics"], *found["controls"].values()):
