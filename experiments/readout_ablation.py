@@ -229,8 +229,8 @@ def result_of(row: Row, seed: int) -> dict[str, Any]:
 @torch.inference_mode()
 def scores_of(readout: LearnedReadout, picture: Measured) -> dict[str, Any]:
     """Scores of one picture, as `figures` reads them."""
-    windows, whole = readout(picture.inputs())
-    return {**window_scores(windows.numpy(), picture.shares.numpy()), "detection": float(whole)}
+    windows = readout(picture.inputs())
+    return {**window_scores(windows.numpy(), picture.shares.numpy()), "detection": float(windows.max())}
 
 
 def figures(scores: pd.DataFrame) -> dict[str, Any]:

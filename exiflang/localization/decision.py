@@ -1,10 +1,11 @@
 """What a learned readout's values mean: p-values against authentic pictures of the same kind, regions, reliability.
 
-A picture's kind is its size class and what its file says of JPEG compression. Calibration measures, of authentic
-pictures of each kind, the score of the whole and the highest value of any window (`Calibration.records`). A new
-picture's p-value is conformal: the share of authentic ones, it included, that reach its score. If pictures come from
-the same source as the calibration's, at most a share `p` of authentic ones have a p-value of `p` or less. Cameras
-count, not photos: each camera's photos share one vote.
+A picture's kind is its size class and what its file says of JPEG compression. Its score is the highest value of any
+window, its peak, which calibration measures of authentic pictures of each kind (`Calibration.records`). A new picture's
+p-value is conformal: the share of authentic ones, it included, that reach its score. If pictures come from the same
+source as the calibration's, at most a share `p` of authentic ones have a p-value of `p` or less. Cameras count, not
+photos: each camera's photos share one vote. A region is tested likewise by its own peak, so that verdict and regions
+agree.
 """
 
 from bisect import bisect_left
@@ -34,10 +35,9 @@ TRACES = {"camera_traces": 1, "jpeg_history": 1, "former_history": 1, "grid_alon
 
 
 class Record(NamedTuple):
-    """An authentic picture: the camera that took it, the readout's score, and its highest window."""
+    """An authentic picture: the camera that took it, and the readout's value of its highest window."""
 
     camera: str
-    score: float
     peak: float
 
 
@@ -46,7 +46,7 @@ class Decision:
     """What a score comes to.
 
     Attributes:
-        p_value: share of authentic pictures that reach the score, the picture itself included: 0..1.
+        p_value: share of authentic pictures that reach the peak, the picture itself included: 0..1.
         p_limits: 95 % confidence limits of that share, by the number of cameras (Clopper and Pearson 1934).
         verdict: "spliced" if `p_value` is at most `false_alarms`; "not decidable" if there are too few cameras for any
             score to have such a p-value; else "no splice found".
@@ -90,30 +90,27 @@ class Region:
 
 
 class Calibration:
-    """Authentic pictures by kind. Raises `ValueError` for unknown kinds, and for scores that are NaN or infinite."""
+    """Authentic pictures by kind. Raises `ValueError` for unknown kinds, and for peaks that are NaN or infinite."""
 
     def __init__(self, records: Mapping[str, Sequence[Record]]):
         if unknown := sorted(records.keys() - set(KINDS)):
             raise ValueError(f"unknown kinds of pictures {unknown}: choose among {', '.join(KINDS)}")
-        if not all(np.isfinite([[r.score, r.peak] for r in own]).all() for own in records.values() if own):
-            raise ValueError("NaN or infinity among the scores of authentic pictures: calibrate again")
+        if not all(np.isfinite([record.peak for record in own]).all() for own in records.values()):
+            raise ValueError("NaN or infinity among the values of authentic pictures: calibrate again")
         self.records = {kind: list(own) for kind, own in records.items()}
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> Self:
         """From what `to_dict` returns. Raises `ValueError` for anything else."""
         try:
-            records = {k: [Record(str(c), float(s), float(p)) for c, s, p in own] for k, own in saved.items()}
+            records = {kind: [Record(str(c), float(p)) for c, p in own] for kind, own in saved.items()}
         except (TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise ValueError(f"a calibration maps kinds to lists of [camera, score, peak] ({error})") from error
+            raise ValueError(f"a calibration maps kinds to lists of [camera, peak] ({error})") from error
         return cls(records)
 
     def to_dict(self) -> dict[str, list[list[Any]]]:
-        """What JSON can hold: lists of [camera, score, peak] by kind, rounded to four digits."""
-        return {
-            kind: [[record.camera, round(record.score, 4), round(record.peak, 4)] for record in own]
-            for kind, own in self.records.items()
-        }
+        """What JSON can hold: lists of [camera, peak] by kind, rounded to four digits."""
+        return {kind: [[record.camera, round(record.peak, 4)] for record in own] for kind, own in self.records.items()}
 
     def nearest(self, kind: str) -> str | None:
         """The kind with at least `FEWEST` photos that is most like `kind`: first itself, then of the same size.
@@ -129,39 +126,38 @@ class Calibration:
         enough = [known for known in KINDS if len(self.records.get(known, ())) >= FEWEST]
         return min(enough, key=unlike, default=None)
 
-    def decide(self, score: float, kind: str, false_alarms: float = FALSE_ALARMS) -> Decision:
-        """What a picture's score comes to among authentic pictures of its kind. Raises `ValueError` for NaN."""
-        if np.isnan(score):
-            raise ValueError("the picture's score is NaN: the readout or its inputs are broken")
+    def decide(self, peak: float, kind: str, false_alarms: float = FALSE_ALARMS) -> Decision:
+        """What a picture's peak comes to among authentic pictures of its kind. Raises `ValueError` for NaN."""
+        if np.isnan(peak):
+            raise ValueError("the picture's highest value is NaN: the readout or its inputs are broken")
         compared = self.nearest(kind)
         if compared is None:
             return Decision(1.0, (0.0, 1.0), "not decidable", false_alarms, kind, 0, 0)
         own = self.records[compared]
-        reached, cameras = _votes([record.camera for record in own], [record.score >= score for record in own])
+        reached, cameras = _votes(own, peak)
         p_value = (1 + reached) / (1 + cameras)
         verdict = "spliced" if p_value <= false_alarms else "no splice found"
         if 1 / (1 + cameras) > false_alarms:
             verdict = "not decidable"
         return Decision(p_value, _limits(reached, cameras), verdict, false_alarms, compared, len(own), cameras)
 
-    def region_level(self, kind: str, false_alarms: float = FALSE_ALARMS) -> float | None:
-        """The lowest peak whose `region_p_value` is at most `false_alarms`; None if none is."""
+    def p_value(self, peak: float, kind: str) -> float:
+        """Share of authentic pictures with a window as high as `peak`, conformal; 1 without any to compare."""
+        compared = self.nearest(kind)
+        if compared is None:
+            return 1.0
+        reached, cameras = _votes(self.records[compared], peak)
+        return (1 + reached) / (1 + cameras)
+
+    def level(self, kind: str, false_alarms: float = FALSE_ALARMS) -> float | None:
+        """The lowest peak whose `p_value` is at most `false_alarms`; None if none is."""
         compared = self.nearest(kind)
         if compared is None:
             return None
         peaks = sorted({-np.inf, *(record.peak for record in self.records[compared])})
         levels = np.nextafter(peaks, np.inf).tolist()  # p-values fall just above each peak, and nowhere else
-        first = bisect_left(levels, True, key=lambda level: self.region_p_value(level, kind) <= false_alarms)
+        first = bisect_left(levels, True, key=lambda level: self.p_value(level, kind) <= false_alarms)
         return levels[first] if first < len(levels) else None
-
-    def region_p_value(self, peak: float, kind: str) -> float:
-        """Share of authentic pictures with a window as high as `peak`, conformal; 1 without any to compare."""
-        compared = self.nearest(kind)
-        if compared is None:
-            return 1.0
-        own = self.records[compared]
-        reached, cameras = _votes([record.camera for record in own], [record.peak >= peak for record in own])
-        return (1 + reached) / (1 + cameras)
 
 
 def picture_kind(height: int, width: int, evidence: Evidence) -> str:
@@ -173,11 +169,11 @@ def picture_kind(height: int, width: int, evidence: Evidence) -> str:
     return f"{size}, {'coarse' if np.exp(numbers['log of its mean low step']) > COARSE else 'fine'} JPEG"
 
 
-def _votes(cameras: Sequence[str], reached: Sequence[bool]) -> tuple[float, int]:
-    """Sum over cameras of the share of their photos that reached something, and how many cameras there are."""
-    _, camera = np.unique(cameras, return_inverse=True)
+def _votes(records: Sequence[Record], peak: float) -> tuple[float, int]:
+    """Sum over cameras of the share of their photos that reach `peak`, and how many cameras there are."""
+    _, camera = np.unique([record.camera for record in records], return_inverse=True)
     photos = np.bincount(camera)
-    return float((np.bincount(camera, reached) / photos).sum()), len(photos)
+    return float((np.bincount(camera, [record.peak >= peak for record in records]) / photos).sum()), len(photos)
 
 
 def _limits(reached: float, cameras: int) -> tuple[float, float]:
@@ -212,7 +208,7 @@ def find_regions(
     from scipy.ndimage import find_objects, label
 
     mask = np.zeros(drawn.shape, bool)
-    level = calibration.region_level(kind, false_alarms)
+    level = calibration.level(kind, false_alarms)
     if level is None or not float(values.max()) >= level:  # float32 would round the level
         return mask, []
     labels, _ = label(drawn > min(0.0, level))
@@ -226,7 +222,7 @@ def find_regions(
         own = labels[place] == number
         mask[place] |= own
         box = (place[1].start, place[0].start, place[1].stop, place[0].stop)
-        p_value = calibration.region_p_value(peak, kind)
+        p_value = calibration.p_value(peak, kind)
         regions.append(Region(float(own.sum() / mask.size), box, peak, p_value, _apart(traces, inside)))
     return mask, sorted(regions, key=lambda region: -region.area)
 

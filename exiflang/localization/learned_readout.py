@@ -1,4 +1,4 @@
-"""Small networks that decide what relations of windows and evidence mean: one logit a window, one a picture.
+"""Small networks that decide what relations of windows and evidence mean: one logit a window.
 
 Two of them are asked, and the mean of what they say is right more often than either. Each of four blocks sees a window
 beside the average of what is like it all over the picture, twice, and beside what is around it. So it can tell a small
@@ -30,8 +30,6 @@ from exiflang.utils.files import file_sha256, write_whole
 
 #: In a model's folder.
 FILE = "readout.safetensors"
-#: Share of the windows, those of the highest logits, whose mean decides on the picture.
-HIGHEST = 0.02
 #: What a file may ask for: of blocks in all networks.
 MOST_WIDTH, MOST_BLOCKS = 1024, 64
 #: Its name among readouts.
@@ -113,18 +111,15 @@ class Network(nn.Module):
         self.of_window, self.of_picture = nn.Linear(len(MAPS), width), nn.Linear(len(PICTURE), width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
-        self.window_head, self.picture_head = nn.Linear(width, 1), nn.Linear(1, 1)
-        nn.init.ones_(self.picture_head.weight)  # the higher its windows, the likelier a tampered picture
+        self.head = nn.Linear(width, 1)
 
-    def forward(self, inputs: Inputs, like: Tensor, liker: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of windows, float32 [rows, cols], and of the picture, a scalar; weights as `Block` has them."""
+    def forward(self, inputs: Inputs, like: Tensor, liker: Tensor) -> Tensor:
+        """Logits of windows, float32 [rows, cols]; weights as `Block` has them."""
         rows = len(inputs.maps)
         x = self.of_window(inputs.maps.flatten(0, 1)) + self.of_picture(inputs.picture)  # [n, W]
         for block in self.blocks:
             x = block(x, like, liker, inputs.references, rows)
-        logits = self.window_head(self.norm(x))[:, 0]
-        highest = logits.topk(max(1, round(HIGHEST * len(logits)))).values
-        return logits.view(rows, -1), self.picture_head(highest.mean()[None])[0]
+        return self.head(self.norm(x))[:, 0].view(rows, -1)
 
 
 class LearnedReadout(nn.Module):
@@ -147,14 +142,13 @@ class LearnedReadout(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_deviation", torch.ones(size))
 
-    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Logits of windows, float32 [rows, cols], and of the picture, a scalar."""
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Logits of windows, float32 [rows, cols]."""
         maps = ((inputs.maps - self.maps_mean) / self.maps_deviation).clamp(-5, 5)
         picture = ((inputs.picture - self.picture_mean) / self.picture_deviation).clamp(-5, 5)
         standard = replace(inputs, maps=maps, picture=picture)
         like, liker = F.softmax(4 * inputs.cosine, 1), F.softmax(12 * inputs.cosine, 1)
-        windows, pictures = zip(*(network(standard, like, liker) for network in self.networks), strict=True)
-        return torch.stack(windows).mean(0), torch.stack(pictures).mean()
+        return torch.stack([network(standard, like, liker) for network in self.networks]).mean(0)
 
     def save(self, folder: str | Path) -> None:
         """Write `FILE` into a model's folder."""

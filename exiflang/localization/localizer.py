@@ -208,10 +208,9 @@ class SpliceLocalizer:
         seen = observation
         if readout == LEARNED and self.learned is not None:
             with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-                logits, picture = self.learned(readout_inputs(seen.relations, seen.evidence))
-            windows = logits.numpy()
+                windows = self.learned(readout_inputs(seen.relations, seen.evidence)).numpy()
             drawn = resize_windows(windows, seen.height, seen.width, seen.window, seen.stride)
-            return windows, drawn, float(picture)
+            return windows, drawn, float(windows.max())
         cells = self.readouts[readout]().fit_predict(seen.consistency)  # [h, w, h, w] -> [h, w]
         raw = self.draw(cells, seen.height, seen.width, seen.window, seen.stride)
         return cells, raw, detection_score(cells, seen.consistency, readout)

@@ -67,7 +67,8 @@ class SpliceResult:
             calibrated, else the smaller of two spectral clusters of cells.
         score: higher = more likely spliced: the share of authentic pictures below, in 0..1, if calibrated, else
             the picture's value itself. (Nothing is calibrated under the reference protocol.)
-        detection: the picture's value before calibration, which keeps its order.
+        detection: the picture's value before calibration, which keeps its order: of the learned readout the highest
+            window's logit.
         decision: what the score comes to, with its confidence limits; None if the readout has no such calibration.
         regions: parts of the picture that authentic pictures do not have, the largest first; only with a `decision`.
         evidence: named maps float32 [rows, cols], see `localization.evidence`, and why others are absent.

@@ -37,8 +37,7 @@ def authentic_calibration(
     records: dict[str, list[Record]] = {kind: [] for kind in KINDS}
 
     def record(kind: str, camera: str, seen: Observation) -> None:
-        windows, _, score = localizer.values(seen, LEARNED)
-        records[kind].append(Record(camera, score, float(windows.max())))
+        records[kind].append(Record(camera, localizer.values(seen, LEARNED)[2]))
 
     for number, (camera, photo, file) in enumerate(tqdm(photos, unit=" photos")):
         own = None

@@ -41,6 +41,8 @@ MOST_REFERENCES = 256
 AVERAGED = 16
 #: Windows on either side of the pairs that are ranked.
 MOST_RANKED = 160
+#: Share of the windows, those of the highest logits, from whose mean the loss guesses whether the picture is spliced.
+HIGHEST = 0.02
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class ReadoutConfig:
             thousand pictures are known by heart.
         rank_weight: of the loss of pairs, a tampered window and one that is not, beside that of windows: it counts
             each picture alike, whatever the size of its region and however unsure the readout.
-        picture_weight: of the loss of the whole picture's logit.
+        picture_weight: of the loss of the picture, which wants the highest windows of authentic ones low.
         networks: how many learn, each by itself; their mean is asked.
         seed: of weights, order and flips.
     """
@@ -164,8 +166,10 @@ class _Run:
         self.files = [file for number, file in enumerate(files) if number not in validating]
         self.steps = max(1, len(self.files) // config.batch_size)
         torch.manual_seed(self._seed())
-        self.readout = LearnedReadout(networks=1)
-        self.optimizer = torch.optim.AdamW(self.readout.parameters(), config.learning_rate, weight_decay=0.02)
+        self.readout, self.of_picture = LearnedReadout(networks=1), nn.Linear(1, 1)
+        nn.init.ones_(self.of_picture.weight)  # the higher its windows, the likelier a tampered picture
+        self.learns = [*self.readout.parameters(), *self.of_picture.parameters()]
+        self.optimizer = torch.optim.AdamW(self.learns, config.learning_rate, weight_decay=0.02)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, config.learning_rate, total_steps=config.epochs * self.steps, pct_start=0.15
         )
@@ -173,6 +177,7 @@ class _Run:
         self.averaged = AveragedModel(self.readout, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.parts = {
             "readout": self.readout,
+            "of_picture": self.of_picture,
             "averaged": self.averaged,
             "optimizer": self.optimizer,
             "schedule": self.schedule,
@@ -222,7 +227,7 @@ class _Run:
             loss = torch.stack(losses).mean()
             self.optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(self.readout.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(self.learns, 1.0)
             self.optimizer.step()
             self.schedule.step()
             self.averaged.update_parameters(self.readout)
@@ -234,7 +239,9 @@ class _Run:
         inputs, noise, readout, config = picture.inputs(MOST_REFERENCES), self.config.noise, self.readout, self.config
         maps = inputs.maps + noise * torch.randn(inputs.maps.shape[2]) * readout.maps_deviation
         numbers = inputs.picture + noise * torch.randn(len(inputs.picture)) * readout.picture_deviation
-        windows, whole = readout(replace(inputs, maps=maps, picture=numbers))
+        windows = readout(replace(inputs, maps=maps, picture=numbers))
+        highest = windows.flatten().topk(max(1, round(HIGHEST * windows.numel()))).values
+        whole = self.of_picture(highest.mean()[None])[0]
         shares, cross_entropy = picture.shares, F.binary_cross_entropy_with_logits
         tampered = (shares.max() > 0).float()
         loss = cross_entropy(windows, shares) + config.picture_weight * cross_entropy(whole, tampered)
@@ -249,7 +256,7 @@ class _Run:
             return
         state = torch.load(self.place, weights_only=True)
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])  # type: ignore[attr-defined]  # what all four have in common
+            part.load_state_dict(state[name])  # type: ignore[attr-defined]  # what all five have in common
         self.log = state["log"]
 
     def _keep(self) -> None:
@@ -278,9 +285,9 @@ def validate(readout: LearnedReadout, files: list[Path]) -> dict[str, float]:
     windows, scores, tampered = [], [], []
     for file in files:
         picture = read_measured(file)
-        logits, whole = readout(picture.inputs())
+        logits = readout(picture.inputs())
         truth = (picture.shares > 0.5).numpy().ravel()
-        scores.append(float(whole))
+        scores.append(float(logits.max()))
         tampered.append(bool(picture.shares.max() > 0))
         if truth.any() and not truth.all():
             windows.append(average_precision_score(truth, logits.numpy().ravel()))

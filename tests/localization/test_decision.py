@@ -25,24 +25,22 @@ from exiflang.localization.evidence import NUMBERS, Evidence
 KIND = "large, no JPEG"
 
 
-def records(scores, peaks=None, cameras=None) -> list[Record]:
-    scores = [float(score) for score in scores]
-    peaks = scores if peaks is None else [float(peak) for peak in peaks]
-    cameras = [f"camera {i}" for i in range(len(scores))] if cameras is None else [f"camera {c}" for c in cameras]
-    return [Record(*record) for record in zip(cameras, scores, peaks, strict=True)]
+def records(peaks, cameras=None) -> list[Record]:
+    cameras = range(len(peaks)) if cameras is None else cameras
+    return [Record(f"camera {camera}", float(peak)) for camera, peak in zip(cameras, peaks, strict=True)]
 
 
 def normal(count: int = 99, seed: int = 0) -> Calibration:
     return Calibration({KIND: records(np.random.default_rng(seed).normal(size=count))})
 
 
-def loop_p_value(own: list[Record], value: float, field: str) -> Fraction:
+def loop_p_value(own: list[Record], value: float) -> Fraction:
     """Camera by camera, exactly."""
     reached = Fraction(0)
     cameras = {record.camera for record in own}
     for camera in cameras:
-        theirs = [getattr(record, field) for record in own if record.camera == camera]
-        reached += Fraction(sum(score >= value for score in theirs), len(theirs))
+        theirs = [record.peak for record in own if record.camera == camera]
+        reached += Fraction(sum(peak >= value for peak in theirs), len(theirs))
     return (1 + reached) / (1 + len(cameras))
 
 
@@ -57,9 +55,9 @@ TIED = st.lists(st.tuples(st.integers(0, 30), st.integers(-3, 3)), min_size=FEWE
 @given(TIED, st.integers(-4, 4), st.sampled_from([0.01, 0.05, 0.3]))
 def test_decisions_equal_counting(photos, score, rate):
     cameras, scores = zip(*photos, strict=True)
-    own = records(scores, [0] * len(scores), cameras)
+    own = records(scores, cameras)
     decision = Calibration({KIND: own}).decide(score, KIND, rate)
-    expected = loop_p_value(own, score, "score")
+    expected = loop_p_value(own, score)
     assert decision.p_value == pytest.approx(float(expected), abs=1e-12)
     assert (decision.photos, decision.cameras, decision.kind) == (len(own), len(set(cameras)), KIND)
     if Fraction(1, 1 + decision.cameras) > Fraction(str(rate)):
@@ -93,7 +91,7 @@ def test_each_camera_has_one_vote():
     """One camera of 900 photos weighs as much as one of a single photo."""
     scores = [*range(19), *[100.0] * 900]
     cameras = [*range(19), *[99] * 900]
-    decision = Calibration({KIND: records(scores, cameras=cameras)}).decide(50, KIND)
+    decision = Calibration({KIND: records(scores, cameras)}).decide(50, KIND)
     assert decision.p_value == pytest.approx(2 / 21) and decision.cameras == 20
 
 
@@ -109,7 +107,7 @@ def test_authentic_pictures_seldom_raise_an_alarm(rate, photos_per_camera):
         calibration = Calibration({KIND: records(own[:-1].ravel(), cameras=names)})
         for score in own[-1, :1]:
             alarms.append(calibration.decide(score, KIND, rate).p_value <= rate)
-            regions.append(score >= calibration.region_level(KIND, rate))
+            regions.append(score >= calibration.level(KIND, rate))
     assert np.mean(alarms) <= rate + 2 * np.sqrt(rate * (1 - rate) / len(alarms))
     assert np.mean(alarms) >= rate - 1 / cameras - 3 * np.sqrt(rate * (1 - rate) / len(alarms))  # and is no smaller
     assert regions == alarms
@@ -127,7 +125,7 @@ def test_limits_are_those_of_clopper_and_pearson(reached, cameras):
 @given(TIED, st.integers(-4, 4))
 def test_limits_hold_the_share(photos, score):
     cameras, scores = zip(*photos, strict=True)
-    decision = Calibration({KIND: records(scores, cameras=cameras)}).decide(score, KIND)
+    decision = Calibration({KIND: records(scores, cameras)}).decide(score, KIND)
     low, high = decision.p_limits
     share = (decision.p_value * (1 + decision.cameras) - 1) / decision.cameras
     assert 0 <= low <= share + 1e-9 and share - 1e-9 <= high <= 1
@@ -162,7 +160,7 @@ def test_a_kind_with_too_few_photos_does_not_count():
 @pytest.mark.parametrize("calibration", [Calibration({}), Calibration({KIND: records(np.zeros(FEWEST - 1))})])
 def test_nothing_is_decided_without_photos(calibration):
     assert calibration.decide(5, KIND) == Decision(1.0, (0.0, 1.0), "not decidable", 0.05, KIND, 0, 0)
-    assert calibration.region_level(KIND) is None and calibration.region_p_value(5, KIND) == 1
+    assert calibration.level(KIND) is None and calibration.p_value(5, KIND) == 1
     values, drawn, centers = blobs()
     mask, regions = find_regions(values, drawn, centers, {}, calibration, KIND)
     assert not mask.any() and regions == []
@@ -188,30 +186,26 @@ def test_kinds_of_pictures(height, width, is_jpeg, low_step, kind):
 
 
 def test_a_round_trip_rounds_and_keeps_the_rest():
-    calibration = Calibration({KIND: [Record("Canon A", 1.23456789, -2.0)], "small, no JPEG": []})
+    calibration = Calibration({KIND: [Record("Canon A", 1.23456789)], "small, no JPEG": []})
     saved = calibration.to_dict()
-    assert saved == {KIND: [["Canon A", 1.2346, -2.0]], "small, no JPEG": []}
+    assert saved == {KIND: [["Canon A", 1.2346]], "small, no JPEG": []}
     assert Calibration.of(saved).to_dict() == saved
 
 
 @pytest.mark.parametrize(
     "saved",
-    [None, 3, "text", [], [1], {KIND: 3}, {KIND: None}, {KIND: [1]}, {KIND: [["a", 1]]}, {KIND: [["a", 1, 2, 3]]},
-     {KIND: [["a", None, 1]]}, {KIND: [["a", "high", 1]]}, {KIND: [["a", 1, [2]]]}, {KIND: [["a", 10**400, 1]]},
-     {KIND: "abc"}],
+    [None, 3, "text", [], [1], {KIND: 3}, {KIND: None}, {KIND: [1]}, {KIND: [["a"]]}, {KIND: [["a", 1, 2]]},
+     {KIND: [["a", None]]}, {KIND: [["a", "high"]]}, {KIND: [["a", [2]]]}, {KIND: [["a", 10**400]]}, {KIND: "abc"}],
 )  # fmt: skip
 def test_what_is_no_calibration_is_refused(saved):
-    with pytest.raises(ValueError, match="maps kinds to lists of \\[camera, score, peak\\]"):
+    with pytest.raises(ValueError, match="maps kinds to lists of \\[camera, peak\\]"):
         Calibration.of(saved)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place", [1, 2])
-def test_scores_that_are_not_finite_are_refused(bad, place):
-    record = ["a", 0.0, 0.0]
-    record[place] = bad
-    with pytest.raises(ValueError, match="NaN or infinity among the scores"):
-        Calibration.of({KIND: [["b", 1.0, 1.0], record]})
+def test_peaks_that_are_not_finite_are_refused(bad):
+    with pytest.raises(ValueError, match="NaN or infinity among the values"):
+        Calibration.of({KIND: [["b", 1.0], ["a", bad]]})
 
 
 def test_unknown_kinds_are_named_with_the_known():
@@ -226,19 +220,19 @@ def test_unknown_kinds_are_named_with_the_known():
 @given(TIED, st.sampled_from([0.0, 0.02, 0.05, 0.1, 0.5, 1.0]))
 def test_the_level_is_the_lowest_peak_with_its_p_value(photos, rate):
     cameras, peaks = zip(*photos, strict=True)
-    own = records([0] * len(peaks), np.divide(peaks, 3), cameras)
+    own = records(np.divide(peaks, 3), cameras)
     calibration = Calibration({KIND: own})
-    level = calibration.region_level(KIND, rate)
+    level = calibration.level(KIND, rate)
     candidates = sorted({-1e300, *(np.nextafter(record.peak, np.inf) for record in own)})
-    passing = [value for value in candidates if loop_p_value(own, value, "peak") <= Fraction(str(rate))]
+    passing = [value for value in candidates if loop_p_value(own, value) <= Fraction(str(rate))]
     if not passing:
         assert level is None
     elif passing[0] == -1e300:
         assert level < -1e300
     else:
         assert level == passing[0]
-        assert calibration.region_p_value(level, KIND) <= rate
-        assert calibration.region_p_value(np.nextafter(level, -np.inf), KIND) > rate
+        assert calibration.p_value(level, KIND) <= rate
+        assert calibration.p_value(np.nextafter(level, -np.inf), KIND) > rate
 
 
 # Regions
@@ -253,7 +247,7 @@ def blobs(*heights: float, low: float = -4.0) -> tuple[np.ndarray, np.ndarray, t
 
 
 def test_of_two_blobs_the_significant_one_is_a_region():
-    calibration = Calibration({KIND: records(np.zeros(99), np.linspace(-3, 2, 99))})
+    calibration = Calibration({KIND: records(np.linspace(-3, 2, 99))})
     values, drawn, centers = blobs(6.0, 1.0)
     traces = {name: np.where(values > 5, sign * 2.0, 0.0) for name, sign in TRACES.items()}
     traces["jpeg_history"] += np.where(values > 5, 1, np.random.default_rng(0).normal(0, 0.1, values.shape))
@@ -261,14 +255,26 @@ def test_of_two_blobs_the_significant_one_is_a_region():
     np.testing.assert_array_equal(mask, values == 6)
     (region,) = regions
     assert region.area == mask.mean() and region.box == (2, 2, 6, 6) and region.peak == 6
-    assert region.p_value == pytest.approx(0.01) and region.p_value == calibration.region_p_value(6, KIND)
+    assert region.p_value == pytest.approx(0.01) and region.p_value == calibration.p_value(6, KIND)
     assert region.evidence.keys() == TRACES.keys() and min(region.evidence.values()) > 1
     assert region.strongest != "jpeg_history"  # the only one that is noise elsewhere
     assert "evidence" not in repr(region)
 
 
+@settings(max_examples=50)
+@given(TIED, st.lists(st.integers(-5, 5), min_size=1, max_size=3), st.sampled_from([0.02, 0.05, 0.2, 0.9]))
+def test_a_picture_is_spliced_if_and_only_if_it_shows_a_region(photos, heights, rate):
+    cameras, peaks = zip(*photos, strict=True)
+    calibration = Calibration({KIND: records(peaks, cameras)})
+    values, drawn, centers = blobs(*heights)
+    decision = calibration.decide(float(values.max()), KIND, rate)
+    _, regions = find_regions(values, drawn, centers, {}, calibration, KIND, rate)
+    assert bool(regions) == (decision.p_value <= rate)
+    assert not regions or decision.p_value == min(region.p_value for region in regions)
+
+
 def test_the_largest_region_comes_first_and_each_has_its_evidence():
-    calibration = Calibration({KIND: records(np.zeros(99), np.linspace(-3, 0, 99))})
+    calibration = Calibration({KIND: records(np.linspace(-3, 0, 99))})
     values, drawn, centers = blobs(1.0, 6.0)
     noise = np.random.default_rng(0).normal(0, 1, values.shape)
     traces = {"camera_traces": noise + 9 * (values == 1), "grid_along": noise - 9 * (values == 6)}
@@ -318,7 +324,7 @@ def test_a_part_between_windows_is_no_region():
 
 def test_a_level_below_zero_bounds_the_region():
     """Authentic pictures all lie far below: what exceeds them is a region, though less likely tampered than not."""
-    calibration = Calibration({KIND: records(np.zeros(99), np.linspace(-9, -5, 99))})
+    calibration = Calibration({KIND: records(np.linspace(-9, -5, 99))})
     values, drawn, centers = blobs(-3.0, low=-8.0)
     mask, regions = find_regions(values, drawn, centers, {}, calibration, KIND)
     np.testing.assert_array_equal(mask, values == -3)
@@ -327,8 +333,7 @@ def test_a_level_below_zero_bounds_the_region():
 
 def test_a_peak_equal_to_an_authentic_one_is_no_region():
     """In float32 the level would be rounded onto the authentic peak itself."""
-    peaks = [float(np.float32(2.7))] * 50
-    calibration = Calibration({KIND: records(np.zeros(50), peaks)})
+    calibration = Calibration({KIND: records([float(np.float32(2.7))] * 50)})
     values, drawn, centers = blobs(2.7)
     assert find_regions(values, drawn, centers, {}, calibration, KIND)[1] == []
     assert len(find_regions(*blobs(2.71), {}, calibration, KIND)[1]) == 1

@@ -54,7 +54,7 @@ def noise(height: int = 90, width: int = 120, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-CALIBRATION = Calibration({"large, no JPEG": [Record("Canon A", -1.25, 2.5), Record("Canon B", 0.5, 3.0)]})
+CALIBRATION = Calibration({"large, no JPEG": [Record("Canon A", 2.5), Record("Canon B", 3.0)]})
 
 
 @pytest.fixture
@@ -114,12 +114,10 @@ def test_border_equals_its_loop(rows, cols):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_logits_of_windows_and_of_the_picture(grid):
+def test_logits_of_windows(grid):
     with torch.inference_mode():
-        windows, picture = fresh()(inputs_of(*grid))
-        again, _ = fresh()(inputs_of(*grid))
-    assert windows.shape == grid and picture.shape == ()
-    assert windows.isfinite().all() and picture.isfinite()
+        windows, again = fresh()(inputs_of(*grid)), fresh()(inputs_of(*grid))
+    assert windows.shape == grid and windows.isfinite().all()
     assert torch.equal(windows, again)
 
 
@@ -150,40 +148,30 @@ def test_the_network_equals_its_loop(grid):
             x = net.of_window(inputs.maps.flatten(0, 1).clamp(-5, 5)) + net.of_picture(inputs.picture.clamp(-5, 5))
             for block in net.blocks:
                 x = loop_block(block, x, inputs, grid[0])
-            expected += net.window_head(net.norm(x))[:, 0].view(grid) / len(readout.networks)
-        torch.testing.assert_close(readout(inputs)[0], expected, atol=1e-5, rtol=1e-4)
+            expected += net.head(net.norm(x))[:, 0].view(grid) / len(readout.networks)
+        torch.testing.assert_close(readout(inputs), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_it_says_the_mean_of_what_its_networks_say():
     readout, inputs = fresh(), inputs_of(4, 5)
     with torch.inference_mode():
-        windows, picture = readout(inputs)
+        windows = readout(inputs)
         networks, said = list(readout.networks), []
         for network in networks:
             readout.networks = nn.ModuleList([network])
             said.append(readout(inputs))
-    (first, of_first), (second, of_second) = said
+    first, second = said
     assert not torch.equal(first, second)
     torch.testing.assert_close(windows, (first + second) / 2)
-    torch.testing.assert_close(picture, (of_first + of_second) / 2)
-
-
-def test_the_highest_windows_decide_on_the_picture():
-    readout, inputs = fresh(), inputs_of(9, 12)
-    readout.networks = readout.networks[:1]
-    with torch.inference_mode():
-        windows, picture = readout(inputs)
-        expected = readout.networks[0].picture_head(windows.flatten().sort().values[-2:].mean()[None])[0]  # of 108
-    torch.testing.assert_close(picture, expected)
 
 
 def test_what_it_reads_is_standardized_by_its_buffers():
     readout, inputs = fresh(), inputs_of(4, 5)
     with torch.inference_mode():
-        plain, _ = readout(inputs)
+        plain = readout(inputs)
         readout.maps_mean += 3
         readout.maps_deviation *= 2
-        moved, _ = readout(Inputs(inputs.maps * 2 + 3, inputs.picture, inputs.cosine, inputs.references))
+        moved = readout(Inputs(inputs.maps * 2 + 3, inputs.picture, inputs.cosine, inputs.references))
     torch.testing.assert_close(moved, plain, atol=1e-4, rtol=1e-4)
 
 
@@ -193,8 +181,7 @@ def test_extreme_inputs_give_finite_logits(value):
     inputs.maps[:] = value
     inputs.picture[:] = value
     with torch.inference_mode():
-        windows, picture = fresh()(inputs)
-    assert windows.isfinite().all() and picture.isfinite()
+        assert fresh()(inputs).isfinite().all()
 
 
 # Its file
@@ -215,7 +202,7 @@ def test_a_round_trip_changes_nothing(tmp_path, calibration):
         assert loaded.calibration.records == calibration.records
     inputs = inputs_of(3, 4)
     with torch.inference_mode():
-        assert torch.equal(loaded(inputs)[0], readout(inputs)[0])
+        assert torch.equal(loaded(inputs), readout(inputs))
     again = tmp_path / "again"
     again.mkdir()
     loaded.save(again)
@@ -249,8 +236,8 @@ DAMAGE = {
     "no network": lambda path: rewritten(path, {"networks": 0}),
     "fewer blocks": lambda path: rewritten(path, {"blocks": 1}),
     "NaN": lambda path: rewritten(path, weights={"maps_mean": torch.full((len(MAPS),), torch.nan)}),
-    "infinity": lambda path: rewritten(path, weights={"networks.0.window_head.bias": torch.full((1,), torch.inf)}),
-    "another shape": lambda path: rewritten(path, weights={"networks.0.window_head.bias": torch.zeros(2)}),
+    "infinity": lambda path: rewritten(path, weights={"networks.0.head.bias": torch.full((1,), torch.inf)}),
+    "another shape": lambda path: rewritten(path, weights={"networks.0.head.bias": torch.zeros(2)}),
     "a weight too many": lambda path: rewritten(path, weights={"other": torch.zeros(2)}),
     "another calibration": lambda path: rewritten(path, {"calibration": {"large, no JPEG": [[1]]}}),
     "a calibration of other kinds": lambda path: rewritten(path, {"calibration": {"huge": []}}),
@@ -289,7 +276,7 @@ def test_a_model_uses_the_readout_of_its_folder(folder, caplog):
 
 def test_a_calibrated_readout_gives_verdicts(folder):
     readout = fresh()
-    kinds = [Record(f"camera {i}", float(i), float(i)) for i in range(60)]
+    kinds = [Record(f"camera {i}", float(i)) for i in range(60)]
     readout.calibration = Calibration({"small, no JPEG": kinds})
     readout.save(folder)
     result = SpliceLocalizer(ExifLang.from_pretrained(folder), windows_per_side=8)(noise())
