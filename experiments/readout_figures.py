@@ -25,6 +25,7 @@ from exiflang.models.weights import packaged_model
 from exiflang.pipeline.parameters import project_path
 from exiflang.utils.commands import run_command
 from exiflang.utils.files import file_sha256
+from experiments.packaged_readout import PICTURES, composites
 from experiments.tables import publish, table
 
 HAND_MADE = ("diffused_cut", "eigenvector")
@@ -134,22 +135,30 @@ def gather() -> dict[str, Any]:
             "hand_made": BEST_HAND_MADE,
             "localization": OVER,
         },
-        "calibration": _calibration_counts(),
+        **_origin(LearnedReadout.load(packaged_model() / FILE)),
         "localization": localization,
         "detection": detected,
     }
 
 
-def _calibration_counts() -> dict[str, dict[str, int]]:
-    calibration = LearnedReadout.load(packaged_model() / FILE).calibration
-    records = calibration.records if calibration else {}
-    return {
-        kind: {"photos": len(own), "cameras": len({record.camera for record in own})} for kind, own in records.items()
-    }
+def _origin(readout: LearnedReadout) -> dict[str, Any]:
+    """How large the packaged readout is, what taught it and what calibrates it."""
+    made = composites(PICTURES, 0)
+    taught = {"pictures": PICTURES, "whole": len(made.photos), "tiles": sum(map(len, made.tiles))}
+    parameters = sum(weights.numel() for weights in readout.networks[0].parameters())
+    records = readout.calibration.records if readout.calibration else {}
+    calibration = {kind: {"photos": len(own), "cameras": len({r.camera for r in own})} for kind, own in records.items()}
+    return {"networks": len(readout.networks), "parameters": parameters, "taught": taught, "calibration": calibration}
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The README's tables."""
+    """The README's tables, and a sentence on where the readout comes from."""
+    taught = found["taught"]
+    origin = (
+        f"{found['networks']} networks of {found['parameters'] / 1e6:.1f} M parameters each, taught on "
+        f"{taught['pictures']:,} made pictures of {taught['whole']} whole photos, of tiles of {taught['tiles']:,} "
+        "photos, and of simulated cameras."
+    )
     rows = []
     for name, groups in found["localization"].items():
         for stratum, part in groups.items():
@@ -162,7 +171,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     first = table([*columns, f"learned - {BEST_HAND_MADE.replace('_', ' ')} (95 %)"], rows)
     kinds = [[kind, str(count["photos"]), str(count["cameras"])] for kind, count in found["calibration"].items()]
     calibrated = table(["authentic pictures that calibrate", "photos", "cameras"], kinds)
-    return f"{first}\n\n{_detection_table(found['detection'])}\n\n{calibrated}"
+    return "\n\n".join([origin, first, _detection_table(found["detection"]), calibrated])
 
 
 def _detection_table(detected: Mapping[str, Any]) -> str:

@@ -55,8 +55,8 @@ class CompositeDataset(Dataset):
         shares: of the kinds of source, see `SHARES`; those without a source are left out.
 
     Raises `ValueError` for unknown kinds of source, and if none of them is there, `DataError` if the first tile is
-    broken. Making a picture raises `ImageError`
-    or `DataError` for a photo or a tile that is broken, `ValueError` for a photo that is too small.
+    broken. Making a picture raises `ImageError` or `DataError` for a photo or a tile that is broken, `ValueError` for a
+    photo that is too small.
     """
 
     def __init__(
