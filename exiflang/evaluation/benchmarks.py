@@ -4,6 +4,7 @@ A benchmark never aborts on one bad picture and never puts another in its place:
 """
 
 import os
+import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from exiflang.evaluation.laundering import NETWORKS, Launder, list_laundered, parse_laundering, resize_mask
 from exiflang.evaluation.layouts import LAYOUTS, BenchmarkError, Entry, MaskReader, checked
 from exiflang.utils.dct import LumaBlocks, read_luma
-from exiflang.utils.images import ImageError, load_image
+from exiflang.utils.images import ImageError, load_image, turn_upright
 
 # Authentic and spliced pictures as published.
 _PUBLISHED = {
@@ -125,6 +126,11 @@ def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
         raise BenchmarkError(entry.problem)
     image = load_image(entry.image)
     mask = np.zeros(image.shape[:2], dtype=bool) if entry.mask is None else _read_mask(entry.mask, entry.read_mask)
+    if entry.mask and mask.any() and _turn(entry.image) != _turn(entry.mask):
+        raise BenchmarkError(
+            f"{entry.mask}: EXIF turns the picture and its mask differently, so that they may not match; give both the "
+            "same Orientation"
+        )
     resized = entry.fit_mask and mask.shape != image.shape[:2]
     if resized:
         mask = resize_mask(mask, *image.shape[:2])
@@ -135,6 +141,8 @@ def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
     if entry.spliced not in (None, spliced):
         expected, shows = ("spliced", "no tampered pixel") if entry.spliced else ("authentic", "tampered pixels")
         raise BenchmarkError(f"{entry.mask}: the picture is listed as {expected}, its mask shows {shows}; mend one")
+    if mask.all():
+        raise BenchmarkError(f"{entry.mask}: it marks all of the picture, so that there is nothing to localize")
     if launder:
         image, mask = launder(image, mask)
         if spliced and not mask.any():
@@ -142,6 +150,13 @@ def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
     info = {"format": entry.image.suffix.lstrip(".").lower(), "kind": "spliced" if spliced else "authentic"}
     info |= entry.info | ({"mask": "resized"} if resized else {})
     return BenchmarkImage(image, mask, entry.name, spliced, info, None if launder else read_luma(entry.image))
+
+
+def _turn(path: Path) -> Image.Transpose | None:
+    """How `load_image`, which has read the file, has turned it."""
+    with warnings.catch_warnings(), Image.open(path) as image:
+        warnings.simplefilter("ignore")
+        return turn_upright(image)
 
 
 def _read_mask(path: Path, read_mask: MaskReader) -> np.ndarray:

@@ -85,6 +85,39 @@ def test_contradictions_and_gaps_are_skipped_by_name(folder):
     assert "not listed in index.csv" in skipped["unlisted.png"]
 
 
+def test_a_mask_of_all_of_the_picture_leaves_nothing_to_localize(folder):
+    save(folder / "masks" / "c.png", SQUARE * 0 + 255)
+    counted, skipped = outcome(folder)
+    assert counted == {"a.png": True, "b.png": False}
+    assert list(skipped) == ["c.png"] and "marks all of the picture" in skipped["c.png"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("of_mask", [False, True])
+def test_pictures_that_exif_turns_without_their_mask_are_skipped(folder, orientation, of_mask):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    files = [folder / "images" / "a.png", *([folder / "masks" / "a.png"] if of_mask else [])]
+    stored = np.array(Image.open(files[0]))
+    for file in files:
+        Image.open(file).save(file, exif=exif)
+    benchmark = load_benchmark("folder", folder)
+    items = {item.name: item for item in benchmark}
+    if orientation > 1 and not of_mask:
+        assert "turns the picture and its mask differently" in dict(benchmark.skipped)["a.png"]
+    else:  # what is marked is the same
+        np.testing.assert_array_equal(
+            np.sort(items["a.png"].image[items["a.png"].mask], 0), np.sort(stored[SQUARE > 0], 0)
+        )
+
+
+def test_an_authentic_picture_may_be_turned(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(folder / "images" / "b.png").save(folder / "images" / "b.png", exif=exif)
+    assert outcome(folder)[0] == {"a.png": True, "b.png": False}
+
+
 def test_odd_rows_are_skipped(folder):
     write_index(folder, "a,spliced", "a.png,spliced", "b,genuine", ",spliced", header="name,kind")
     benchmark = load_benchmark("folder", folder)
