@@ -1,19 +1,16 @@
 """A suspicious file: its pixels, its EXIF, and what is odd about them."""
 
 import hashlib
-import io
 import os
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from exiflang.exif.reader import read_exif
 from exiflang.exif.tags import ExifError, clean, is_private
 from exiflang.utils.dct import LumaBlocks, read_luma
-from exiflang.utils.images import ImageError, load_image
+from exiflang.utils.images import ImageError, count_frames, load_image
 
 #: A file is read whole, once, so that what is hashed is what is looked at.
 MOST_BYTES = 1 << 30
@@ -70,13 +67,12 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
         every = {}
         notes.append(f"Its EXIF cannot be read: {str(error).partition(': ')[2]}.")
     tags = {tag: value for tag, value in every.items() if private or not is_private(tag)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data)) as file:
-            kind, frames = file.format or "", getattr(file, "n_frames", 1)
+    kind, frames = count_frames(data)
     if not every and not notes:
         notes.append("It carries no EXIF: an editor or a website has removed it, or it never had any.")
-    if frames > 1:
+    if frames is None:
+        notes.append("The first frame or page is shown: how many follow cannot be told, since they are damaged.")
+    elif frames > 1:
         notes.append(f"It has {frames:,} frames or pages: the first one is shown.")
     if tags.get("Orientation", "top-left") in TURNED:
         notes.append("It is stored turned or mirrored, as its EXIF says: it is shown and analyzed upright.")

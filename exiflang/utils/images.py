@@ -145,6 +145,19 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
         raise ImageError(f"{name}: mode {image.mode} cannot become RGB; save it as an RGB picture") from error
 
 
+def count_frames(data: bytes) -> tuple[str, int | None]:
+    """Format, as Pillow names it, and number of frames or pages of a file that `load_image` has read.
+
+    None: what follows the first one is damaged.
+    """
+    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+        warnings.simplefilter("ignore")
+        frames = None
+        with contextlib.suppress(*_DAMAGE):
+            frames = getattr(image, "n_frames", 1)
+        return image.format or "", frames
+
+
 def turn_upright(image: Image.Image) -> Image.Transpose | None:
     """How stored pixels must be turned, as the EXIF says; None: they are upright, or the EXIF is damaged."""
     with contextlib.suppress(*_DAMAGE):

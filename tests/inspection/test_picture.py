@@ -1,9 +1,11 @@
 """A suspicious file: what is said of it, whatever it is."""
 
+import contextlib
 import hashlib
 import io
 import sys
 import types
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 from exiflang.inspection import picture as module
 from exiflang.inspection.picture import open_picture
-from exiflang.utils.images import ImageError
+from exiflang.utils.images import ImageError, load_image
 
 EXIF = {0x010F: "Canon", 0x0110: "EOS <b>7D</b>"}
 
@@ -44,6 +46,28 @@ def test_private_tags_are_counted_and_shown_only_if_asked_for():
     shy, open_ = open_picture(data), open_picture(data, private=True)
     assert shy.hidden == 2 and "Artist" not in shy.tags
     assert open_.hidden == 0 and open_.tags["Artist"] == "Jane Doe" and open_.tags["BodySerialNumber"] == "12345"
+
+
+def test_damage_behind_the_first_frame_is_noted():
+    rng, file = np.random.default_rng(0), io.BytesIO()
+    first, second = (Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)) for _ in range(2))
+    first.save(file, "GIF", save_all=True, append_images=[second])
+    data = file.getvalue()
+    noted = [any("how many follow cannot be told" in note for note in open_picture(cut).notes) for cut in cuts(data)]
+    assert any(noted) and not all(noted)
+
+
+def cuts(data: bytes) -> Iterator[bytes]:
+    """All beginnings of a file that hold its first frame."""
+    for length in range(len(data)):
+        with contextlib.suppress(ImageError):
+            load_image(data[:length])
+            yield data[:length]
+
+
+@pytest.mark.parametrize("name", ["cut.gif", "float_pair.tif", "jpeg2000.tif", "no_size.tif"])
+def test_pictures_whose_second_page_is_broken_are_read(shared, name):
+    assert open_picture(shared / "cases" / "second_page" / name).image.size
 
 
 def test_without_exif_it_says_so():
