@@ -91,6 +91,7 @@ ROWS = (
     Row("all of it"),
     Row("embeddings only", EVIDENCE),
     Row("evidence only", ("relations",)),
+    Row("relations and JPEG history alone", ("history on another grid", "block grid", "content")),
     *(Row(f"without {kind}", (kind,)) for kind in INPUTS if kind != "relations"),
     Row("untrained tower", tower="untrained"),
     Row("tower of shuffled EXIF", tower="shuffled"),

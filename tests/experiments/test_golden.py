@@ -9,11 +9,13 @@ from scipy.stats import t as student
 from exiflang.models.weights import packaged_model
 from exiflang.pipeline.parameters import PipelineError, project_path
 from exiflang.utils.files import read_json
-from experiments import golden, readout_figures
+from experiments import golden, readout_ablation, readout_figures
 from experiments.tables import spread, with_table
 
 # Reports with tables of their own.
-OTHERS = {"ablation", "exif", "fuzz", "probe", "readout", "reference", "scale", "speed", "speed_gpu"}
+OTHERS = {
+    *("ablation", "exif", "fuzz", "probe", "readout", "readout_ablation", "reference", "scale", "speed", "speed_gpu")
+}
 PRESETS = sorted({path.stem for path in project_path("reports/golden").glob("*.json")} - OTHERS)
 
 
@@ -142,3 +144,8 @@ def test_readme_and_model_card_show_the_committed_figures_of_the_learned_readout
     tables = readout_figures.markdown(read_json(project_path("reports/golden/readout.json")))
     for place in (project_path("README.md"), packaged_model() / "README.md"):
         assert tables in place.read_text(encoding="utf-8")
+
+
+def test_readme_shows_the_committed_figures_of_the_readouts_ablation():
+    tables = readout_ablation.markdown(read_json(project_path("reports/golden/readout_ablation.json")))
+    assert tables in project_path("README.md").read_text(encoding="utf-8")
