@@ -3,12 +3,11 @@
 import json
 import sys
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 
-from exiflang.pipeline.parameters import PipelineError, UsageError
+from exiflang.pipeline.parameters import PipelineError, Typed, UsageError
 from exiflang.utils.commands import Pairs, print_table, run_command
 
 # The runner, and torch for reports, are imported by the functions: `--help` does not wait for them.
@@ -33,7 +32,7 @@ def pipeline(
         raise UsageError("--inspect runs no notebook: leave --only, --check and --preset away")
     from exiflang.pipeline.reports import inspect_pictures
 
-    print(inspect_pictures(inspect, out, yaml_values(overrides), private))
+    print(inspect_pictures(inspect, out, typed(overrides), private))
 
 
 def run_preset(
@@ -48,7 +47,7 @@ def run_preset(
     steps = only or STEPS
     if check and STEPS[-1] not in steps:
         raise UsageError(f"--check needs {STEPS[-1]}")
-    values, golden = yaml_values(overrides), load_golden(preset) if check else {}
+    values, golden = typed(overrides), load_golden(preset) if check else {}
     run_dir = run_pipeline(preset, values, only=steps, runs_dir=out or "reports/runs")
     reports = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     if table := reports[max(reports)].get("table"):
@@ -58,16 +57,9 @@ def run_preset(
         raise PipelineError(f"outside its golden spread: {'; '.join(failures)}")
 
 
-def yaml_values(overrides: Pairs) -> dict[str, Any]:
-    """{name: value} of what was typed as `-p NAME VALUE`. Raises `UsageError` for what is not valid YAML."""
-    values = {}
-    for name, text in overrides or []:
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            problem = " ".join(str(error).split())
-            raise UsageError(f"-p {name} {text!r}: not valid YAML ({problem}); quote it twice: '\"{text}\"'") from error
-    return values
+def typed(overrides: Pairs) -> dict[str, Typed]:
+    """{name: what was typed} of each `-p NAME VALUE`; the last one of a name counts."""
+    return {name: Typed(text) for name, text in overrides or []}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -27,6 +27,10 @@ class UsageError(PipelineError):
     exit_code = 2
 
 
+class Typed(str):
+    """What was typed for a parameter at a command line: the text as it stands if its default is a text, else YAML."""
+
+
 def project_root() -> Path:
     """The nearest folder, at or above the working directory, that holds `notebooks/params`.
 
@@ -120,8 +124,13 @@ def check_parameters(what: str, defaults: Mapping[str, Any], given: Mapping[str,
 
 
 def _typed(what: str, value: Any, default: Any) -> Any:
-    """`value` if it has the type of `default`; YAML reads 1e-4 as text, so a float's text is converted."""
-    if value is None or default is None:
+    """`value` if it has the type of `default`, None only where that is None.
+
+    YAML reads 1e-4 as text, so a float's text is converted.
+    """
+    if isinstance(value, Typed):
+        value = str(value) if isinstance(default, str) else _from_yaml(what, value)
+    if default is None:
         return value
     if isinstance(default, float) and not isinstance(value, bool):
         with contextlib.suppress(TypeError, ValueError):
@@ -130,6 +139,13 @@ def _typed(what: str, value: Any, default: Any) -> Any:
     if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
         raise UsageError(f"{what}: expected {type(default).__name__} like {default!r}, got {value!r}")
     return value
+
+
+def _from_yaml(what: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{what}: {str(text)!r} is not valid YAML ({' '.join(str(error).split())})") from error
 
 
 def _literal(code: str) -> Any:

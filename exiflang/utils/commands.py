@@ -12,8 +12,9 @@ from typer.exceptions import TyperException
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 _PAIR = "NAME VALUE"
-#: Parameters as typed, [(name, YAML)]; goes with `PairsCommand`.
-Pairs = Annotated[list[Any] | None, typer.Option("-p", metavar=_PAIR, help="Set a parameter; may be repeated.")]
+_PAIR_HELP = "Set a parameter; may be repeated. Where the default is a text, the text as it stands, else YAML."
+#: Parameters as typed, [(name, text)]; goes with `PairsCommand`.
+Pairs = Annotated[list[Any] | None, typer.Option("-p", metavar=_PAIR, help=_PAIR_HELP)]
 
 
 class PairsCommand(TyperCommand):

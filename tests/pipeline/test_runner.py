@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from exiflang.pipeline import runner as pipeline
 from exiflang.pipeline.__main__ import main
-from exiflang.pipeline.parameters import PipelineError, UsageError, declared_parameters, load_preset, resolve_parameters
+from exiflang.pipeline.parameters import (
+    PipelineError,
+    Typed,
+    UsageError,
+    declared_parameters,
+    load_preset,
+    resolve_parameters,
+)
 from exiflang.pipeline.runner import golden_failures, run_notebook, run_pipeline
 from exiflang.utils.files import write_json
 
@@ -106,7 +113,7 @@ def test_misspelled_parameter_is_refused_with_close_matches_before_anything_runs
 
 @pytest.mark.parametrize(
     ("default", "value", "taken"),
-    [(0.5, "1e-4", 1e-4), (0.5, 2, 2.0), (1, 2, 2), ("a", "b", "b"), (True, False, False), (3, None, None)]
+    [(0.5, "1e-4", 1e-4), (0.5, 2, 2.0), (1, 2, 2), ("a", "b", "b"), (True, False, False), (None, None, None)]
     + [(None, "any", "any"), ([1], [2, 3], [2, 3]), ((1, 2), [3, 4], [3, 4]), ({}, {"a": 1}, {"a": 1})],
 )
 def test_value_of_the_declared_type_is_taken(tmp_path, default, value, taken):
@@ -116,11 +123,34 @@ def test_value_of_the_declared_type_is_taken(tmp_path, default, value, taken):
 
 
 @pytest.mark.parametrize(
-    ("default", "value"), [(0.5, "fast"), (0.5, True), (1, 1.5), (1, "1"), (1, True), (True, 1), ("a", 1), ([1], "a")]
+    ("default", "value"),
+    [(0.5, "fast"), (0.5, True), (1, 1.5), (1, "1"), (1, True), (True, 1), ("a", 1), ([1], "a")]
+    + [(3, None), ("a", None), (True, None), (0.5, None), ([1], None)],
 )
 def test_value_of_another_type_is_refused(tmp_path, default, value):
     with pytest.raises(UsageError, match=f"x: p: expected {type(default).__name__}"):
         resolve_parameters("x", {"p": default, "out_dir": ""}, {"p": value}, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["/x/trip #2", "#mine", "~", "", "null", "yes", "1e-3", "[a", "a: b", " a ", "'a'"])
+def test_typed_text_stands_as_it_is(tmp_path, text):
+    values = resolve_parameters("x", {"p": "simulated", "out_dir": ""}, {"p": Typed(text)}, tmp_path)
+    assert values["p"] == text and type(values["p"]) is str
+
+
+@pytest.mark.parametrize(
+    ("default", "text", "taken"),
+    [
+        (1, "2", 2),
+        (0.5, "1e-4", 1e-4),
+        (True, "no", False),
+        ([1], "[2, a]", [2, "a"]),
+        (None, "~", None),
+        (None, "7", 7),
+    ],
+)
+def test_what_is_no_text_is_typed_as_yaml(tmp_path, default, text, taken):
+    assert resolve_parameters("x", {"p": default, "out_dir": ""}, {"p": Typed(text)}, tmp_path)["p"] == taken
 
 
 def test_paths_become_absolute_and_other_texts_stay(project):
@@ -296,7 +326,8 @@ def test_the_probe_runs_when_it_is_named_and_prints_its_own_table(project, capsy
     ("arguments", "message"),
     [
         (["-p", "sed", "1"], "did you mean seed?"),
-        (["-p", "seed", "[1"], "-p seed '[1': not valid YAML"),
+        (["-p", "seed", "[1"], "seed: '[1' is not valid YAML"),
+        (["-p", "seed", "~"], "seed: expected int like 0, got None"),
         (["-p", "seed", "many"], "seed: expected int like 0, got 'many'"),
         (["--preset", "nightly"], "no preset in"),
         (["--check"], "demo.json: no golden numbers for this preset"),
