@@ -321,7 +321,7 @@ def test_run_hands_its_options_on_and_checks(folder, monkeypatch, capsys):
     assert main(given) == 0
     assert asked == {
         "preset": "demo",
-        "overrides": {"rate": "-1e-4", "names": ["a", "b"]},
+        "overrides": {"rate": "-1e-4", "names": "[a, b]"},
         "only": ["03_evaluate"],
         "runs_dir": "runs",
     }

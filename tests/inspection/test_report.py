@@ -257,7 +257,7 @@ def files(tmp_path, monkeypatch):
 
 def test_command_line_prints_the_path_of_the_report(files, model, capsys):
     command = ["--inspect", "a.jpg", "-p", "model_dir", model, "-p", "windows_per_side", "5"]
-    assert main([*command, "-p", "window_size", "null", "--out", "here"]) == 0
+    assert main([*command, "-p", "window_size", "16", "--out", "here"]) == 0
     page = files / capsys.readouterr().out.strip()
     assert page.parent == files / "here" and page.name.startswith("a-")
     assert read_json(page.with_suffix(".json"))["origin"]["settings"]["windows_per_side"] == 5
@@ -274,6 +274,7 @@ def test_command_line_prints_the_path_of_the_report(files, model, capsys):
         (["-p", "out_dir", "x"], "inspect has no parameter 'out_dir'"),
         (["-p", "readout", "magic"], "unknown readout 'magic': choose one of"),
         (["-p", "windows_per_side", "many"], "windows_per_side: expected int like 30, got 'many'"),
+        (["-p", "window_size", "null"], "window_size: expected int like 64, got None"),
         (["-p", "windows_per_side", "0"], "windows_per_side must be at least 1"),
         (["-p", "window_size", "2.5"], "window_size: expected int"),
         (["-p", "mode", "fast"], "unknown mode 'fast'"),
