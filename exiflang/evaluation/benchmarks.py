@@ -154,8 +154,7 @@ def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
 
 def _turn(path: Path) -> Image.Transpose | None:
     """How `load_image`, which has read the file, has turned it."""
-    with warnings.catch_warnings(), Image.open(path) as image:
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
         return turn_upright(image)
 
 

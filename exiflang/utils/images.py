@@ -150,9 +150,8 @@ def count_frames(data: bytes) -> tuple[str, int | None]:
 
     None: what follows the first one is damaged.
     """
-    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
-        warnings.simplefilter("ignore")
-        frames = None
+    frames = None
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
         with contextlib.suppress(*_DAMAGE):
             frames = getattr(image, "n_frames", 1)
         return image.format or "", frames
