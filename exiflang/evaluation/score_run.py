@@ -33,6 +33,7 @@ from exiflang.localization.windows import ImageEncoder
 from exiflang.models.weights import load_model, weights_sha256
 from exiflang.utils.files import absolute_path, read_json, write_json, write_whole
 from exiflang.utils.launch import launch_module, this_process
+from exiflang.utils.typed import check_fields
 from exiflang.viz.images import shrink, thumbnail
 
 INFO = ("format", "kind", "donor_scale", "mask")
@@ -71,7 +72,7 @@ class ScoreRun:
     border: int = 0
 
     def __post_init__(self) -> None:
-        self.readouts = list(self.readouts)
+        check_fields(self)
         if len(set(self.benchmarks)) < len(self.benchmarks):
             raise BenchmarkError(f"benchmarks {self.benchmarks} name one twice: leave one of them out")
         if odd := [name for name in self.benchmarks if not re.fullmatch(r"[\w-][\w.-]*( [a-z]+( [\d.]+)?)?", name)]:
@@ -79,7 +80,7 @@ class ScoreRun:
 
     @classmethod
     def of(cls, **parameters: Any) -> ScoreRun:
-        """From names and values. Raises `ValueError` for unknown or missing names."""
+        """From names and values. Raises `ValueError` for unknown or missing names, and for a value of another type."""
         names = [part.name for part in dataclasses.fields(cls)]
         missing = sorted({"benchmarks", "root", "scores_dir"} - parameters.keys())
         if (unknown := sorted(parameters.keys() - set(names))) or missing:

@@ -16,6 +16,7 @@ from exiflang.localization.decision import FALSE_ALARMS
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.localization.result import Observation, SpliceResult
 from exiflang.localization.windows import no_progress
+from exiflang.utils.typed import typed
 
 #: Settings that another reading of the same observation serves.
 _REREAD = {"readout": None, "false_alarms": None}
@@ -59,10 +60,11 @@ class Inspector:
         private: bool = False,
         false_alarms: float = FALSE_ALARMS,
     ):
+        false_alarms = typed("false_alarms", false_alarms, float)
         if not 0 < false_alarms < 1:
             raise ValueError(f"false_alarms is {false_alarms}: it must lie between 0 and 1")
         self.localizer = localizer or SpliceLocalizer()
-        self.private, self.false_alarms = private, false_alarms
+        self.private, self.false_alarms = typed("private", private, bool), false_alarms
         self.model: Any = self.localizer.model
         place = getattr(self.model, "name_or_path", "")  # a folder or a hub id; "" if the model was made in memory
         self.name = place or type(self.model).__name__

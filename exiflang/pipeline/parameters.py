@@ -4,7 +4,6 @@ papermill takes a misspelled parameter with a warning and a text for a number wi
 """
 
 import ast
-import contextlib
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from exiflang.utils.commands import RunError
 from exiflang.utils.extras import extra
 from exiflang.utils.files import absolute_path
+from exiflang.utils.typed import typed
 
 
 class PipelineError(RunError):
@@ -120,10 +120,10 @@ def resolve_parameters(
 def check_parameters(what: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` in the types of `defaults`; UsageError for a name that is not there or a value of another type."""
     check_names(f"{what} has no parameter", given, defaults)
-    return {name: _typed(f"{what}: {name}", value, defaults[name]) for name, value in given.items()}
+    return {name: _resolved(f"{what}: {name}", value, defaults[name]) for name, value in given.items()}
 
 
-def _typed(what: str, value: Any, default: Any) -> Any:
+def _resolved(what: str, value: Any, default: Any) -> Any:
     """`value` if it has the type of `default`, None only where that is None.
 
     YAML reads 1e-4 as text, so a float's text is converted.
@@ -132,13 +132,10 @@ def _typed(what: str, value: Any, default: Any) -> Any:
         value = str(value) if isinstance(default, str) else _from_yaml(what, value)
     if default is None:
         return value
-    if isinstance(default, float) and not isinstance(value, bool):
-        with contextlib.suppress(TypeError, ValueError):
-            return float(value)
-    wanted = (list, tuple) if isinstance(default, list | tuple) else type(default)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
-        raise UsageError(f"{what}: expected {type(default).__name__} like {default!r}, got {value!r}")
-    return value
+    try:
+        return typed(what, value, type(default))
+    except ValueError as error:
+        raise UsageError(f"{error}, like {default!r}") from error
 
 
 def _from_yaml(what: str, text: str) -> Any:

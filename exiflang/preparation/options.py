@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from exiflang.utils.typed import check_fields, typed
+
 
 @dataclass(frozen=True)
 class Simulation:
@@ -22,6 +24,7 @@ class Simulation:
     authentic: int = 30
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_least(self, splices=0, authentic=0)
 
 
@@ -42,6 +45,7 @@ class Split:
     report_share: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.heldout_share < 1:
             raise ValueError(f"heldout_share is {self.heldout_share}: it must lie between 0 and 1")
         if not (self.choose_share >= 0 and self.report_share >= 0 and self.choose_share + self.report_share < 1):
@@ -79,6 +83,7 @@ class Contents:
     private: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.min_share <= 1:
             raise ValueError(f"min_share is {self.min_share}: it must lie in 0..1")
         if self.tile_size < 32 or self.tile_size % 32:
@@ -102,6 +107,7 @@ class Limits:
     allow_private: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_least(self, per_host=1)
 
 
@@ -118,6 +124,7 @@ class Work:
     scheduler: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_least(self, workers=1)
 
 
@@ -128,7 +135,7 @@ def grouped(options: Mapping[str, Any]) -> dict[str, Any]:
     """A flat mapping of options, as presets and notebooks have it → the keyword arguments of `prepare`.
 
     `prepare(source, data_dir, **grouped({"seed": 1, "tile_size": 128, "workers": 4}))`; what is not named has its
-    default. Raises `ValueError` for a name that is no option, or a value out of its range.
+    default. Raises `ValueError` for a name that is no option, and for a value of another type or out of its range.
     """
     names = {group: [field.name for field in fields(kind)] for group, kind in _GROUPS.items()}
     known = ["seed", *(name for group in names.values() for name in group)]
@@ -138,7 +145,8 @@ def grouped(options: Mapping[str, Any]) -> dict[str, Any]:
             hint = f"did you mean {close}?" if close else f"choose among {', '.join(known)}"
             raise ValueError(f"{name} is no option of prepare: {hint}")
     chosen = {group: {name: options[name] for name in own if name in options} for group, own in names.items()}
-    return {"seed": options.get("seed", 0)} | {group: kind(**chosen[group]) for group, kind in _GROUPS.items()}
+    seed = typed("seed", options.get("seed", 0), int)
+    return {"seed": seed} | {group: kind(**chosen[group]) for group, kind in _GROUPS.items()}
 
 
 def _check_least(group: object, **least: int) -> None:

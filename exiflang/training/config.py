@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from exiflang.utils.typed import check_fields
+
 TRACKERS = ("none", "tensorboard", "wandb")
 
 
@@ -63,9 +65,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         whole = {"steps": 0, "batch_size": 2, "warmup_steps": 0, "chunk_size": 0, "workers": 0, "validate_every": 1}
         for name, least in whole.items():
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+            if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least {least}")
         for name, most in {"image_weight": 1, "ema": 1, "checkpoint_minutes": math.inf}.items():
             if not 0 <= getattr(self, name) <= most:

@@ -32,6 +32,7 @@ from exiflang.utils.extras import extra
 from exiflang.utils.files import absolute_path
 from exiflang.utils.launch import launch_module
 from exiflang.utils.storage import absolute_place, is_url
+from exiflang.utils.typed import check_fields
 
 with extra("train"):
     from accelerate.utils import broadcast_object_list, set_seed
@@ -90,6 +91,7 @@ class Recipe:
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         chosen = {name: getattr(self, name) for name in ("balance", "same_make", "cache_tiles", "readout_pictures")}
         chosen = {'exif="shuffled"': self.exif != "own"} | chosen
         if self.streamed and (unfit := [name for name, wanted in chosen.items() if wanted]):
@@ -100,15 +102,15 @@ class Recipe:
 
     @classmethod
     def of(cls, **parameters: Any) -> Self:
-        """From one flat set of names, those of `TrainConfig` among them. Raises `ValueError` for unknown ones."""
+        """From one flat set of names, those of `TrainConfig` among them.
+
+        Raises `ValueError` for unknown names, and for a value of another type.
+        """
         known = cls().flat()
         if unknown := sorted(parameters.keys() - known.keys()):
             raise ValueError(f"unknown parameters {unknown}: choose among {', '.join(sorted(known))}")
-        # YAML reads 1e-3 as text
-        floats = {name: float(value) for name, value in parameters.items() if isinstance(known[name], float)}
-        given = parameters | floats
-        training = {field.name for field in dataclasses.fields(TrainConfig)} & given.keys()
-        return cls(training=TrainConfig(**{name: given.pop(name) for name in training}), **given)
+        training = {field.name for field in dataclasses.fields(TrainConfig)} & parameters.keys()
+        return cls(training=TrainConfig(**{name: parameters.pop(name) for name in training}), **parameters)
 
     def flat(self) -> dict[str, Any]:
         """The reverse of `of`."""

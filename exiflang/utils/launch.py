@@ -44,7 +44,7 @@ def launch_module(module: str, parameters: Mapping[str, Any], processes: int) ->
     if done.returncode:
         said = "\n".join(line for line in done.stdout.splitlines() if line.startswith("error: "))
         # What follows them is said by their launcher: of a process that was aborted it would hide the words.
-        own = re.split("^.*/torch/distributed/elastic/", done.stdout, maxsplit=1, flags=re.MULTILINE)[0]
+        own = re.split(r"^.*\btorch/distributed/elastic/", done.stdout, maxsplit=1, flags=re.MULTILINE)[0]
         raise LaunchError(f"{processes} processes failed:\n{said or own[-10_000:]}")
 
 

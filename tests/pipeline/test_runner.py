@@ -327,8 +327,8 @@ def test_the_probe_runs_when_it_is_named_and_prints_its_own_table(project, capsy
     [
         (["-p", "sed", "1"], "did you mean seed?"),
         (["-p", "seed", "[1"], "seed: '[1' is not valid YAML"),
-        (["-p", "seed", "~"], "seed: expected int like 0, got None"),
-        (["-p", "seed", "many"], "seed: expected int like 0, got 'many'"),
+        (["-p", "seed", "~"], "seed is None: it must be a whole number, like 0"),
+        (["-p", "seed", "many"], "seed is 'many': it must be a whole number, like 0"),
         (["--preset", "nightly"], "no preset in"),
         (["--check"], "demo.json: no golden numbers for this preset"),
         (["--check", "--only", "02_train"], "--check needs 03_evaluate"),

@@ -329,7 +329,7 @@ def test_collate_stacks_and_distinct_numbers_the_sentences():
     [("steps", -1), ("steps", 2.5), ("steps", "1e3"), ("batch_size", 1), ("chunk_size", -1), ("workers", -1)],
 )
 def test_numbers_that_make_no_sense(name, value):
-    with pytest.raises(ValueError, match=f"{name} is {value!r}: it must be a whole number of at least"):
+    with pytest.raises(ValueError, match=f"{name} is {value!r}: it must be a whole number"):
         TrainConfig(**{name: value})
 
 

@@ -1,0 +1,47 @@
+"""Values from YAML, papermill or a call → the types that are wanted, or one message.
+
+Text is never taken for True, and no number for a switch: "false" would open what it is meant to close.
+"""
+
+import contextlib
+import dataclasses
+import os
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+_SAID = {bool: "True or False", int: "a whole number", float: "a number", list: "a list"}
+_SAID[str] = "text (YAML takes yes, no and numbers for something else: quote them)"
+
+
+def typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` if it is what `hint` says: bool, int, float, str, a list, or one of them or None.
+
+    A number may come as text where a float is wanted, since YAML reads 1e-4 as text; a path may stand for its text.
+    Of a list its items are checked too. What is of another type passes. Raises `ValueError`, which calls it `name`.
+    """
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
+    if value is None and NoneType in get_args(hint):
+        return value
+    kind = get_origin(kinds[0]) or kinds[0]
+    if kind not in _SAID:
+        return value
+    if kind is float and not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError):
+            return float(value)
+    if kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    fits = isinstance(value, list | tuple) if kind is list else isinstance(value, kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name} is {value!r}: it must be {_SAID[kind]}")
+    if kind is list:
+        of = get_args(kinds[0]) or (Any,)
+        return [typed(f"{name}[{place}]", item, *of) for place, item in enumerate(value)]
+    return value
+
+
+def check_fields(instance: Any) -> None:
+    """See to it that each field of a data class has the type that stands behind its name; see `typed`."""
+    hints = get_type_hints(type(instance))
+    for field in dataclasses.fields(instance):
+        value = typed(field.name, getattr(instance, field.name), hints[field.name])
+        object.__setattr__(instance, field.name, value)  # some are frozen
