@@ -12,11 +12,10 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +38,7 @@ from exiflang.training.recipe import Recipe
 from exiflang.utils.commands import run_command
 from exiflang.utils.files import read_json, write_json
 from exiflang.utils.hardware import this_machine
+from exiflang.utils.processes import worker_pool
 from experiments.ablation_data import FOLDERS, GROUPS, data_set
 from experiments.tables import SCORES, counted, figure, publish, spread, table
 
@@ -196,7 +196,7 @@ def run_all(runs: Sequence[tuple[Path, Mapping[str, Any]]], workers: int) -> lis
     """`run` each of (folder, settings) in order in `workers` processes; what failed, a line each."""
     failures = []
     os.environ["OMP_NUM_THREADS"] = "1"  # two single-threaded runs get more done than one on two cores
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = worker_pool(workers)
     try:
         waiting = {pool.submit(run, *item): item[0] for item in runs}
         for number, done in enumerate(as_completed(waiting), 1):

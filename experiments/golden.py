@@ -9,9 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +20,7 @@ from exiflang.pipeline.parameters import PipelineError, project_path
 from exiflang.pipeline.runner import STEPS, run_pipeline
 from exiflang.utils.commands import run_command
 from exiflang.utils.files import read_json
+from exiflang.utils.processes import worker_pool
 from experiments.tables import SCORES, counted, figure, publish, spread, table
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -129,7 +128,7 @@ def renew(
     model, *controls = VARIANTS
     # One run a core: two single-threaded runs get more done than one that shares each step between two cores.
     os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with worker_pool() as pool:
         models = [pool.submit(run, preset, seed, model) for seed in range(seeds)]
         checks = []
         for seed, made in enumerate(models):

@@ -11,10 +11,9 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from exiflang.training.measured import Measured, measure, measure_pictures, read
 from exiflang.training.readout import ReadoutConfig, fit_readout
 from exiflang.utils.commands import run_command
 from exiflang.utils.files import file_sha256, read_json, write_json
+from exiflang.utils.processes import worker_pool
 from experiments.controls import CONTROL_DIR, shuffled_control
 from experiments.packaged_readout import composites
 from experiments.readout_figures import HAND_MADE, SETS, pictures_of, recorded_strata, strata
@@ -147,7 +147,7 @@ def measured_benchmark(name: str, tower: str, model: str) -> dict[str, Path]:
     place.mkdir(parents=True, exist_ok=True)
     files = {item: place / f"{number:04d}.npz" for number, item in enumerate(benchmark.names)}
     missing = benchmark.only([item for item, file in files.items() if not file.exists()])
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_start, initargs=(model,)) as pool:
+    with worker_pool(None, _start, model) as pool:
         waiting = [pool.submit(_measure, item, files[item.name]) for item in missing]
         for done in tqdm(as_completed(waiting), total=len(waiting), unit=" pictures", desc=place.name):
             done.result()
@@ -258,7 +258,7 @@ def renew() -> None:
     for row in ROWS:
         measure_pictures(row.made, models[row.tower], composites(row.pictures, 0, row.shares), os.cpu_count() or 1)
     runs = [(row, seed) for seed in range(SEEDS) for row in ROWS]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    with worker_pool() as pool:
         waiting = [pool.submit(run, row, seed, measured[row.tower]) for row, seed in runs]
         for done in tqdm(as_completed(waiting), total=len(waiting), unit=" trainings"):
             done.result()

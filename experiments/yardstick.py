@@ -7,14 +7,11 @@ never compressed: simulated, taken before the camera's JPEG, and saved as PNG.
 """
 
 import csv
-import os
 import shutil
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import cycle
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +26,7 @@ from exiflang.simulation.composites import Edit, compose, cut, encode_picture
 from exiflang.simulation.render import develop_photo, render_photo
 from exiflang.utils.commands import run_command
 from exiflang.utils.images import load_image
+from exiflang.utils.processes import worker_pool
 
 SPLICED, AUTHENTIC = 240, 60
 #: Strata: each but "off" has 40 spliced pictures or more.
@@ -103,7 +101,7 @@ def write(shared: Path, folder: Path) -> Path:
         (draft / part).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     every = list(jobs())
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with worker_pool() as pool:
         made = pool.map(make, every, cycle([yardstick_photos(shared)]), chunksize=4)
         for job, (data, mask) in tqdm(zip(every, made, strict=True), total=len(every), unit=" pictures"):
             name, ending = f"{job.number:03d}", "jpg" if job.fmt.startswith("jpeg") else "png"

@@ -18,8 +18,9 @@ def evaluate(config: Annotated[Path, typer.Option(help="YAML: benchmarks, root, 
 
     from exiflang.evaluation.score_run import ScoreRun
     from exiflang.evaluation.scoring import summarize_pictures
-    from exiflang.utils.launch import read_mapping, this_process
+    from exiflang.utils.launch import follow_launcher, read_mapping, this_process
 
+    follow_launcher()
     run = ScoreRun.of(**read_mapping(config))
     run.run()
     this_process().wait_for_everyone()

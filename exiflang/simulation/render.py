@@ -10,9 +10,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from typing import Any
 
 import cv2
@@ -24,6 +22,7 @@ from exiflang.simulation.camera_pipeline import develop, scene_size
 from exiflang.simulation.cameras import Camera
 from exiflang.simulation.exposure import Settings, draw_settings, photo_exif
 from exiflang.simulation.scenes import render_scene
+from exiflang.utils.processes import worker_pool
 
 _SMALLEST, _LARGEST = 64, 8192  # pixels
 
@@ -108,8 +107,7 @@ def _mapped(function: Callable[[Any], Any], jobs: list, workers: int, unit: str)
     if workers == 1:
         yield from tqdm(map(function, jobs), total=len(jobs), unit=f" {unit}")
         return
-    # Spawned, not forked: the caller may hold threads (PyTorch, OpenCV) that a fork would copy in a broken state.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
+    pool = worker_pool(workers, cv2.setNumThreads, 1)
     try:
         with _interrupts_ignored():  # by the processes that start here: Ctrl-C ends them through this one
             done = pool.map(function, jobs, chunksize=2)
@@ -128,7 +126,3 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)

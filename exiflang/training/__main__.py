@@ -18,8 +18,9 @@ def train(config: Annotated[Path, typer.Option(help="YAML: 02_train's parameters
     On several GPUs or machines: accelerate launch -m exiflang.training --config run.yaml
     """
     from exiflang.training.recipe import Recipe
-    from exiflang.utils.launch import this_process
+    from exiflang.utils.launch import follow_launcher, this_process
 
+    follow_launcher()
     recipe = Recipe.of(**read_parameters(config))
     recipe.run()
     if this_process().is_main_process:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from exiflang.models.weights import load_model
 from exiflang.utils.dct import read_luma
 from exiflang.utils.files import write_whole
 from exiflang.utils.images import load_image
+from exiflang.utils.processes import worker_pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +70,7 @@ def measure_pictures(place: Path, model: str, dataset: CompositeDataset, workers
     missing = [number for number, file in enumerate(files) if not file.exists()]
     if not missing:
         return files
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start, initargs=(model, dataset)
-    ) as pool:
+    with worker_pool(workers, _start, model, dataset) as pool:
         done = pool.map(_measure, missing, [files[number] for number in missing], chunksize=4)
         for _ in tqdm(done, total=len(missing), unit=" pictures"):
             pass

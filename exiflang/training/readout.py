@@ -12,9 +12,7 @@ import io
 import json
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +29,7 @@ from exiflang.models.weights import load_model, weights_sha256
 from exiflang.training.measured import Measured, measure_pictures, read_measured
 from exiflang.training.run_folder import TrainingError
 from exiflang.utils.files import read_json, write_json, write_whole
+from exiflang.utils.processes import worker_pool
 
 #: Every so many-th picture validates.
 VALIDATE = 12
@@ -116,7 +115,7 @@ def fit_readout(
     """
     numbers = range(config.networks)
     if workers > 1 and config.networks > 1:
-        with ProcessPoolExecutor(min(workers, config.networks), mp_context=get_context("spawn")) as pool:
+        with worker_pool(min(workers, config.networks)) as pool:
             list(pool.map(_fit_here, *zip(*((folder, measured, config, number) for number in numbers), strict=True)))
     runs = [_fit(folder, measured, config, number) for number in numbers]  # of other processes: from the checkpoints
     readout = runs[0].fitted

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ with extra("train"):
 
 from exiflang.utils.commands import RunError
 
+#: Set in the environment of processes whose standard input ends when the one that launched them does.
+_FOLLOWS = "EXIFLANG_FOLLOWS_LAUNCHER"
+
 
 class LaunchError(RunError):
     """Processes that failed; the message is what they said."""
@@ -29,7 +33,8 @@ def launch_module(module: str, parameters: Mapping[str, Any], processes: int) ->
     """Run `python -m module --config <parameters>` in so many processes, on this machine's GPUs if it has as many, else
     on its processor.
 
-    New ones rather than forks (`notebook_launcher`): a notebook's kernel may have threads and CUDA of its own.
+    New ones rather than forks (`notebook_launcher`): a notebook's kernel may have threads and CUDA of its own. The
+    module calls `follow_launcher`, so that they end when this process is killed.
     Raises `LaunchError` if they fail.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -38,14 +43,35 @@ def launch_module(module: str, parameters: Mapping[str, Any], processes: int) ->
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += ["-m", module, "--config", str(path)]
         device = {} if torch.cuda.device_count() >= processes else {"ACCELERATE_USE_CPU": "true"}
-        done = subprocess.run(
-            command, env=os.environ | device, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        read, write = os.pipe()  # nobody writes: it ends with this process
+        try:
+            done = subprocess.run(
+                command,
+                env=os.environ | device | {_FOLLOWS: "1"},
+                stdin=read,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        finally:
+            os.close(read)
+            os.close(write)
     if done.returncode:
         said = "\n".join(line for line in done.stdout.splitlines() if line.startswith("error: "))
         # What follows them is said by their launcher: of a process that was aborted it would hide the words.
         own = re.split(r"^.*\btorch/distributed/elastic/", done.stdout, maxsplit=1, flags=re.MULTILINE)[0]
         raise LaunchError(f"{processes} processes failed:\n{said or own[-10_000:]}")
+
+
+def follow_launcher() -> None:
+    """See to it that this process ends with the one whose `launch_module` has started it, if one has."""
+    if os.environ.get(_FOLLOWS):
+        threading.Thread(target=_end_with_input, daemon=True).start()
+
+
+def _end_with_input() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
 
 
 def this_process() -> PartialState:

@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +16,7 @@ from exiflang.localization.localizer import Comparison
 from exiflang.localization.windows import embed_windows
 from exiflang.models.inference import for_inference
 from exiflang.utils.hardware import has_fast_bf16
+from exiflang.utils.processes import worker_pool
 from experiments.speed.pictures import noise
 
 PLAIN = {"exact": {}, "windows one by one": {"comparison": Comparison(fast=False)}}
@@ -60,7 +59,7 @@ def measure_curve(name: str, values: Sequence[float], rounds: int) -> pd.DataFra
     points = [(name, way, value, rounds) for way in ways for value in values]
     rows = []
     for point in tqdm(points, desc=name, unit=" points"):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        with worker_pool(1) as process:
             rows.append(process.submit(_measure, *point).result())
     return pd.DataFrame(rows)
 

@@ -6,12 +6,11 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from exiflang.preparation.yfcc import yfcc_photos
+from exiflang.utils.processes import worker_pool
 from experiments.speed.yfcc_writer import write_many
 
 PIECE = 64 << 20  # bytes that are compressed at a time, as by pbzip2
@@ -33,7 +32,7 @@ def measure(rows: int = 5_000_000, compressed: int = 1_000_000) -> dict[str, dic
 
 
 def _alone(dumps: list[Path], rows: int, sample: int) -> dict[str, Any]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with worker_pool(1) as pool:
         return pool.submit(_read, [str(path) for path in dumps], rows, sample).result()
 
 

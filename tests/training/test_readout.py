@@ -57,8 +57,8 @@ class SmallPictures:
 class InThisProcess:
     """A process pool that starts no process."""
 
-    def __init__(self, workers, mp_context, initializer, initargs):
-        initializer(*initargs)
+    def __init__(self, workers, start, *arguments):
+        start(*arguments)
 
     def __enter__(self):
         return self
@@ -80,14 +80,14 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
-    monkeypatch.setattr(measuring, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(measuring, "worker_pool", InThisProcess)
 
 
 @pytest.fixture(scope="module")
 def pictures(model, tmp_path_factory) -> Path:
     """The measured pictures of `SmallPictures()`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "ProcessPoolExecutor", InThisProcess)
+        patch.setattr(measuring, "worker_pool", InThisProcess)
         place = tmp_path_factory.mktemp("pictures")
         measure_pictures(place, model, SmallPictures())
     return place
@@ -146,7 +146,7 @@ def test_a_missing_picture_is_made_again_and_the_others_are_kept(model, pictures
 
 
 def test_nothing_is_started_where_nothing_is_missing(pictures, monkeypatch):
-    monkeypatch.setattr(measuring, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("a process was started"))
+    monkeypatch.setattr(measuring, "worker_pool", lambda *_, **__: pytest.fail("a process was started"))
     assert len(measure_pictures(pictures, "no model needed", SmallPictures())) == 16
 
 
