@@ -175,7 +175,10 @@ def test_a_wrong_configuration_is_named(folder, capsys, command, text, message):
         (RunError("no photos\nsee the log"), "error: no photos see the log\n"),
         (PipelineError("02_train failed"), "error: 02_train failed\n"),
         (ImportError('needs dask: pip install "exiflang[data]"'), 'error: needs dask: pip install "exiflang[data]"\n'),
-        (PermissionError(13, "Permission denied", "data/x"), "error: data/x: Permission denied\n"),
+        (
+            PermissionError(13, "Permission denied", "data/x"),
+            "error: data/x: Permission denied; choose a place that you may write to, or change its permissions\n",
+        ),
     ],
 )
 def test_errors_of_a_run_are_told_in_one_line(folder, monkeypatch, capsys, error, message):

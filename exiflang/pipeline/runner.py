@@ -64,6 +64,7 @@ def run_notebook(path: str | Path, parameters: Mapping[str, Any], out_dir: str |
 def _execute(path: Path, values: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     with extra("notebook"):
         import papermill
+        from jupyter_client.kernelspec import NoSuchKernel
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
         from traitlets.config import Config
@@ -90,6 +91,11 @@ def _execute(path: Path, values: Mapping[str, Any], run_dir: Path) -> dict[str, 
         raise PipelineError(f"{path.stem}, cell In [{error.exec_count}] failed: {reason}; see {copy}") from error
     except DeadKernelError as error:
         raise PipelineError(f"{path.stem}: the kernel died (out of memory?); see {copy}") from error
+    except (RuntimeError, NoSuchKernel) as error:
+        raise PipelineError(
+            f"{path.stem}: the kernel python3 does not start ({error}): `jupyter kernelspec list` shows where it is "
+            f"from; it must be that of {sys.executable}, which `python -m ipykernel install --sys-prefix` makes"
+        ) from error
     try:
         return json.loads(metrics.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -109,7 +115,8 @@ def run_pipeline(
 
     `overrides` ({parameter: value}) go to every notebook that declares them and win over the preset. The default run_id
     is the preset and the time. Everything is checked before the first notebook starts: UsageError; a failing notebook
-    raises PipelineError, all that was finished is kept, and the manifest's status is "failed".
+    raises PipelineError, all that was finished is kept, and the manifest's status is "failed". `OSError` where nothing
+    can be written.
     """
     run_id = run_id or f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not re.fullmatch(r"\w[\w.-]*", run_id):
@@ -136,6 +143,10 @@ def run_pipeline(
             manifest["files"] |= {str(path): _digest(path) for path in metrics[stem].pop("files", [])}
             write_json(run_dir / "metrics.json", metrics)
         manifest["status"] = "finished"
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk is told without a name
+            error.filename = str(run_dir)
+        raise
     finally:
         write_json(run_dir / "manifest.json", manifest)
     return run_dir

@@ -1,5 +1,6 @@
 """Command lines: what all of them do with an error, with Ctrl-C, with parameters of notebooks and with a table."""
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -15,6 +16,20 @@ _PAIR = "NAME VALUE"
 _PAIR_HELP = "Set a parameter; may be repeated. Where the default is a text, the text as it stands, else YAML."
 #: Parameters as typed, [(name, text)]; goes with `PairsCommand`.
 Pairs = Annotated[list[Any] | None, typer.Option("-p", metavar=_PAIR, help=_PAIR_HELP)]
+
+
+_ELSEWHERE = "choose a place that you may write to, or change its permissions"
+#: errno → what to do.
+_ADVICE = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another place",
+    errno.EEXIST: "choose another place, or move away what is there",
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.EROFS: _ELSEWHERE,
+    errno.ENOSPC: "free some space, and run it again",
+    errno.EDQUOT: "free some space, and run it again",
+}
 
 
 class PairsCommand(TyperCommand):
@@ -57,12 +72,18 @@ def run_command(
         message = f"{error.format_message().rstrip('.')}; see {context.command_path if context else name or ''} --help"
         code = error.exit_code
     except OSError as error:
-        message, code = f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
+        message, code = _said(error), 1
     except (RunError, ValueError, ImportError) as error:
         message, code = str(error), getattr(error, "exit_code", 1)
     # One write: what processes of one launch say at the same time must not mix within a line.
     sys.stderr.write(f"error: {' '.join(message.splitlines())}\n")
     return code
+
+
+def _said(error: OSError) -> str:
+    what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{what}; {advice}" if advice else what
 
 
 def print_table(rows: Any) -> None:

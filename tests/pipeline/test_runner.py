@@ -1,7 +1,9 @@
 """The runner, on toy notebooks in a toy project."""
 
+import errno
 import hashlib
 import json
+import os
 import re
 
 import nbformat
@@ -353,3 +355,41 @@ def test_failing_notebook_exits_with_1(project, capsys):
     assert main(["--only", "01_prepare_data"]) == 1
     assert "error: 01_prepare_data, cell In [" in (message := capsys.readouterr().err)
     assert "ValueError: no photos in data" in message
+
+
+# ---- what cannot be written, what does not start
+
+
+def only_line(capsys) -> str:
+    """The one line that was said as an error."""
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_an_output_folder_that_is_a_file_is_named(project, capsys):
+    (project / "taken").write_text("mine")
+    assert main(["--only", "01_prepare_data", "--out", "taken"]) == 1
+    assert re.search(r"taken/demo-\S+: Not a directory; a file stands where a folder is needed", only_line(capsys))
+    assert (project / "taken").read_text() == "mine"
+
+
+def test_a_full_disk_is_named_with_what_to_do(project, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pipeline, "write_html", full)
+    assert main(["--only", "01_prepare_data", "--out", "runs"]) == 1
+    said = only_line(capsys)
+    assert re.search(r"runs/demo-\S+: No space left on device; free some space, and run it again", said)
+
+
+def test_a_kernel_that_does_not_start_is_told_in_one_line(project, capsys, monkeypatch):
+    kernel = project / "jupyter/kernels/python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(project / "jupyter"))
+    assert main(["--only", "01_prepare_data"]) == 1
+    said = only_line(capsys)
+    assert "01_prepare_data: the kernel python3 does not start (Kernel died" in said and "kernelspec list" in said
