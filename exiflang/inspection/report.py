@@ -19,7 +19,7 @@ import torch
 from exiflang.exif.tags import clean
 from exiflang.inspection.inspector import Inspection, Inspector
 from exiflang.inspection.tables import figures_table, fit_summary, metadata_table, region_table
-from exiflang.inspection.verdict import UNRELIABLE, decision_facts, meaning_of_score, region_facts
+from exiflang.inspection.verdict import decision_facts, meaning_of_score, region_facts
 from exiflang.inspection.views import (
     EVIDENCE,
     VIEWS,
@@ -27,6 +27,7 @@ from exiflang.inspection.views import (
     hatching,
     mask_source,
     meaning_of_view,
+    unreliable,
     value_range,
     view_picture,
     window_values,
@@ -104,7 +105,7 @@ def report_facts(inspection: Inspection, origin: Provenance, made: str) -> dict[
         "regions": region_facts(inspection),
         "threshold": threshold,
         "mask_share": float((source > level).mean()),
-        "unreliable_share": float((result.reliability < UNRELIABLE).mean()),
+        "unreliable_share": float(unreliable(inspection).mean()),
         "evidence": {
             "maps": {name: _spread(values) for name, values in result.evidence.maps.items()},
             "absent": result.evidence.absent,

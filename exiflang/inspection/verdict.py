@@ -7,6 +7,8 @@ from dataclasses import asdict
 from math import ceil
 from typing import Any
 
+import numpy as np
+
 from exiflang.inspection.inspector import Inspection
 from exiflang.localization.decision import FEWEST, Decision, Region, picture_kind
 
@@ -72,8 +74,10 @@ def region_facts(inspection: Inspection) -> list[dict[str, Any]]:
     facts = []
     for region in result.regions:
         left, top, right, bottom = region.box
-        inside = result.mask[top:bottom, left:right]
-        trusted = float(result.reliability[top:bottom, left:right][inside].mean())
+        down, across = inspection.seen.centers
+        inside = result.mask[np.ix_(down, across)]  # of windows
+        inside &= np.outer((down >= top) & (down < bottom), (across >= left) & (across < right))
+        trusted = float(result.reliability[inside].mean())
         place = place_in_words(region.box, height, width)
         facts.append(asdict(region) | {"place": place, "strongest": _strongest(region), "reliability": trusted})
     return facts

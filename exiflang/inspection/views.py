@@ -6,7 +6,7 @@ import numpy as np
 
 from exiflang.inspection.inspector import Inspection
 from exiflang.inspection.verdict import UNRELIABLE, spoken
-from exiflang.localization.consistency import cell_average, resize_cells
+from exiflang.localization.consistency import cell_average, resize_cells, resize_windows
 from exiflang.localization.evidence import MEANINGS
 from exiflang.localization.learned_readout import LEARNED
 from exiflang.localization.localizer import MASK_THRESHOLD
@@ -114,9 +114,17 @@ def value_range(view: str, values: np.ndarray) -> tuple[float, float]:
     return float(values.min()) if view == "similarity" else VIEWS[view].low, 1.0
 
 
+def unreliable(inspection: Inspection, longest: int = SHOWN) -> np.ndarray:
+    """Where the picture tells little: bool [h, w], at most `longest` a side."""
+    result, shape = inspection.result, inspection.picture.image.shape[:2]
+    height, width = shown_shape(shape[0], shape[1], longest)
+    scale = max(height, width) / max(shape)
+    return resize_windows(result.reliability, height, width, result.window_size, result.stride, scale) < UNRELIABLE
+
+
 def hatching(inspection: Inspection, longest: int = SHOWN) -> np.ndarray:
     """Lines where the picture tells little, to lie over the heatmap: uint8 [h, w, 4], clear elsewhere."""
-    little = shrink(inspection.result.reliability, longest) < UNRELIABLE
+    little = unreliable(inspection, longest)
     y, x = np.indices(little.shape)
     stripe = (x + y) % 12 // 2
     lines = np.zeros((*little.shape, 4), np.uint8)

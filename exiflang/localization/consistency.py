@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from exiflang.localization.windows import stripes
+
 
 def _spread_sum(array: np.ndarray, spread: int, axis: int) -> np.ndarray:
     """Each entry adds itself to `spread` cells along `axis`, which grows by `spread - 1`."""
@@ -44,13 +46,27 @@ def resize_cells(
     """
     margin = (window - max(1, window // stride) * stride) / 2
     y, x = (((np.arange(side) + 0.5) / scale - margin) / stride for side in (height, width))  # in cells
-    return _interpolate(_interpolate(cells.astype(np.float32), y - 0.5, 0), x - 0.5, 1)
+    return _bilinear(cells, y - 0.5, x - 0.5)
 
 
-def resize_windows(values: np.ndarray, height: int, width: int, window: int, stride: int) -> np.ndarray:
-    """Draw a value a window where windows lie: [rows, cols] → float32 [H, W], bilinear between their centers."""
-    y, x = (((np.arange(side) + 0.5) - window / 2) / stride for side in (height, width))  # in windows
-    return _interpolate(_interpolate(values.astype(np.float32), y, 0), x, 1)
+def resize_windows(
+    values: np.ndarray, height: int, width: int, window: int, stride: int, scale: float = 1.0
+) -> np.ndarray:
+    """Draw a value a window where windows lie: [rows, cols] → float32 [H, W], bilinear between their centers.
+
+    `scale`: as in `resize_cells`.
+    """
+    y, x = (((np.arange(side) + 0.5) / scale - window / 2) / stride for side in (height, width))  # in windows
+    return _bilinear(values, y, x)
+
+
+def _bilinear(array: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """[h, w] at rows `y` and columns `x` (in cells): float32 [H, W], constant beyond the ends."""
+    tall = _interpolate(array.astype(np.float32), y, 0)  # [H, w]
+    drawn = np.empty((len(y), len(x)), np.float32)
+    for rows in stripes(*drawn.shape):
+        drawn[rows] = _interpolate(tall[rows], x, 1)
+    return drawn
 
 
 def _interpolate(array: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:
@@ -60,10 +76,7 @@ def _interpolate(array: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:
     low = at.astype(int)
     share = np.expand_dims((at - low).astype(np.float32), 1 - axis)
     before, after = array.take(low, axis), array.take(np.minimum(low + 1, last), axis)
-    after -= before  # in place: these are as large as the picture
-    after *= share
-    before += after
-    return before
+    return before + share * (after - before)
 
 
 def principal_components(embeddings: np.ndarray, spread: int) -> np.ndarray:

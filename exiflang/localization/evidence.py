@@ -4,6 +4,7 @@
 is absent, and the reason is kept. No map is a verdict: the learned readout weighs them.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import cv2
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from exiflang.localization.windows import window_shares
+from exiflang.localization.windows import stripes, window_shares
 from exiflang.utils.dct import LumaBlocks
 
 # scipy is imported by the functions: an import of the localizer does not wait for it.
@@ -65,8 +66,29 @@ class WindowMeans:
 
     def __call__(self, plane: np.ndarray) -> np.ndarray:
         """[H, W] → float32 [rows, cols]."""
-        found = self.down @ torch.from_numpy(plane.astype(np.float32, copy=False)) @ self.across.T
-        return found.numpy()
+        return self.in_stripes(lambda rows: {"plane": plane[rows]})["plane"]
+
+    def in_stripes(self, planes: Callable[[slice], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Of planes by name, of which `planes` gives some rows, [h, W]: float32 [rows, cols] each."""
+        return {name: (strip @ self.across.T).numpy() for name, strip in self.over_rows(planes).items()}
+
+    def over_rows(self, planes: Callable[[slice], Mapping[str, np.ndarray]]) -> dict[str, Tensor]:
+        """The same over the rows of windows alone: float32 [rows, W] each."""
+        sums: dict[str, Tensor] = {}
+        for rows in stripes(self.down.shape[1], self.across.shape[1]):
+            for name, plane in planes(rows).items():
+                part = self.down[:, rows] @ torch.from_numpy(plane.astype(np.float32, copy=False))
+                sums[name] = sums[name].add_(part) if name in sums else part
+        return sums
+
+    def of_blocks(self, values: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+        """Of a value a block, [h, w], whose row and column are given for each pixel, int [H] and [W]: [rows, cols]."""
+        sides = ((self.down, down, values.shape[0]), (self.across, across, values.shape[1]))
+        rows, cols = (
+            shares.new_zeros(len(shares), blocks).index_add_(1, torch.from_numpy(of_pixel), shares)
+            for shares, of_pixel, blocks in sides
+        )  # [rows, h], [cols, w]
+        return (rows @ torch.from_numpy(values) @ cols.T).numpy()
 
 
 @torch.autocast("cpu", enabled=False)  # a caller's lower precision is for networks
@@ -87,9 +109,8 @@ def gather_evidence(image: np.ndarray, luma: LumaBlocks | None, window: int, str
         return Evidence(maps, absent, np.array([*steps, 0, 0], np.float32))
     maps |= block_grid(gray, means)
     (top, left, strength), (other_top, other_left, other_strength) = grid_corners(gray)
-    history = _pixel_history(gray, top, left) if luma is None else _upright_history(luma, height, width)
-    maps["jpeg_history"] = means(history)
-    maps["former_history"] = means(_pixel_history(gray, other_top, other_left))
+    maps["jpeg_history"] = _pixel_history(gray, top, left, means) if luma is None else _file_history(luma, gray, means)
+    maps["former_history"] = _pixel_history(gray, other_top, other_left, means)
     return Evidence(maps, {}, np.array([*steps, strength, other_strength], np.float32))
 
 
@@ -135,7 +156,10 @@ def pixel_blocks(gray: np.ndarray, top: int, left: int) -> np.ndarray:
     h, w = (gray.shape[0] - top) // 8, (gray.shape[1] - left) // 8
     blocks = gray[top : top + 8 * h, left : left + 8 * w].reshape(h, 8, w, 8).swapaxes(1, 2)  # [h, w, 8, 8]
     basis = cv2.dct(np.eye(8, dtype=np.float32), flags=cv2.DCT_ROWS).T  # [frequency, pixel]
-    return np.rint(basis @ (blocks.astype(np.float32) - 128) @ basis.T).astype(np.int16)
+    found = np.empty(blocks.shape, np.int16)
+    for rows in stripes(h, 64 * w):
+        found[rows] = np.rint(basis @ (blocks[rows].astype(np.float32) - 128) @ basis.T)
+    return found
 
 
 def grid_corners(gray: np.ndarray) -> list[tuple[int, int, float]]:
@@ -146,9 +170,13 @@ def grid_corners(gray: np.ndarray) -> list[tuple[int, int, float]]:
     `|x[i - 2] - 3 x[i - 1] + 3 x[i] - x[i + 1]|`, which counts a step between `x[i - 1]` and `x[i]` twice, and one
     beside it once.
     """
+    height, width = gray.shape
+    down, across = np.empty(height, np.float32), np.zeros(width, np.float32)
+    for rows in stripes(height, width):
+        down[rows] = _rough(gray, rows, _ACROSS_BORDER.T, 3 * ROUGHEST).mean(1)
+        across += _rough(gray, rows, _ACROSS_BORDER, 3 * ROUGHEST).sum(0)
     excess = []
-    for axis, kernel in enumerate((_ACROSS_BORDER.T, _ACROSS_BORDER)):
-        step = _rough(gray, kernel, 3 * ROUGHEST).mean(1 - axis)[2:-1]
+    for step in (down[2:-1], across[2:-1] / np.float32(height)):
         phase = (np.arange(len(step)) + 2) % 8  # of the border before line 2, 3, ...
         found = np.bincount(phase, step, minlength=8) / np.maximum(np.bincount(phase, minlength=8), 1)
         excess.append((found - found.mean()) / (found.mean() + 1e-6))
@@ -159,30 +187,37 @@ def grid_corners(gray: np.ndarray) -> list[tuple[int, int, float]]:
     return grids
 
 
-def _rough(gray: np.ndarray, kernel: np.ndarray, most: float) -> np.ndarray:
-    """Absolute values of a filter, at most `most`: uint8 [H, W] → float32 [H, W]; pixels beyond the border repeat."""
-    found = cv2.filter2D(gray, cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE)
+def _rough(gray: np.ndarray, rows: slice, kernel: np.ndarray, most: float) -> np.ndarray:
+    """Absolute values of a filter of up to 5 pixels, at most `most`, in some rows of a picture; pixels beyond the
+    border repeat: uint8 [H, W] → float32 [h, W]."""
+    first, last = max(rows.start - 2, 0), rows.stop + 2
+    found = cv2.filter2D(gray[first:last], cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE)
+    found = found[rows.start - first :][: rows.stop - rows.start]
     return np.minimum(np.abs(found, out=found), most, out=found)
 
 
-def _pixel_history(gray: np.ndarray, top: int, left: int) -> np.ndarray:
-    """`jpeg_history` of the pixels' blocks from a corner on, float32 [H, W]."""
-    return _over_pixels(jpeg_history(pixel_blocks(gray, top, left)), top, left, *gray.shape)
+def _pixel_history(gray: np.ndarray, top: int, left: int, means: WindowMeans) -> np.ndarray:
+    """`jpeg_history` of the pixels' blocks from a corner on, of windows: float32 [rows, cols]."""
+    blocks = jpeg_history(pixel_blocks(gray, top, left))
+    down, across = (_block_of_pixels(*sizes) for sizes in zip(gray.shape, (top, left), blocks.shape, strict=True))
+    return means.of_blocks(blocks, down, across)
 
 
-def _over_pixels(blocks: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """A value a block over the pixels, [h, w] → [height, width]; the outermost go on beyond the whole blocks."""
-    rows = np.clip((np.arange(height) - top) // 8, 0, blocks.shape[0] - 1)
-    cols = np.clip((np.arange(width) - left) // 8, 0, blocks.shape[1] - 1)
-    return blocks[np.ix_(rows, cols)]
+def _block_of_pixels(pixels: int, start: int, blocks: int) -> np.ndarray:
+    """The block of each pixel along a side, int [pixels]; the outermost go on beyond the whole blocks."""
+    return np.clip((np.arange(pixels) - start) // 8, 0, blocks - 1)
 
 
-def _upright_history(luma: LumaBlocks, height: int, width: int) -> np.ndarray:
-    """`jpeg_history` over the pixels of the upright picture, float32 [height, width]."""
-    stored = _over_pixels(jpeg_history(luma.quantized), 0, 0, luma.height, luma.width)
+def _file_history(luma: LumaBlocks, gray: np.ndarray, means: WindowMeans) -> np.ndarray:
+    """`jpeg_history` of a file's blocks, of windows of the upright picture: float32 [rows, cols]."""
+    blocks, (height, width) = jpeg_history(luma.quantized), gray.shape
+    down = _block_of_pixels(luma.height, 0, blocks.shape[0])[:, None].astype(np.int32)  # as Pillow takes it
+    across = _block_of_pixels(luma.width, 0, blocks.shape[1])[None].astype(np.int32)
     if luma.turn is not None:
-        stored = np.array(Image.fromarray(stored).transpose(luma.turn))
-    return stored[:height, :width]
+        down, across = (np.array(Image.fromarray(side).transpose(luma.turn)) for side in (down, across))
+        if down.shape[1] > 1 or across.shape[0] > 1:
+            blocks, down, across = blocks.T.copy(), across, down
+    return means.of_blocks(blocks, down.ravel()[:height], across.ravel()[:width])
 
 
 def block_grid(gray: np.ndarray, means: WindowMeans) -> dict[str, np.ndarray]:
@@ -194,8 +229,12 @@ def block_grid(gray: np.ndarray, means: WindowMeans) -> dict[str, np.ndarray]:
     `grid_beside` the length of what is left: low and high where a region brought another grid, or none. Both are noise
     in a picture without a grid, which was never compressed or was resized since.
     """
-    across = _phases(_rough(gray, _ACROSS_PIXEL, ROUGHEST), means.down, means.across)
-    down = _phases(_rough(gray, _ACROSS_PIXEL.T, ROUGHEST).T, means.across, means.down).swapaxes(0, 1)
+    strip = means.over_rows(lambda rows: {"rough": _rough(gray, rows, _ACROSS_PIXEL, ROUGHEST)})["rough"]  # [rows, W]
+    across = _phases(strip, means.across)
+    strip = torch.empty(len(means.across), len(gray))  # [cols, H]
+    for rows in stripes(*gray.shape):
+        strip[:, rows] = means.across @ torch.from_numpy(_rough(gray, rows, _ACROSS_PIXEL.T, ROUGHEST)).T
+    down = _phases(strip, means.down).swapaxes(0, 1)
     profile = np.concatenate([across, down], axis=2)  # [rows, cols, 16]
     common = np.median(profile, axis=(0, 1))
     common /= np.linalg.norm(common) + 1e-6
@@ -204,10 +243,9 @@ def block_grid(gray: np.ndarray, means: WindowMeans) -> dict[str, np.ndarray]:
     return {"grid_along": along.astype(np.float32), "grid_beside": beside.astype(np.float32)}
 
 
-def _phases(rough: np.ndarray, down: Tensor, across: Tensor) -> np.ndarray:
-    """Excess of the differences across columns, float32 [H, W], at each of their 8 phases: [rows, cols, 8]."""
-    strips = down @ torch.from_numpy(rough)  # [rows, W]
-    sums = [strips[:, k::8] @ across[:, k::8].T for k in range(8)]
+def _phases(rough: Tensor, across: Tensor) -> np.ndarray:
+    """Excess of differences across columns, [rows, W], of windows [cols, W] at each of 8 phases: [rows, cols, 8]."""
+    sums = [rough[:, k::8] @ across[:, k::8].T for k in range(8)]
     weights = [across[:, k::8].sum(1).clamp(min=1e-6) for k in range(8)]
     found = torch.stack([total / weight for total, weight in zip(sums, weights, strict=True)], 2).numpy()
     base = found.mean(2, keepdims=True)
@@ -220,17 +258,29 @@ def content(image: np.ndarray, gray: np.ndarray, means: WindowMeans) -> dict[str
     Of luma in shares of 255 its mean (`brightness`), `deviation` and `gradient` (mean difference of neighbors);
     `clipped`, the share of pixels below 3 or above 252; `saturation`, the mean spread of the channels.
     """
-    brightness, middle = means(gray) / 255, float(gray.mean()) / 255
-    apart = gray.astype(np.float32) / 255 - np.float32(middle)  # so that a flat picture's squares lose no digits
-    levels, steps = gray.astype(np.int16), np.zeros(gray.shape, np.float32)
-    steps[:-1] += np.abs(np.diff(levels, axis=0))
-    steps[:, :-1] += np.abs(np.diff(levels, axis=1))
-    red, green, blue = cv2.split(image)
-    spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
+    middle = float(gray.mean()) / 255
+
+    def planes(rows: slice) -> dict[str, np.ndarray]:
+        part, levels = gray[rows], gray[rows.start : rows.stop + 1].astype(np.int16)  # one row more, to compare with
+        below, steps = np.abs(np.diff(levels, axis=0)), np.zeros(part.shape, np.float32)
+        steps[: len(below)] += below
+        steps[:, :-1] += np.abs(np.diff(levels[: len(part)], axis=1))
+        red, green, blue = cv2.split(image[rows])
+        return {
+            "luma": part,
+            # from the middle, so that a flat picture's squares lose no digits
+            "square": (part.astype(np.float32) / 255 - np.float32(middle)) ** 2,
+            "steps": steps,
+            "unclipped": cv2.inRange(part, 3, 252),
+            "spread": cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue),
+        }
+
+    found = means.in_stripes(planes)
+    brightness = found["luma"] / 255
     return {
         "brightness": brightness,
-        "deviation": np.sqrt(np.maximum(means(apart**2) - (brightness - middle) ** 2, 0)),
-        "gradient": means(steps) / 510,
-        "clipped": 1 - means(cv2.inRange(gray, 3, 252)) / 255,
-        "saturation": means(spread) / 255,
+        "deviation": np.sqrt(np.maximum(found["square"] - (brightness - middle) ** 2, 0)),
+        "gradient": found["steps"] / 510,
+        "clipped": 1 - found["unclipped"] / 255,
+        "saturation": found["spread"] / 255,
     }

@@ -33,6 +33,7 @@ from exiflang.localization.windows import (
     no_progress,
     picture_window,
     shared_stride,
+    stripes,
     window_grid,
 )
 from exiflang.utils.dct import LumaBlocks, read_luma
@@ -209,11 +210,9 @@ class SpliceLocalizer:
         if readout == LEARNED and self.learned is not None:
             with torch.inference_mode(), torch.autocast("cpu", enabled=False):
                 windows = self.learned(readout_inputs(seen.relations, seen.evidence)).numpy()
-            drawn = resize_windows(windows, seen.height, seen.width, seen.window, seen.stride)
-            return windows, drawn, float(windows.max())
+            return windows, self._drawing(seen, readout)(windows), float(windows.max())
         cells = self.readouts[readout]().fit_predict(seen.consistency)  # [h, w, h, w] -> [h, w]
-        raw = self.draw(cells, seen.height, seen.width, seen.window, seen.stride)
-        return cells, raw, detection_score(cells, seen.consistency, readout)
+        return cells, self._drawing(seen, readout)(cells), detection_score(cells, seen.consistency, readout)
 
     @property
     def decides(self) -> bool:
@@ -233,26 +232,26 @@ class SpliceLocalizer:
         values, raw, detection = self.values(seen, self.readout)
         decision, regions = None, list[Region]()
         if self.readout == LEARNED:
-            heatmap, score = to_heatmap(raw, LEARNED), detection
-            mask = heatmap > 0.5
+            mask, score = raw > 0, detection
             if self.learned and self.learned.calibration:
                 decision = self.decide(seen, detection, false_alarms)
                 score = 1 - decision.p_value
                 known = self.learned.calibration
                 mask, regions = find_regions(values, raw, seen.centers, seen.traces, known, decision.kind, false_alarms)
+            heatmap = to_heatmap(raw, LEARNED, out=raw)
         else:
             heatmap, mask, score = self._calibrated(seen, raw, detection)
-        trusted = reliability(seen.evidence.maps, seen.traces)
         return SpliceResult(
             heatmap=heatmap,
-            raw=raw,
+            values=values,
+            draw=self._drawing(seen, self.readout),
             mask=mask,
             score=score,
             detection=detection,
             decision=decision,
             regions=regions,
             evidence=seen.evidence,
-            reliability=resize_windows(trusted, seen.height, seen.width, seen.window, seen.stride),
+            reliability=reliability(seen.evidence.maps, seen.traces),
             consistency=seen.consistency,
             embeddings=seen.embeddings,
             pca=principal_components(seen.embeddings, max(1, seen.window // seen.stride)),
@@ -262,22 +261,27 @@ class SpliceLocalizer:
         )
 
     def _calibrated(self, seen: Observation, raw: np.ndarray, detection: float) -> tuple[np.ndarray, np.ndarray, float]:
-        """Heatmap, mask and score of a readout made by hand."""
+        """Heatmap, mask and score of a readout made by hand; the heatmap takes the place of `raw`."""
         known = self.calibration.get(self.readout)
         if not known:
             smaller = NormalizedCut().fit_predict(seen.consistency)
-            mask = self.draw(smaller, seen.height, seen.width, seen.window, seen.stride) > 0.5
-            return to_heatmap(raw, self.readout), mask, detection
-        heatmap = np.empty_like(raw)
-        for row in range(0, seen.height, 256):  # float64 shares of a large picture would take most of the memory
-            heatmap[row : row + 256] = share_below(raw[row : row + 256], known["cells"])
-        return heatmap, heatmap > MASK_THRESHOLD, float(share_below(detection, known["scores"]))
+            mask = self._drawing(seen, self.readout)(smaller) > 0.5
+            return to_heatmap(raw, self.readout, out=raw), mask, detection
+        for rows in stripes(*raw.shape):
+            raw[rows] = share_below(raw[rows], known["cells"])
+        return raw, raw > MASK_THRESHOLD, float(share_below(detection, known["scores"]))
 
-    def draw(self, cells: np.ndarray, height: int, width: int, window: int, stride: int) -> np.ndarray:
-        """Cells [h, w] over a picture of so many pixels: float32 [H, W], bilinear, in the protocol's way."""
+    def _drawing(self, seen: Observation, readout: str) -> Callable[[np.ndarray], np.ndarray]:
+        """What draws a readout's values over the picture, [rows, cols] or [h, w] → float32 [H, W]."""
         if self.protocol == "reference":
-            return stretch_cells(cells, height, width)
-        return resize_cells(cells, height, width, window, stride)
+            return partial(stretch_cells, height=seen.height, width=seen.width)
+        place: dict[str, Any] = {
+            "height": seen.height,
+            "width": seen.width,
+            "window": seen.window,
+            "stride": seen.stride,
+        }
+        return partial(resize_windows if readout == LEARNED else resize_cells, **place)
 
 
 def _choose(name: str, value: str | None, known: Sequence[str | None]) -> None:
@@ -298,9 +302,14 @@ def _ready(model: ImageEncoder | None) -> ImageEncoder:
     return model
 
 
-def to_heatmap(raw: np.ndarray, readout: str) -> np.ndarray:
-    """The readout's values on a fixed scale of 0..1: of logits the probability, `-cosine` and `1 - cosine` span 2."""
+def to_heatmap(raw: np.ndarray, readout: str, out: np.ndarray | None = None) -> np.ndarray:
+    """The readout's values on a fixed scale of 0..1: of logits the probability, `-cosine` and `1 - cosine` span 2.
+
+    float32 [H, W] → float32 [H, W]; out: where to write them, which may be `raw`.
+    """
+    out = np.empty_like(raw) if out is None else out
     if readout == LEARNED:
-        return torch.from_numpy(raw).sigmoid().numpy()
+        return torch.sigmoid(torch.from_numpy(raw), out=torch.from_numpy(out)).numpy()
     low = 0.0 if readout in ("mean_shift", "mean_dissimilarity", SEQUENTIAL) else -1.0
-    return np.clip((raw - low) / 2, 0, 1).astype(np.float32)
+    np.subtract(raw, np.float32(low), out=out)
+    return np.clip(np.divide(out, 2, out=out), 0, 1, out=out)

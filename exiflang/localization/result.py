@@ -1,5 +1,6 @@
 """What is measured of a picture, and what the localizer makes of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -61,8 +62,8 @@ class SpliceResult:
         heatmap: float32 [H, W] in 0..1, high = spliced. Of the learned readout how likely each place is tampered with;
             of another the share of authentic pictures' cells below, if the model is calibrated for it, else its fixed
             scale.
-        raw: float32 [H, W], the readout's own values, which the heatmap maps to 0..1 (same order); the learned
-            readout's are logits.
+        values: float32, the readout's own: [rows, cols] of windows (of the learned one, logits) or [h, w] of cells.
+        draw: draws them over the picture, see `raw`.
         mask: bool [H, W]: of the learned readout its `regions`; of another heatmap above `localizer.MASK_THRESHOLD` if
             calibrated, else the smaller of two spectral clusters of cells.
         score: higher = more likely spliced: the share of authentic pictures below, in 0..1, if calibrated, else
@@ -72,7 +73,7 @@ class SpliceResult:
         decision: what the score comes to, with its confidence limits; None if the readout has no such calibration.
         regions: parts of the picture that authentic pictures do not have, the largest first; only with a `decision`.
         evidence: named maps float32 [rows, cols], see `localization.evidence`, and why others are absent.
-        reliability: float32 [H, W] in 0..1: how much the picture can tell at each place (see `decision.reliability`).
+        reliability: float32 [rows, cols] in 0..1: how much each window can tell (see `decision.reliability`).
         consistency: float32 [h, w, h, w], dissimilarity `1 - cosine` averaged over each cell's windows, 0..2.
         embeddings: float32 [rows, cols, D], unit norm.
         pca: float32 [h, w, 3] in 0..1, three whitened principal components of the embeddings, averaged likewise.
@@ -81,7 +82,8 @@ class SpliceResult:
     """
 
     heatmap: np.ndarray = field(repr=False)
-    raw: np.ndarray = field(repr=False)
+    values: np.ndarray = field(repr=False)
+    draw: Callable[[np.ndarray], np.ndarray] = field(repr=False)
     mask: np.ndarray = field(repr=False)
     score: float
     detection: float
@@ -95,6 +97,14 @@ class SpliceResult:
     window_size: int
     stride: int
     preview: bool
+
+    @property
+    def raw(self) -> np.ndarray:
+        """The `values` over the picture, float32 [H, W], which the heatmap maps to 0..1 in the same order.
+
+        Drawn anew each time: of a large picture it would take most of the memory.
+        """
+        return self.draw(self.values)
 
     @property
     def p_value(self) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Windows on the longer side that half-overlapping may cost at most; pairs of windows take the memory.
 MOST_WINDOWS_PER_SIDE = 60
-#: Pixels that go through a tower at once where windows share their features; a tower holds some 300 bytes for each.
+#: Pixels that are worked on at once: of a tower, where windows share features, each holds some 300 bytes.
 STRIPE_PIXELS = 2**20
 
 
@@ -168,6 +168,13 @@ def window_shares(cells: int, step: int, window: int, stride: int, count: int, s
     edges = torch.arange(cells + 1, dtype=torch.float64) * step
     begin = torch.arange(count, dtype=torch.float64)[:, None] * stride + start  # [count, 1]
     return edges.clamp(begin, begin + window).diff(dim=1) / window  # [count, cells + 1] -> [count, cells]
+
+
+def stripes(height: int, width: int) -> Iterator[slice]:
+    """The rows of a picture, about `STRIPE_PIXELS` at a time: what is made of all of them at once takes memory."""
+    at_once = max(1, STRIPE_PIXELS // width)
+    for top in range(0, height, at_once):
+        yield slice(top, min(top + at_once, height))
 
 
 def _channels_first(image: np.ndarray) -> Tensor:

@@ -145,7 +145,7 @@ def test_absent_evidence_is_gray_and_says_why(size):
 @pytest.mark.parametrize("longest", [1024, 100])
 def test_hatching_lies_where_the_picture_tells_little(decision, longest):
     reliability = np.ones_like(decision.result.reliability)
-    reliability[:, 200:] = 0.1
+    reliability[:, decision.seen.centers[1] > 200] = 0.1
     found = dataclasses.replace(decision, result=dataclasses.replace(decision.result, reliability=reliability))
     lines = views.hatching(found, longest)
     height, width = shown_shape(300, 400, longest)
