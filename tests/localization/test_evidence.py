@@ -12,6 +12,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from sklearn.metrics import roc_auc_score
 
+from exiflang.localization import windows
+from exiflang.localization.consistency import resize_windows
 from exiflang.localization.evidence import (
     LOW_FREQUENCIES,
     MEANINGS,
@@ -452,3 +454,21 @@ def test_a_patch_in_a_real_photo_stands_out(shared):
         maps = gather_evidence(load_image(data), read_luma(data), 48, 16).maps
         inside = WindowMeans(384, 384, 48, 16)(mask) > 0.5
         assert roc_auc_score(inside.ravel(), maps["jpeg_history"].ravel()) > 0.9
+
+
+# Large pictures
+
+
+@pytest.mark.parametrize("pixels", [1, 200, 999, 10_000])
+@pytest.mark.parametrize("of_file", [True, False])
+def test_stripes_of_a_picture_are_worth_the_whole(monkeypatch, pixels, of_file):
+    data = jpeg(scene(157, 203), 80)
+    image, luma = load_image(data), read_luma(data) if of_file else None
+    whole = gather_evidence(image, luma, 24, 7)
+    drawn = resize_windows(whole.maps["gradient"], 157, 203, 24, 7)
+    monkeypatch.setattr(windows, "STRIPE_PIXELS", pixels)
+    striped = gather_evidence(image, luma, 24, 7)
+    for name in MEANINGS:
+        np.testing.assert_allclose(striped.maps[name], whole.maps[name], atol=2e-5, err_msg=name)
+    np.testing.assert_allclose(striped.numbers, whole.numbers, rtol=1e-5)
+    np.testing.assert_array_equal(resize_windows(whole.maps["gradient"], 157, 203, 24, 7), drawn)
