@@ -31,7 +31,7 @@ def make_reports(source: str | Path, out_dir: str | Path, inspector: Inspector) 
     source = Path(source)
     if source.is_dir():
         return make_gallery(source, out_dir, inspector)
-    with tqdm(total=1.0, delay=1, bar_format="{l_bar}{bar}| {elapsed}") as bar:
+    with tqdm(total=1.0, delay=1, bar_format="{l_bar}{bar}| {elapsed}, about {remaining} left") as bar:
         found = inspector(source, progress=lambda share: bar.update(share - bar.n))
     return write_report(found, out_dir, Provenance.of(inspector))
 
