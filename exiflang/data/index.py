@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -26,12 +26,15 @@ def read_index(root: str, columns: Sequence[str] | None = None) -> Iterator[pa.T
         yield pq.read_table(pa.BufferReader(store.read(name)), columns=columns)
 
 
-def describe(root: str, splits: Sequence[str]) -> dict[str, Any]:
-    """Counts of photos and cameras of each split, of what was left out and why, and the SHA-256 of each shard."""
+def describe(root: str, splits: Sequence[str], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts of photos and cameras of each split, of what was left out and why, and the SHA-256 of each shard.
+
+    plan: may have `left_out` and `left_out_examples` of its own, of what no job was given.
+    """
     photos: Counter[str] = Counter()
     cameras: dict[str, set[str]] = {split: set() for split in splits}
-    left_out: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
+    left_out: Counter[str] = Counter(plan.get("left_out", {}))
+    examples: dict[str, list[str]] = dict(plan.get("left_out_examples", {}))
     shards: dict[str, str] = {}
     for table in read_index(root, ["reason", "detail", "split", "camera"]):
         shards |= json.loads(table.schema.metadata[b"shards"])

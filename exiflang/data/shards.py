@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from exiflang.exif.reader import canonical_tags
+from exiflang.utils.images import PICTURE_EXTENSIONS
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MAX_JSON_BYTES, MAX_TILE_BYTES = 1_000_000, 32_000_000
 TileLocation = tuple[Path, int, int]  # of a tile: shard, offset, size
 
@@ -165,7 +165,7 @@ def _read_index(shard: Path, skip: bool) -> tuple[dict[str, TileLocation], dict[
                     raise tarfile.ReadError("unexpected end of data")
                 end = tar.offset
                 key, _, extension = member.name.rpartition(".")
-                if member.isreg() and extension.lower() in IMAGE_EXTENSIONS:
+                if member.isreg() and f".{extension.lower()}" in PICTURE_EXTENSIONS:
                     pictures[key] = (shard, member.offset_data, member.size)
                 elif member.isreg() and extension.lower() == "json":
                     metas[key] = _read_json(shard, member)
@@ -242,7 +242,7 @@ def _first_samples(shard: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
         with tarfile.open(shard, "r:") as tar:
             for member in islice(tar, 3 * SAMPLES):  # a picture, its JSON and its caption
                 key, _, extension = member.name.rpartition(".")
-                kind = "picture" if extension.lower() in IMAGE_EXTENSIONS else extension.lower()
+                kind = "picture" if f".{extension.lower()}" in PICTURE_EXTENSIONS else extension.lower()
                 if member.isreg() and kind in locations and 0 <= member.size <= MOST[kind]:
                     locations[kind][key] = (shard, member.offset_data, member.size)
         both = [key for key in locations["json"] if key in locations["picture"]]

@@ -15,7 +15,7 @@ from PIL import Image
 from exiflang.evaluation.laundering import NETWORKS, Launder, list_laundered, parse_laundering, resize_mask
 from exiflang.evaluation.layouts import LAYOUTS, BenchmarkError, Entry, MaskReader, checked
 from exiflang.utils.dct import LumaBlocks, read_luma
-from exiflang.utils.images import ImageError, load_image, turn_upright
+from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image, turn_upright
 
 # Authentic and spliced pictures as published.
 _PUBLISHED = {
@@ -109,8 +109,8 @@ def load_benchmark(name: str, root: str | os.PathLike, laundering: str | None = 
 
 
 def _count_note(name: str, entries: list[Entry]) -> str:
-    extensions = Image.registered_extensions()  # a Thumbs.db is named when it is skipped, but was never counted
-    kinds = [entry.spliced for entry in entries if Path(entry.name).suffix.lower() in extensions]
+    # a Thumbs.db is named when it is skipped, but was never counted
+    kinds = [entry.spliced for entry in entries if Path(entry.name).suffix.lower() in PICTURE_EXTENSIONS]
     listed = kinds.count(False), kinds.count(True)
     published = _PUBLISHED.get(name, listed)
     if listed == published:

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from exiflang.localization.windows import ImageEncoder
-from exiflang.utils.images import ImageError, find_pictures, load_image
+from exiflang.utils.images import ImageError, count_others, find_pictures, load_image
 
 SIDE = 224  # pixels: the paper's
 WINDOW = 64  # pixels, about the patches of the packaged model
@@ -24,9 +24,11 @@ _CASIA_SOURCE = re.compile(r"_([a-z]{3})_?(\d{4,5})(?=[_.])")
 
 def whole_pictures(folder: Path, most: int) -> tuple[list[np.ndarray], list[tuple[str, str]]]:
     """Pictures of a folder and its folders, uint8 [H, W, 3], `most` at most, and (name, reason) of those left out."""
-    found, left_out = find_pictures(folder)
+    found, left_out, others = find_pictures(folder)
     pictures: list[np.ndarray] = []
     skipped = [(path.relative_to(folder).as_posix(), reason) for path, reason in left_out]
+    if others:
+        skipped.append((folder.name, count_others([path.relative_to(folder).as_posix() for path in others])))
     for path in found:
         if len(pictures) == most:
             break

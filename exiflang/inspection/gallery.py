@@ -18,8 +18,8 @@ from exiflang.exif.tags import clean
 from exiflang.inspection.inspector import Inspector
 from exiflang.inspection.report import Provenance, report_name, write_report
 from exiflang.inspection.verdict import region_lines
-from exiflang.utils.files import file_sha256, read_json, write_json, write_whole
-from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, find_pictures
+from exiflang.utils.files import absolute_path, file_sha256, read_json, write_json, write_whole
+from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, count_others, find_pictures
 from exiflang.viz.html import PAGE, render
 
 
@@ -39,12 +39,15 @@ def make_reports(source: str | Path, out_dir: str | Path, inspector: Inspector) 
 def make_gallery(folder: str | Path, out_dir: str | Path, inspector: Inspector) -> Path:
     """Inspect all pictures of a folder into `out_dir`, and return the path of its `index.html`.
 
-    Files that cannot be read are named in the gallery. Raises `ImageError` if there is no other, `OSError` if
-    nothing can be written.
+    Files that cannot be read are named in the gallery, and those that are no pictures by their names are counted.
+    Raises `ImageError` if there is no other, `OSError` if nothing can be written.
     """
     folder, out_dir = Path(folder), Path(out_dir)
-    files, closed = find_pictures(folder)
+    files, closed, others = find_pictures(folder)
     left_out = [{"name": _name(path, folder), "reason": reason} for path, reason in closed]
+    # An earlier gallery is not one of the folder's files.
+    others = [path for path in others if not absolute_path(path).is_relative_to(absolute_path(out_dir))]
+    passed_over = count_others([_name(path, folder) for path in others])
     origin, entries = Provenance.of(inspector), []
     for path in tqdm(files, unit=" pictures"):
         name = _name(path, folder)
@@ -56,12 +59,14 @@ def make_gallery(folder: str | Path, out_dir: str | Path, inspector: Inspector) 
             continue
         entries.append(_entry(name, page, facts))
     if not entries and not left_out:
-        raise ImageError(f"{folder}: no pictures in it ({', '.join(sorted(PICTURE_EXTENSIONS))})")
+        there = f"; {passed_over}" if passed_over else ""
+        raise ImageError(f"{folder}: no pictures in it ({', '.join(sorted(PICTURE_EXTENSIONS))}){there}")
     out_dir.mkdir(parents=True, exist_ok=True)
     index, title = out_dir / "index.html", clean(folder.resolve().name, 200)
-    write_whole(index, gallery_page(title, entries, left_out, origin.record))
+    write_whole(index, gallery_page(title, entries, left_out, passed_over, origin.record))
     listed = [{key: value for key, value in entry.items() if key != "thumbnail"} for entry in entries]
-    record = {"folder": title, "pictures": listed, "left_out": left_out, "origin": origin.record}
+    record: dict[str, Any] = {"folder": title, "pictures": listed, "left_out": left_out, "passed_over": passed_over}
+    record |= {"origin": origin.record}
     write_json(index.with_suffix(".json"), record)
     if not entries:
         raise ImageError(f"{folder}: none of its {len(left_out)} pictures can be read; {index} says why")
@@ -69,13 +74,27 @@ def make_gallery(folder: str | Path, out_dir: str | Path, inspector: Inspector) 
 
 
 def gallery_page(
-    title: str, entries: Sequence[Mapping[str, Any]], left_out: Sequence[Mapping[str, str]], origin: Mapping[str, Any]
+    title: str,
+    entries: Sequence[Mapping[str, Any]],
+    left_out: Sequence[Mapping[str, str]],
+    passed_over: str,
+    origin: Mapping[str, Any],
 ) -> str:
-    """The gallery as one page of HTML: `entries` as `index.json` lists them, and the `thumbnail` of each."""
+    """The gallery as one page of HTML: `entries` as `index.json` lists them, and the `thumbnail` of each.
+
+    passed_over: a line on the files that were not opened, or "".
+    """
     best_first = sorted(entries, key=lambda entry: -entry["score"])  # for those who read it without scripts
     made = max((entry["made"] for entry in entries), default="")  # so that the same reports give the same gallery
     return render(
-        "gallery.html.j2", title=title, entries=best_first, left_out=left_out, origin=origin, made=made, page=PAGE
+        "gallery.html.j2",
+        title=title,
+        entries=best_first,
+        left_out=left_out,
+        passed_over=passed_over,
+        origin=origin,
+        made=made,
+        page=PAGE,
     )
 
 
@@ -84,7 +103,8 @@ def summary(page: Path) -> list[str]:
     facts = _facts(page)
     if "pictures" in facts:
         verdicts = Counter(entry["verdict"] for entry in facts["pictures"] if entry["verdict"])
-        return [f"{verdict}: {number}" for verdict, number in sorted(verdicts.items())]
+        passed_over = [line for line in (facts["passed_over"],) if line]
+        return [f"{verdict}: {number}" for verdict, number in sorted(verdicts.items())] + passed_over
     return [facts["meaning"], *region_lines(facts["regions"])]
 
 

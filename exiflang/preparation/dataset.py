@@ -72,13 +72,14 @@ def prepare(
     if store.any() and (store.local or not store.exists("plan.json")):
         raise DataError(f"{store.root} holds other files and no data set: choose another data_dir or empty it")
     draft = Store(Path(store.root).with_name(f".{Path(store.root).name}.part")) if store.local else store
+    plan: dict[str, Any] = {}
     if source == "simulated":
         extra = _simulated(draft, seed, simulation, split, contents, work)
     else:
         plan = _plan(draft, arguments, contents)
         run_jobs(draft.root, plan["parts"], limits, work)
         extra = {"rows_left_out": plan["rows_left_out"], "unseen_cameras": []}
-    description = {"arguments": arguments} | describe(draft.root, split.names) | extra
+    description = {"arguments": arguments} | describe(draft.root, split.names, plan) | extra
     _finish(draft, description, contents.min_share)
     if store.local:
         os.replace(draft.root, store.root)  # an empty folder may stand there
@@ -142,11 +143,10 @@ def _plan(draft: Store, arguments: dict[str, Any], contents: Contents) -> dict[s
             )
     _discard(draft)
     try:
-        found, left_out = write_plan(arguments["source"], draft, arguments["seed"], contents)
+        plan = {"arguments": arguments} | write_plan(arguments["source"], draft, arguments["seed"], contents)
     except (DataError, ValueError):
         _discard(draft)
         raise
-    plan = {"arguments": arguments, **found, "rows_left_out": dict(left_out)}
     draft.write("plan.json", json.dumps(plan).encode())
     return plan
 

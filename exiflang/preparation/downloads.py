@@ -62,8 +62,10 @@ IN_MEMORY = 1 << 20  # bytes of a file that are held in memory until it is its t
 LONGEST_PAUSE = 120  # seconds that a server may ask to wait
 REDIRECTS = 5
 AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one later
-# Begin of JPEG, PNG, TIFF, WebP, HEIF, GIF and BMP, each a kind that `load_image` names if it does not read it.
-PICTURE = re.compile(rb"\xff\xd8|\x89PNG|II\*\0|MM\0\*|RIFF....WEBP|....ftyp|GIF8|BM", re.DOTALL)
+# Begin of JPEG, PNG, TIFF, WebP, HEIF and AVIF, GIF, BMP, JPEG 2000 and PPM: what `load_image` reads, or says why not.
+PICTURE = re.compile(
+    rb"\xff\xd8|\x89PNG|II[*+]\0|MM\0[*+]|RIFF....WEBP|....ftyp|GIF8|BM|....jP  |\xff\x4f\xff\x51|P[1-7Ff]\s", re.DOTALL
+)
 UNAVAILABLE = re.compile(r"/photo_(unavailable|not_found)\w*\.\w+$")  # Flickr's picture instead of one that is gone
 
 

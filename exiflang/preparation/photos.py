@@ -15,7 +15,10 @@ from exiflang.exif.reader import canonical_tags, read_exif
 from exiflang.exif.tags import ExifError, is_private
 from exiflang.preparation.options import Contents
 from exiflang.preparation.tiles import cut_tiles
-from exiflang.utils.images import ImageError, load_image
+from exiflang.utils.images import ImageError, count_frames, load_image
+
+#: Of a tile, where it is not the name that Pillow gives to the format.
+EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def copy_photos(shards: Sequence[str], first: int, min_tags: int) -> Iterator[Pr
                     yield prepared(reason="broken tile", detail=f"{photo.id}: {error}")
                     continue
                 meta = {"exif": json.dumps(photo.tags), "width": width, "height": height, "photo": photo.id}
-                extension = {b"\xff\xd8": "jpg", b"\x89P": "png"}.get(data[:2], "webp")
+                extension = EXTENSIONS.get(kind := count_frames(data)[0], kind.lower())
                 tiles.append(Sample(f"{number:08d}_{i:02d}", data, extension, meta))
             if tiles:
                 yield prepared(photo.tags, tiles)

@@ -72,7 +72,9 @@ def _read(rows: list[dict[str, Any]]) -> Iterator[SourcePhoto]:
     for row in rows:
         data, reason = None, ""
         try:
-            if Path(row["place"]).stat().st_size > MAX_BYTES:
+            if not Path(row["place"]).is_file():  # a pipe or a device would block for ever
+                reason = "no such file"
+            elif Path(row["place"]).stat().st_size > MAX_BYTES:
                 reason = TOO_LARGE.format(MAX_BYTES / 1e6)
             else:
                 data = Path(row["place"]).read_bytes()

@@ -9,13 +9,14 @@ from typing import Any
 
 import fsspec
 
+from exiflang.data.index import NAMED
 from exiflang.data.shard_urls import expand_shards, shard_sizes
 from exiflang.data.shards import DataError, find_shards, warn_of_reencoding
 from exiflang.preparation.options import Contents
 from exiflang.preparation.shard_job import job_name
 from exiflang.preparation.yfcc import yfcc_photos
 from exiflang.utils.extras import extra
-from exiflang.utils.images import PICTURE_EXTENSIONS
+from exiflang.utils.images import PICTURE_EXTENSIONS, find_pictures
 from exiflang.utils.storage import Store, is_url
 
 with extra("data"):
@@ -30,14 +31,16 @@ SHARDS_BYTES = 512 << 20  # of existing shards that make a job
 PLAN = pa.schema({"number": pa.int64()} | dict.fromkeys(("photo", "name", "place", "exif"), pa.string()))
 
 
-def write_plan(source: str, store: Store, seed: int, contents: Contents) -> tuple[dict[str, Any], Counter[str]]:
-    """Write `plan/00000.parquet` and so on, a file a job, and return {kind, parts, stride} and what was left out.
+def write_plan(source: str, store: Store, seed: int, contents: Contents) -> dict[str, Any]:
+    """Write `plan/00000.parquet` and so on, a file a job, and return what they are and what they leave out.
 
-    The kind is "files", "urls" or "shards"; `parts` counts the jobs, `stride` bounds the photos of one. Raises
-    `DataError` for a source that is not there, is of no known kind or holds nothing.
+    `kind` is "files", "urls" or "shards"; `parts` counts the jobs, `stride` bounds the photos of one; `left_out` and
+    `left_out_examples` count and name files of a folder, `rows_left_out` counts rows of dumps. Raises `DataError` for
+    a source that is not there, is of no known kind or holds nothing.
     """
     left_out: Counter[str] = Counter()
-    kind, rows = _rows(source, seed, contents, left_out)
+    unused: dict[str, list[str]] = {}
+    kind, rows = _rows(source, seed, contents, left_out, unused)
     length = contents.photos_per_shard
     jobs = _runs_of_shards(rows) if kind == "shards" else iter(lambda: list(islice(rows, length)), [])
     count = 0
@@ -48,10 +51,19 @@ def write_plan(source: str, store: Store, seed: int, contents: Contents) -> tupl
     if not count:
         reasons = "; ".join(f"{number} left out: {reason}" for reason, number in left_out.items())
         raise DataError(f"{source}: no photo in it{f' ({reasons})' if reasons else ''}")
-    return {"kind": kind, "parts": count, "stride": 10**6}, left_out
+    return {
+        "kind": kind,
+        "parts": count,
+        "stride": 10**6,
+        "rows_left_out": dict(left_out),
+        "left_out": {reason: len(names) for reason, names in unused.items()},
+        "left_out_examples": {reason: names[:NAMED] for reason, names in unused.items()},
+    }
 
 
-def _rows(source: str, seed: int, contents: Contents, left_out: Counter[str]) -> tuple[str, Iterator[dict]]:
+def _rows(
+    source: str, seed: int, contents: Contents, left_out: Counter[str], unused: dict[str, list[str]]
+) -> tuple[str, Iterator[dict]]:
     sample = contents.sample
     if sample and not _dumps(source):
         raise ValueError(f"sample is {sample}: only YFCC100M's dumps are sampled; give 0 for any other source")
@@ -77,7 +89,7 @@ def _rows(source: str, seed: int, contents: Contents, left_out: Counter[str]) ->
         shards = find_shards(folder)
         warn_of_reencoding(shards)
         return "shards", ({"place": str(shard)} for shard in shards)
-    return "files", _files(folder)
+    return "files", _files(folder, unused)
 
 
 def _dumps(source: str) -> list[str]:
@@ -88,10 +100,14 @@ def _dumps(source: str) -> list[str]:
     return [str(files[0]) for files in found] if all(found) else []
 
 
-def _files(folder: Path) -> Iterator[dict[str, Any]]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_EXTENSIONS and path.is_file())
+def _files(folder: Path, unused: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+    files, closed, others = find_pictures(folder, outside=True)
+    for path, reason in [*closed, *((path, "no picture by its name") for path in others)]:
+        unused.setdefault(reason, []).append(str(path.relative_to(folder)))
     if not files:
-        raise DataError(f"{folder}: no photos in it ({', '.join(sorted(PICTURE_EXTENSIONS))}) and no tar shards")
+        known = ", ".join(sorted(PICTURE_EXTENSIONS))
+        reasons = "".join(f"; {len(out)} left out: {why}, e.g. {', '.join(out[:3])}" for why, out in unused.items())
+        raise DataError(f"{folder}: no photos in it ({known}) and no tar shards{reasons}")
     for number, path in enumerate(files):
         yield {"number": number, "photo": f"{number:08d}", "name": str(path.relative_to(folder)), "place": str(path)}
 

@@ -16,7 +16,7 @@ from exiflang.exif.reader import read_exif
 from exiflang.exif.tags import ExifError
 from exiflang.simulation.cameras import CAMERAS, Camera
 from exiflang.simulation.splices import FORMATS, make_authentic
-from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image
+from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, find_pictures, load_image
 
 #: Longer and shorter side in pixels. Raw values shift with the number and the size of windows: both sizes are needed.
 LARGE, SMALL = (1024, 768), (384, 256)
@@ -108,7 +108,7 @@ def _whole_photos(folders: Sequence[str | Path], rng: np.random.Generator) -> li
             continue
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; give folders of photos as cameras wrote them")
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_EXTENSIONS)
+        files = find_pictures(folder, outside=True)[0]
         if not files:
             raise DataError(f"{folder}: no photos in it ({', '.join(sorted(PICTURE_EXTENSIONS))})")
         named += [(path, f"{folder.name}/{path.relative_to(folder)}", "") for path in files]

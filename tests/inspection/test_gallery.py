@@ -67,6 +67,11 @@ def test_every_picture_has_a_card_and_bad_files_are_named(folder, model, tmp_pat
         (e["score"] for e in index["pictures"]), reverse=True
     )
     assert "broken.png" in html.text and "2 could not be read" in html.text
+    assert (
+        index["passed_over"] == "1 file skipped, no picture by its name: notes.txt"
+        and index["passed_over"] in html.text
+    )
+    assert summary(page)[-1] == index["passed_over"]
     assert ATTACK in html.text and ATTACK not in page.read_text(encoding="utf-8")
     links = [link["href"] for link in html.of("a") if link["href"].startswith("pictures/")]
     assert len(links) == 4 and len(set(links)) == 3  # the two alike share theirs
@@ -83,6 +88,11 @@ def test_twice_in_a_row_does_no_work_and_gives_the_same(folder, model, tmp_path,
     before = contents(out)
     make_gallery(folder, out, inspector_of(model))
     assert len(inspected) == 3 and contents(out) == before
+
+
+def test_a_gallery_inside_its_folder_does_not_count_itself(folder, model):
+    first, again = (make_gallery(folder, folder / "out", inspector_of(model)).read_bytes() for _ in range(2))
+    assert first == again
 
 
 def test_an_interrupted_run_goes_on(folder, model, tmp_path, inspected, monkeypatch):
@@ -130,8 +140,11 @@ def test_a_folder_without_pictures_and_one_of_bad_files_exit_with_1(tmp_path, mo
     folder, command = tmp_path / "none", ["-p", "model_dir", model, "--out", str(tmp_path / "out")]
     folder.mkdir()
     assert main(["--inspect", str(folder), *command]) == 1
-    assert "none: no pictures in it (.avif, .bmp" in capsys.readouterr().err
+    assert "none: no pictures in it (.apng, .avif" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    (folder / "IMG_1.CR2").write_bytes(b"raw")
+    assert main(["--inspect", str(folder), *command]) == 1
+    assert "; 1 file skipped, no picture by its name: IMG_1.CR2" in capsys.readouterr().err
     (folder / "bad.jpg").write_bytes(b"bad")
     assert main(["--inspect", str(folder), *command]) == 1
     assert "none of its 1 pictures can be read; " in capsys.readouterr().err
@@ -152,9 +165,11 @@ def test_links_and_what_is_no_file(tmp_path):
     (root / "folder").symlink_to(outside)
     (root / "broken.jpg").symlink_to(root / "absent.jpg")
     (root / "loop.jpg").symlink_to(root / "loop.jpg")
-    found, left_out = find_pictures(root)
+    found, left_out, others = find_pictures(root)
     assert [path.name for path in found] == ["a.jpg", "broken.jpg", "link.jpg", "loop.jpg"]
-    assert left_out == [(root / "out.jpg", "a link that leads out of the folder")]
+    links = [(root / "folder", "a link to a folder"), (root / "out.jpg", "a link that leads out of the folder")]
+    assert left_out == links and others == []
+    assert find_pictures(root, outside=True)[:2] == ([*found, root / "out.jpg"], links[:1])
 
 
 def test_a_pipe_or_a_broken_link_stops_nothing_and_no_path_is_given_away(tmp_path, model):
@@ -207,26 +222,31 @@ def test_a_card_tells_the_verdict_and_a_summary_counts_them(folder, model, tmp_p
     assert {entry["verdict"] for entry in index} <= {"spliced", "no splice found"}
     text = Page(page.read_text(encoding="utf-8")).text
     assert text.count("Verdict") == 4 and "A p-value is the share" in text
-    assert sum(int(line.split(": ")[1]) for line in summary(page)) == 4
+    assert sum(int(line.split(": ")[1]) for line in summary(page)[:-1]) == 4
     report = page.parent / index[0]["report"]
     assert summary(report)[0] == read_json(report.with_suffix(".json"))["meaning"]
-    assert summary(make_gallery(folder, tmp_path / "plain", inspector_of(model))) == []
+    assert summary(make_gallery(folder, tmp_path / "plain", inspector_of(model))) == [
+        "1 file skipped, no picture by its name: notes.txt"
+    ]
 
 
 def test_all_cards_are_in_the_page_and_none_is_hidden_without_scripts():
-    page = Page(gallery_page("many", entries(250), [], ORIGIN))
+    page = Page(gallery_page("many", entries(250), [], "", ORIGIN))
     cards = [card for card in page.of("li") if "data-name" in card]
     assert len(cards) == 250 and not any("hidden" in card for card in cards)
     assert all(image["loading"] == "lazy" and image["decoding"] == "async" for image in page.of("img"))
     assert page.of("ol")[0]["data-page"] == "200"
     assert "hidden" in page.of("form")[0]
-    assert Page(gallery_page("none", [], [{"name": "a", "reason": "b"}], ORIGIN)).text.count("1 could not be read") == 2
+    assert (
+        Page(gallery_page("none", [], [{"name": "a", "reason": "b"}], "", ORIGIN)).text.count("1 could not be read")
+        == 2
+    )
 
 
 def test_the_page_sorts_and_filters_all_pictures_and_turns_pages(tmp_path):
     browsers = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or pytest.skip("needs chromium")
-    (tmp_path / "index.html").write_text(gallery_page("many", many := entries(250), [], ORIGIN), encoding="utf-8")
+    (tmp_path / "index.html").write_text(gallery_page("many", many := entries(250), [], "", ORIGIN), encoding="utf-8")
     by_key = {
         "score": lambda entry: entry["score"],
         "mask": lambda entry: entry["mask_share"],

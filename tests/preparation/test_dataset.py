@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections import Counter
 from dataclasses import replace
@@ -137,13 +138,43 @@ def test_folder_of_good_and_bad_photos(tmp_path):
     result = prepare(str(source), tmp_path / "set", heldout_share=0.34, **SMALL)
 
     assert result["photos"] == {"train": 5, "heldout": 2}
-    assert result["left_out"] == {"no EXIF": 1, "broken or too small": 4}
+    reasons = {"no EXIF": 1, "broken or too small": 4, "no such file": 1, "no picture by its name": 1}
+    assert result["left_out"] == reasons
+    assert result["left_out_examples"]["no such file"] == ["dangling.jpg"]
     assert result["left_out_examples"]["no EXIF"] == ["bare.jpg"]
     named = " | ".join(result["left_out_examples"]["broken or too small"])
     for name in ("cut.jpg", "tiny.jpg: tiny.jpg: 31 x 90 pixels", "empty.jpg", "text.png"):
         assert name.split(": ")[0] in named
     assert {photo.camera for photo in photos_of(tmp_path / "set" / "train")} == {"Canon EOS 40D", "Canon EOS 5D"}
     assert result["unseen_cameras"] == [] and not (tmp_path / "set" / "splices").exists()
+
+
+def test_files_that_are_no_pictures_by_their_names_are_counted_and_named(tmp_path):
+    source = album(tmp_path / "album", 1)
+    (source / "Sub").mkdir()
+    (source / "Sub" / "000.JFIF").write_bytes(photo(seed=5))
+    (source / "link").symlink_to(source / "Sub")
+    for number in range(30):
+        (source / "Sub" / f"{number:03d}.xmp").write_text("beside a photo")
+    for name in ("IMG_1.CR2", "IMG_2.cr2", "notes.txt", ".DS_Store"):
+        (source / name).write_bytes(b"")
+    result = prepare(str(source), tmp_path / "set", **SMALL)
+    assert result["photos"]["train"] == 2
+    assert result["left_out"] == {"no picture by its name": 34, "a link to a folder": 1}
+    named = result["left_out_examples"]["no picture by its name"]
+    assert named[:4] == [".DS_Store", "IMG_1.CR2", "Sub/000.xmp", "notes.txt"] and len(named) == 20
+    assert json.loads((tmp_path / "set" / "dataset.json").read_text()) == result
+    for path in (source / "000.jpg", source / "Sub" / "000.JFIF"):
+        path.unlink()
+    message = "no photos in it .*; 34 left out: no picture by its name, e.g. .DS_Store, IMG_1.CR2, Sub/000.xmp$"
+    with pytest.raises(DataError, match=message):
+        prepare(str(source), tmp_path / "none", **SMALL)
+
+
+def test_a_pipe_among_the_photos_stops_nothing(tmp_path):
+    source = album(tmp_path / "album", 2)
+    os.mkfifo(source / "pipe.jpg")
+    assert prepare(str(source), tmp_path / "set", **SMALL)["left_out"] == {"no such file": 1}
 
 
 def test_tiles_hold_the_photo_and_say_where_they_come_from(tmp_path):
@@ -253,6 +284,18 @@ def test_bad_tiles_of_shards_are_left_out_and_named(tmp_path):
     assert result["left_out_examples"]["fewer than 3 EXIF tags"] == ["fewtags"]
     assert result["left_out_examples"]["broken tile"][0].startswith("broken")
     assert [photo.id for photo in photos_of(tmp_path / "set" / "train")] == ["p0", "odd \ud800"]
+
+
+@pytest.mark.parametrize(("extension", "kind"), [("jfif", "jpg"), ("TIF", "tiff"), ("j2k", "jp2"), ("gif", "gif")])
+def test_tiles_of_every_picture_format_are_copied(tmp_path, extension, kind):
+    data = io.BytesIO()
+    Image.fromarray(np.full((48, 48, 3), 99, np.uint8)).save(
+        data, Image.registered_extensions()[f".{extension.lower()}"]
+    )
+    write_shards([replace(samples(1)[0], data=data.getvalue(), extension=extension)], tmp_path / "source")
+    assert prepare(str(tmp_path / "source"), tmp_path / "set", **SMALL)["photos"]["train"] == 1
+    with tarfile.open(tmp_path / "set" / "train" / "00000.tar") as tar:
+        assert tar.extractfile(f"00000000_00.{kind}").read() == data.getvalue()
 
 
 def test_a_missing_shard_in_the_source(tmp_path):

@@ -1,15 +1,18 @@
 """Downloads keep to their limits, come in order and name what went wrong, whatever a server does."""
 
 import asyncio
+import io
 import time
 
 import pytest
 from fsspec.asyn import get_loop
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from exiflang.preparation import downloads
 from exiflang.preparation.downloads import Fetched, Limits, fetch, is_public, public_socket
+from exiflang.utils import images
 from tests.hostile_server import JPEG, serving
 
 
@@ -206,3 +209,10 @@ def test_nothing_about_the_machine_is_sent(server, monkeypatch):
 def test_limits_below_one():
     with pytest.raises(ValueError, match="per_host is 0: it must be at least 1"):
         Limits(per_host=0)
+
+
+@pytest.mark.parametrize("kind", images._FORMATS)
+def test_every_format_that_is_read_is_taken_for_a_picture(kind):
+    file = io.BytesIO()
+    Image.new("RGB", (48, 48)).save(file, kind)
+    assert downloads.PICTURE.match(file.getvalue()[:12])

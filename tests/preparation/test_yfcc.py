@@ -231,6 +231,6 @@ def test_a_field_and_a_file_are_one_language():
 def test_dumps_become_a_plan(tmp_path):
     truth = yfcc_writer.write(*dumps(tmp_path, ".bz2"), rows=200)
     store = Store(tmp_path / "set")
-    plan, left_out = write_plan(str(tmp_path), store, 0, Contents(photos_per_shard=30, sample=100, min_tags=1))
+    plan = write_plan(str(tmp_path), store, 0, Contents(photos_per_shard=30, sample=100, min_tags=1))
     assert (plan["kind"], plan["parts"]) == ("urls", 4)
-    assert left_out["not drawn"] == len(truth.url) - 100
+    assert plan["rows_left_out"]["not drawn"] == len(truth.url) - 100

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from exiflang.utils import images
-from exiflang.utils.images import ImageError, load_image
+from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image
 
 BADFILES = Path(__file__).parents[3] / "shared" / "badfiles"
 RGB = np.random.default_rng(0).integers(0, 256, (24, 33, 3), dtype=np.uint8)
@@ -274,3 +274,16 @@ def test_real_broken_files_give_a_picture_or_an_image_error():
         except ImageError as error:
             outcomes.append(path.name in str(error))
     assert outcomes and all(outcomes)
+
+
+# ---- names of files
+
+
+def test_every_extension_of_a_format_that_is_read_is_a_pictures():
+    Image.init()
+    known = {end for end, kind in Image.registered_extensions().items() if kind in {*images._FORMATS, "MPO"}}
+    assert known <= PICTURE_EXTENSIONS
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    known |= {end for end, kind in Image.registered_extensions().items() if kind == "HEIF"}
+    assert known == PICTURE_EXTENSIONS

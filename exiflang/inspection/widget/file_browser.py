@@ -9,7 +9,7 @@ from pathlib import Path
 from exiflang.exif.tags import clean
 from exiflang.utils.extras import extra
 from exiflang.utils.files import absolute_path
-from exiflang.utils.images import PICTURE_EXTENSIONS
+from exiflang.utils.images import PICTURE_EXTENSIONS, count_others
 
 with extra("notebook"):
     import ipywidgets as widgets
@@ -48,8 +48,11 @@ def list_folder(folder: str | Path) -> Listing:
     # os.path, unlike pathlib, says no of what cannot be looked at, such as a link in a circle.
     folders = [(f"{clean(path.name, 120)}/", path) for path in seen if os.path.isdir(path)]
     files = [path for path in seen if path.suffix.lower() in PICTURE_EXTENSIONS and os.path.isfile(path)]
-    if not note and not folders and not files:
-        note = "No pictures here."
+    listed = {*files, *(path for _, path in folders)}
+    others = count_others([clean(path.name, 120) for path in seen if path not in listed])
+    if not note:
+        empty = "" if folders or files else "No pictures here. "
+        note = f"{empty}{others and f'{others}.'}".strip()
     return Listing(folder, (*above, *folders, *((clean(path.name, 120), path) for path in files)), note)
 
 

@@ -23,7 +23,8 @@ def names(listing) -> list[str]:
 
 def test_folders_first_then_pictures_nothing_hidden(folder):
     listing = list_folder(folder)
-    assert names(listing) == ["..", "Sub/", "a.png", "b.JPG"] and listing.note == ""
+    assert names(listing) == ["..", "Sub/", "a.png", "b.JPG"]
+    assert listing.note == "1 file skipped, no picture by its name: notes.txt."
     assert dict(listing.entries)[".."] == folder.parent and listing.folder == folder
 
 
@@ -39,6 +40,10 @@ def test_what_cannot_be_listed_has_a_way_up_and_a_note(folder, name):
 
 def test_an_empty_folder_says_so(tmp_path):
     assert list_folder(tmp_path).note == "No pictures here."
+    for number in range(9):
+        (tmp_path / f"{number}.cr2").write_bytes(b"")
+    said = "9 files skipped, no pictures by their names: 0.cr2, 1.cr2, 2.cr2, 3.cr2, 4.cr2, ..."
+    assert list_folder(tmp_path).note == f"No pictures here. {said}."
 
 
 def test_a_huge_folder_is_read_so_far(tmp_path, monkeypatch):
