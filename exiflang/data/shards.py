@@ -7,7 +7,7 @@ import re
 import tarfile
 import unicodedata
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
@@ -104,7 +104,8 @@ def read_member(shard: Path, offset: int, size: int) -> bytes:
 
 def read_photos(shards: Sequence[Path]) -> tuple[list[Photo], Counter[str]]:
     """As `index_photos`, and raises `DataError` also when no tile has EXIF."""
-    photos, left_out = index_photos(shards)
+    photos, unused = index_photos(shards)
+    left_out = Counter({reason: len(names) for reason, names in unused.items()})
     if not photos:
         reasons = "; ".join(f"{number} times {reason}" for reason, number in left_out.items()) or "no tile at all"
         raise DataError(
@@ -114,8 +115,8 @@ def read_photos(shards: Sequence[Path]) -> tuple[list[Photo], Counter[str]]:
     return photos, left_out
 
 
-def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[list[Photo], Counter[str]]:
-    """Index the shards: photos in order of first appearance, and a count of tiles left out, by reason.
+def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[list[Photo], dict[str, list[str]]]:
+    """Index the shards: photos in order of first appearance, and the names of tiles left out, by reason.
 
     Only the JSON members are read; names of members are never used as paths. Raises `DataError` for a shard that is
     missing, and with `damaged="raise"` also for one that is no uncompressed tar, damaged or truncated. With "skip" such
@@ -123,34 +124,39 @@ def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[lis
     a "damaged part of a shard", and a half whose other half lay there under its own reason.
     """
     photos: dict[str, Photo] = {}
-    left_out: Counter[str] = Counter()
+    left_out: defaultdict[str, list[str]] = defaultdict(list)
     printed: dict[str, Any] = {}
     tags: dict[str, str] = {}
     for shard in map(Path, shards):
-        pictures, metas, holes = _read_index(shard, skip=damaged == "skip")
-        left_out["damaged part of a shard"] += holes
+        pictures, metas, again, holes = _read_index(shard, skip=damaged == "skip")
+        for reason, keys in (("damaged part of a shard", holes), ("its key comes again", again)):
+            if keys:
+                left_out[reason] += [f"{shard.name}/{key}" for key in keys]
         for key, location in pictures.items():
             meta = metas.get(key, "tile without JSON")
             if location[2] > MAX_TILE_BYTES:
                 meta = f"tile larger than {MAX_TILE_BYTES // 10**6} MB"
             if isinstance(meta, str):
-                left_out[meta] += 1
+                left_out[meta].append(f"{shard.name}/{key}")
                 continue
             if meta["exif"] != printed:  # tiles of a photo follow one another, and this is what takes the time
                 printed, tags = meta["exif"], canonical_tags(meta["exif"])
             if not tags:
-                left_out["tile without EXIF"] += 1
+                left_out["tile without EXIF"].append(f"{shard.name}/{key}")
                 continue
             name = str(meta["photo"]) if meta.get("photo") not in (None, "") else f"{shard.name}/{key}"
             photos.setdefault(name, Photo(name, tags, [])).tiles.append(location)
-        left_out["JSON without tile"] += len(metas.keys() - pictures.keys())
-    return list(photos.values()), +left_out
+        if lone := sorted(metas.keys() - pictures.keys()):
+            left_out["JSON without tile"] += [f"{shard.name}/{key}" for key in lone]
+    return list(photos.values()), dict(left_out)
 
 
-def _read_index(shard: Path, skip: bool) -> tuple[dict[str, TileLocation], dict[str, dict | str], int]:
-    """Of each key: where its tile lies, and its EXIF and photo or why it has none; damaged parts."""
+def _read_index(shard: Path, skip: bool) -> tuple[dict[str, TileLocation], dict[str, dict | str], list[str], list[str]]:
+    """Of each key: where its tile lies, and its EXIF and photo or why it has none; keys that an earlier sample of the
+    shard had too, which counts as replaced, once for each; and where damaged parts begin."""
     pictures: dict[str, TileLocation] = {}
     metas: dict[str, dict | str] = {}
+    seen: dict[str, Counter[str]] = {"picture": Counter(), "json": Counter()}
     damage, end = [], 0
     try:
         size = shard.stat().st_size
@@ -164,10 +170,12 @@ def _read_index(shard: Path, skip: bool) -> tuple[dict[str, TileLocation], dict[
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError("unexpected end of data")
                 end = tar.offset
-                key, _, extension = member.name.rpartition(".")
-                if member.isreg() and f".{extension.lower()}" in PICTURE_EXTENSIONS:
+                key, kind = _key_and_kind(member)
+                if kind in seen:
+                    seen[kind][key] += 1
+                if kind == "picture":
                     pictures[key] = (shard, member.offset_data, member.size)
-                elif member.isreg() and extension.lower() == "json":
+                elif kind == "json":
                     metas[key] = _read_json(shard, member)
     except OSError as error:
         advice = "run notebooks/01_prepare_data again, or correct the path"
@@ -183,7 +191,15 @@ def _read_index(shard: Path, skip: bool) -> tuple[dict[str, TileLocation], dict[
             damage.append(end)
     if damage and not skip:
         raise DataError(f"{shard}: damaged at byte {damage[0]}: fetch or write it again")
-    return pictures, metas, len(damage)
+    again = (seen["picture"] | seen["json"]) - Counter(pictures.keys() | metas.keys())
+    return pictures, metas, sorted(again.elements()), [f"byte {place}" for place in damage]
+
+
+def _key_and_kind(member: tarfile.TarInfo) -> tuple[str, str]:
+    """A member's key, and "picture", "json" or another extension; "" for what is no file."""
+    key, _, extension = member.name.rpartition(".")
+    kind = "picture" if f".{extension.lower()}" in PICTURE_EXTENSIONS else extension.lower()
+    return key, kind if member.isreg() else ""
 
 
 def _read_json(shard: Path, member: tarfile.TarInfo) -> dict | str:
@@ -223,6 +239,11 @@ def warn_of_reencoding(shards: Sequence[str | Path]) -> None:
             return
 
 
+def is_shard(path: Path) -> bool:
+    """Whether a tar file has a picture with JSON beside it among its first members."""
+    return any(True for _ in _first_samples(path))
+
+
 def _changed(meta: Mapping[str, Any], data: bytes) -> bool | None:
     """Whether a picture is another than the one fetched; None if its JSON does not say."""
     if "photo" in meta:  # smaller than the photo, since it is a piece of it
@@ -241,9 +262,8 @@ def _first_samples(shard: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in islice(tar, 3 * SAMPLES):  # a picture, its JSON and its caption
-                key, _, extension = member.name.rpartition(".")
-                kind = "picture" if f".{extension.lower()}" in PICTURE_EXTENSIONS else extension.lower()
-                if member.isreg() and kind in locations and 0 <= member.size <= MOST[kind]:
+                key, kind = _key_and_kind(member)
+                if kind in locations and 0 <= member.size <= MOST[kind]:
                     locations[kind][key] = (shard, member.offset_data, member.size)
         both = [key for key in locations["json"] if key in locations["picture"]]
         for key in both[:SAMPLES]:

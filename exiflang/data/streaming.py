@@ -168,7 +168,7 @@ class StreamDataset(IterableDataset):
                 continue
             if look:
                 warn_of_reencoding([shard])
-            left_out += unusable
+            left_out.update({reason: len(names) for reason, names in unusable.items()})
             found += [
                 ((number, i), replace(photo, tags={}), sentence_of(photo, self.vocabulary))
                 for i, photo in enumerate(photos)

@@ -56,8 +56,8 @@ def prepare(
     Args:
         source: "simulated"; a folder of photos with EXIF, searched through; a folder or URL of tar shards in
             img2dataset's layout, whose tiles are copied unchanged; a list of URLs, parquet or CSV with a column `url`
-            (and `photo`, an id, if it has one); or a folder with YFCC100M's dumps as published, `yfcc100m_dataset*` and
-            `yfcc100m_exif*`.
+            (and `photo`, an id, if it has one); or a folder with YFCC100M's dumps as published, `yfcc100m_dataset` and
+            `yfcc100m_exif`, each whole or in numbered parts, plain or `.bz2`.
         data_dir: folder or fsspec URL to write to; holds one data set, made by one set of arguments.
         seed: draws photos, tiles, and which makes of simulated cameras are held out.
 
@@ -78,7 +78,7 @@ def prepare(
     else:
         plan = _plan(draft, arguments, contents)
         run_jobs(draft.root, plan["parts"], limits, work)
-        extra = {"rows_left_out": plan["rows_left_out"], "unseen_cameras": []}
+        extra = {"dumps": plan.get("dumps", []), "rows_left_out": plan["rows_left_out"], "unseen_cameras": []}
     description = {"arguments": arguments} | describe(draft.root, split.names, plan) | extra
     _finish(draft, description, contents.min_share)
     if store.local:

@@ -91,8 +91,8 @@ def copy_photos(shards: Sequence[str], first: int, min_tags: int) -> Iterator[Pr
     """
     with tempfile.TemporaryDirectory(prefix="exiflang-") as folder:
         photos, unread = index_photos([fetch_shard(shard, Path(folder)) for shard in shards])
-        for reason, number in unread.items():
-            yield from [Prepared("", "", reason=reason)] * number
+        for reason, names in unread.items():
+            yield from (Prepared(name, name, reason=reason, detail=name) for name in names)
         for number, photo in enumerate(photos, first):
             prepared = partial(Prepared, photo.id, photo.id)
             if len(photo.tags) < min_tags:

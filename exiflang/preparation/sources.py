@@ -1,9 +1,11 @@
 """A source of photos → a plan: what each shard job is to read, in files that workers fetch by number."""
 
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import fsspec
 
 from exiflang.data.index import NAMED
 from exiflang.data.shard_urls import expand_shards, shard_sizes
-from exiflang.data.shards import DataError, find_shards, warn_of_reencoding
+from exiflang.data.shards import DataError, find_shards, is_shard, warn_of_reencoding
 from exiflang.preparation.options import Contents
 from exiflang.preparation.shard_job import job_name
 from exiflang.preparation.yfcc import yfcc_photos
@@ -25,6 +27,7 @@ with extra("data"):
     import pyarrow.parquet as pq
 
 LIST_EXTENSIONS = (".parquet", ".csv", ".csv.gz", ".csv.bz2")
+DUMP = re.compile(r"yfcc100m_(dataset|exif)(?:[-_]?(\d{1,4}))?(?:\.bz2)?")  # whole, or in numbered parts
 SHARDS_BYTES = 512 << 20  # of existing shards that make a job
 
 #: A row a photo (a shard of a folder of shards): number in the source, id, name, path or URL, and EXIF beside it.
@@ -38,78 +41,134 @@ def write_plan(source: str, store: Store, seed: int, contents: Contents) -> dict
     `left_out_examples` count and name files of a folder, `rows_left_out` counts rows of dumps. Raises `DataError` for
     a source that is not there, is of no known kind or holds nothing.
     """
-    left_out: Counter[str] = Counter()
-    unused: dict[str, list[str]] = {}
-    kind, rows = _rows(source, seed, contents, left_out, unused)
-    length = contents.photos_per_shard
-    jobs = _runs_of_shards(rows) if kind == "shards" else iter(lambda: list(islice(rows, length)), [])
+    found, length = _Found(), contents.photos_per_shard
+    rows = _rows(source, seed, contents, found)
+    jobs = _runs_of_shards(rows) if found.kind == "shards" else iter(lambda: list(islice(rows, length)), [])
     count = 0
     for count, job in enumerate(jobs, 1):
         table, buffer = pa.Table.from_pylist(job, PLAN), io.BytesIO()
         pq.write_table(table, buffer)
         store.write(f"plan/{job_name(count - 1)}.parquet", buffer.getvalue())
     if not count:
-        reasons = "; ".join(f"{number} left out: {reason}" for reason, number in left_out.items())
+        reasons = "; ".join(f"{number} left out: {reason}" for reason, number in found.rows_left_out.items())
         raise DataError(f"{source}: no photo in it{f' ({reasons})' if reasons else ''}")
     return {
-        "kind": kind,
+        "kind": found.kind,
         "parts": count,
         "stride": 10**6,
-        "rows_left_out": dict(left_out),
-        "left_out": {reason: len(names) for reason, names in unused.items()},
-        "left_out_examples": {reason: names[:NAMED] for reason, names in unused.items()},
+        "dumps": found.dumps,
+        "rows_left_out": dict(found.rows_left_out),
+        "left_out": {reason: len(names) for reason, names in found.unused.items()},
+        "left_out_examples": {reason: names[:NAMED] for reason, names in found.unused.items()},
     }
 
 
-def _rows(
-    source: str, seed: int, contents: Contents, left_out: Counter[str], unused: dict[str, list[str]]
-) -> tuple[str, Iterator[dict]]:
-    sample = contents.sample
-    if sample and not _dumps(source):
+@dataclass
+class _Found:
+    """What a source turned out to be: its kind, the dumps that are read, rows of them and files that are not used."""
+
+    kind: str = "urls"
+    dumps: list[str] = field(default_factory=list)
+    rows_left_out: Counter[str] = field(default_factory=Counter)
+    unused: dict[str, list[str]] = field(default_factory=dict)
+
+    def pass_over(self, reason: str, name: str) -> None:
+        self.unused.setdefault(reason, []).append(name)
+
+    def __str__(self) -> str:
+        named = ((len(names), reason, ", ".join(names[:3])) for reason, names in self.unused.items())
+        return "".join(f"; {number} left out: {reason}, e.g. {examples}" for number, reason, examples in named)
+
+
+def _rows(source: str, seed: int, contents: Contents, found: _Found) -> Iterator[dict]:
+    sample, dumps = contents.sample, {} if is_url(source) else _dumps(Path(source), found)
+    if sample and not dumps:
         raise ValueError(f"sample is {sample}: only YFCC100M's dumps are sampled; give 0 for any other source")
     if source.lower().endswith(LIST_EXTENSIONS):
-        return "urls", _url_list(source)
+        return _url_list(source)
     if is_url(source):
-        return "shards", ({"place": shard} for shard in expand_shards(source))
+        found.kind = "shards"
+        return _named_apart(expand_shards(source))
     folder = Path(source)
     if not folder.is_dir():
         raise DataError(
             f"{source}: no such folder; source is 'simulated', or a folder of photos, of tar shards or of YFCC100M's "
             "dumps, or a list of URLs (.parquet or .csv)"
         )
-    if dumps := _dumps(source):
-        dataset, exif = dumps
-        batches = yfcc_photos(dataset, exif, left_out, sample=sample, seed=seed, min_tags=contents.min_tags)
+    if dumps:
+        found.dumps = [Path(path).name for paths in dumps.values() for path in paths]
+        options = {"sample": sample, "seed": seed, "min_tags": contents.min_tags}
+        batches = yfcc_photos(dumps["dataset"], dumps["exif"], found.rows_left_out, **options)
         photos = (row for batch in batches for row in batch.to_pylist())
-        return "urls", (
+        return (
             {"number": number, "photo": row["photo"], "name": row["photo"], "place": row["url"], "exif": row["exif"]}
             for number, row in enumerate(photos)
         )
-    if any(folder.glob("*.tar")):
-        shards = find_shards(folder)
+    return _files(folder, found)
+
+
+def _dumps(folder: Path, found: _Found) -> dict[str, list[str]]:
+    """The parts of YFCC100M's dumps, `dataset` and `exif`, in a folder; {} if it has neither."""
+    dumps: dict[str, dict[int, Path]] = {"dataset": {}, "exif": {}}
+    others = _Found()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:  # a plain file before the same one compressed
+        name = DUMP.fullmatch(path.name)
+        if not name or not path.is_file():
+            others.pass_over("no dump by its name", path.name)
+            continue
+        parts, part = dumps[name[1]], int(name[2] or -1)
+        if not path.stat().st_size:
+            others.pass_over("an empty file", path.name)
+        elif part in parts:
+            others.pass_over(f"the same dump as {parts[part].name}", path.name)
+        else:
+            parts[part] = path
+    if not any(dumps.values()):
+        return {}
+    found.unused = others.unused
+    for dump, parts in dumps.items():
+        if not parts:
+            raise DataError(f"{folder}: no yfcc100m_{dump} beside the other dump: fetch it too{found}")
+        for before, after in pairwise(sorted(parts)):
+            if after > before + 1 > 0:
+                missing = f"part {before + 1} of yfcc100m_{dump} is missing, the next is {parts[after].name}"
+                raise DataError(f"{folder}: {missing}: fetch it, or put the parts wanted into a folder of their own")
+    return {dump: [str(parts[part]) for part in sorted(parts)] for dump, parts in dumps.items()}
+
+
+def _files(folder: Path, found: _Found) -> Iterator[dict[str, Any]]:
+    """The shards of a folder, or its photos."""
+    photos, closed, others = find_pictures(folder, outside=True)
+    tars = [path for path in folder.glob("*.tar") if not path.name.startswith(".")]
+    shards = find_shards(folder) if tars and (not photos or any(map(is_shard, tars))) else []
+    if shards and photos:
+        raise DataError(
+            f"{folder}: holds {len(shards)} tar shards and {len(photos)} photos, such as {photos[0].name}: give a "
+            "folder of one kind alone"
+        )
+    kind = "no shard by its name" if shards else "no picture by its name"
+    used = {*shards}
+    for path, reason in [*closed, *((path, kind) for path in others if path not in used)]:
+        found.pass_over(reason, str(path.relative_to(folder)))
+    found.kind = "shards" if shards else "files"
+    if shards:
         warn_of_reencoding(shards)
-        return "shards", ({"place": str(shard)} for shard in shards)
-    return "files", _files(folder, unused)
-
-
-def _dumps(source: str) -> list[str]:
-    """YFCC100M's dumps of photos and of EXIF in a folder; [] if one is not there."""
-    if is_url(source):
-        return []
-    found = [sorted(Path(source).glob(f"yfcc100m_{name}*")) for name in ("dataset", "exif")]
-    return [str(files[0]) for files in found] if all(found) else []
-
-
-def _files(folder: Path, unused: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
-    files, closed, others = find_pictures(folder, outside=True)
-    for path, reason in [*closed, *((path, "no picture by its name") for path in others)]:
-        unused.setdefault(reason, []).append(str(path.relative_to(folder)))
-    if not files:
+        return ({"place": str(shard)} for shard in shards)
+    if not photos:
         known = ", ".join(sorted(PICTURE_EXTENSIONS))
-        reasons = "".join(f"; {len(out)} left out: {why}, e.g. {', '.join(out[:3])}" for why, out in unused.items())
-        raise DataError(f"{folder}: no photos in it ({known}) and no tar shards{reasons}")
-    for number, path in enumerate(files):
-        yield {"number": number, "photo": f"{number:08d}", "name": str(path.relative_to(folder)), "place": str(path)}
+        raise DataError(f"{folder}: no photos in it ({known}) and no tar shards{found}")
+    return (
+        {"number": number, "photo": f"{number:08d}", "name": str(path.relative_to(folder)), "place": str(path)}
+        for number, path in enumerate(photos)
+    )
+
+
+def _named_apart(shards: list[str]) -> Iterator[dict[str, Any]]:
+    """A row a shard. Photos are told apart by the names of their shards."""
+    ((name, times),) = Counter(shard.rpartition("/")[2] for shard in shards).most_common(1)
+    if times > 1:
+        raise DataError(f"{times} shards named {name}: prepare the folders one by one, or rename their shards")
+    return ({"place": shard} for shard in shards)
 
 
 def _url_list(source: str) -> Iterator[dict[str, Any]]:

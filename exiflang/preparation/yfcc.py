@@ -8,8 +8,8 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote_plus
 
@@ -34,7 +34,13 @@ _COLUMNS = {"download": 15, "licence": 17, "server": 18, "secret": 21, "extensio
 
 
 def yfcc_photos(
-    dataset: str, exif: str, left_out: Counter[str], *, sample: int = 0, seed: int = 0, min_tags: int = 10
+    dataset: Sequence[str],
+    exif: Sequence[str],
+    left_out: Counter[str],
+    *,
+    sample: int = 0,
+    seed: int = 0,
+    min_tags: int = 10,
 ) -> Iterator[pa.RecordBatch]:
     """The photos of `yfcc100m_dataset` that `yfcc100m_exif` has at least `min_tags` tags of, joined by their id.
 
@@ -44,7 +50,7 @@ def yfcc_photos(
     the original file; where the dump lacks its secret, that of a copy of 500 px which Flickr compressed again.
 
     Args:
-        dataset, exif: tab-separated dumps as published, plain or `.bz2`, with 23 or 25 columns and 2.
+        dataset, exif: the files of each dump, tab-separated as published, plain or `.bz2`, with 23 or 25 columns and 2.
         sample: so many photos are drawn, uniformly: those of the smallest MD5 of "seed:id"; 0: all.
         left_out: counts the rows left out by reason, complete when the last batch is out.
 
@@ -159,27 +165,31 @@ def _count(con: duckdb.DuckDBPyConnection, left_out: Counter[str], min_tags: int
 
 
 @contextmanager
-def _rows(con: duckdb.DuckDBPyConnection, path: str, left_out: Counter[str]) -> Iterator[None]:
+def _rows(con: duckdb.DuckDBPyConnection, paths: Sequence[str], left_out: Counter[str]) -> Iterator[None]:
     """The dump's lines as the relation `rows (line)`, to be read once; whatever goes wrong with it is a `DataError`."""
+    begun: list[str] = []
+
+    def batches() -> Generator[pa.RecordBatch]:
+        for path in paths:
+            begun.append(path)
+            yield from _batches(path, left_out)
+
     try:
-        with _batches(path, left_out) as batches:
-            schema = pa.schema([("line", pa.string())])
-            con.register("rows", pa.RecordBatchReader.from_batches(schema, batches))
+        with closing(batches()) as found:
+            con.register("rows", pa.RecordBatchReader.from_batches(pa.schema([("line", pa.string())]), found))
             yield
             con.unregister("rows")
     except (duckdb.Error, pa.ArrowException, OSError, EOFError) as error:
         what = " ".join(re.sub(r"Detail:.*", "", str(error)).split())[:300]
-        raise DataError(f"{path}: cannot be read to its end ({what}): fetch it again") from error
+        raise DataError(f"{begun[-1]}: cannot be read to its end ({what}): fetch it again") from error
 
 
-@contextmanager
-def _batches(path: str, left_out: Counter[str]) -> Iterator[Iterator[pa.RecordBatch]]:
+def _batches(path: str, left_out: Counter[str]) -> Iterator[pa.RecordBatch]:
     def skip(_: csv.InvalidRow) -> str:
         left_out["row with control characters"] += 1
         return "skip"
 
     if not os.path.getsize(path):
-        yield iter(())
         return
     size, compression = os.path.getsize(path), "bz2" if Path(path).suffix == ".bz2" else None
     with (
@@ -194,7 +204,7 @@ def _batches(path: str, left_out: Counter[str]) -> Iterator[Iterator[pa.RecordBa
             parse_options=csv.ParseOptions(delimiter="\x01", quote_char=False, invalid_row_handler=skip),
             convert_options=csv.ConvertOptions(column_types={"line": pa.binary()}, strings_can_be_null=False),
         )
-        yield (pa.record_batch([_text(batch.column(0))], names=["line"]) for batch in lines)
+        yield from (pa.record_batch([_text(batch.column(0))], names=["line"]) for batch in lines)
 
 
 def _text(lines: pa.Array) -> pa.Array:

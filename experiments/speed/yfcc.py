@@ -39,7 +39,7 @@ def _alone(dumps: list[Path], rows: int, sample: int) -> dict[str, Any]:
 def _read(dumps: list[str], rows: int, sample: int) -> dict[str, Any]:
     left_out: Counter[str] = Counter()
     before = time.perf_counter()
-    photos = sum(batch.num_rows for batch in yfcc_photos(*dumps, left_out, sample=sample))
+    photos = sum(batch.num_rows for batch in yfcc_photos(dumps[:1], dumps[1:], left_out, sample=sample))
     seconds = time.perf_counter() - before
     if photos + left_out.total() != rows:
         raise RuntimeError(f"{photos} photos and {dict(left_out)} are not {rows} rows")

@@ -34,7 +34,8 @@ def read(folder: Path, data: bytes) -> tuple[dict[str, list[bytes]], Counter]:
     path = folder / "0.tar"
     path.write_bytes(data)
     photos, left_out = index_photos([path], damaged="skip")
-    return {photo.id: [read_member(*place) for place in photo.tiles] for photo in photos}, left_out
+    counts = Counter({reason: len(names) for reason, names in left_out.items()})
+    return {photo.id: [read_member(*place) for place in photo.tiles] for photo in photos}, counts
 
 
 def index(folder: Path, data: bytes) -> tuple[list[int], Counter]:

@@ -22,11 +22,13 @@ from exiflang.evaluation.benchmarks import load_benchmark
 from exiflang.preparation import dataset as room
 from exiflang.preparation import shard_job as jobs
 from exiflang.preparation.dataset import split_makes
-from exiflang.preparation.options import Split
+from exiflang.preparation.options import Contents, Split
+from exiflang.preparation.sources import write_plan
 from exiflang.preparation.splits import Splitter
 from exiflang.simulation.cameras import CAMERAS
 from exiflang.simulation.splices import write_splices
 from exiflang.utils.images import load_image
+from exiflang.utils.storage import Store
 from tests.preparation.flat import prepare
 from tests.shard_writer import write_shards
 
@@ -296,6 +298,53 @@ def test_tiles_of_every_picture_format_are_copied(tmp_path, extension, kind):
     assert prepare(str(tmp_path / "source"), tmp_path / "set", **SMALL)["photos"]["train"] == 1
     with tarfile.open(tmp_path / "set" / "train" / "00000.tar") as tar:
         assert tar.extractfile(f"00000000_00.{kind}").read() == data.getvalue()
+
+
+def test_keys_that_come_twice_in_a_shard_are_counted_and_named(tmp_path):
+    first, other, third = samples(3)[::2]
+    made = [first, replace(other, key=first.key), third, replace(third, extension="png")]
+    write_shards(made, tmp_path / "source")
+    result = prepare(str(tmp_path / "source"), tmp_path / "set", **SMALL)
+    assert result["photos"]["train"] == 2 and result["left_out"] == {"its key comes again": 2}
+    assert result["left_out_examples"]["its key comes again"] == ["00000.tar/00000_0", "00000.tar/00002_0"]
+
+
+def test_a_tar_among_photos_is_named_and_shards_among_photos_are_refused(tmp_path):
+    source = album(tmp_path / "album", 2)
+    with tarfile.open(source / "backup.tar", "w") as tar:
+        tar.add(source / "000.jpg", "holiday.jpg")
+    result = prepare(str(source), tmp_path / "set", **SMALL)
+    assert result["photos"]["train"] == 2 and result["left_out"] == {"no picture by its name": 1}
+    assert result["left_out_examples"] == {"no picture by its name": ["backup.tar"]}
+    write_shards(samples(2), source)
+    with pytest.raises(
+        DataError, match="album: holds 2 tar shards and 2 photos, such as 000.jpg: give a folder of one"
+    ):
+        prepare(str(source), tmp_path / "other", **SMALL)
+
+
+def test_a_tar_among_photos(shared, tmp_path):
+    source = shared / "cases" / "photos_beside_tar" / "f"
+    found = write_plan(str(source), Store(tmp_path), 0, Contents())
+    assert found["kind"] == "files" and found["left_out_examples"] == {"no picture by its name": ["backup.tar"]}
+
+
+def test_what_lies_beside_shards_is_named(tmp_path):
+    write_shards(samples(2), tmp_path / "source")
+    for name in ("00000_stats.json", "00001.tar.gz", "more/00000.tar"):
+        (tmp_path / "source" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "source" / name).write_bytes(b"{}")
+    found = prepare(str(tmp_path / "source"), tmp_path / "set", **SMALL)
+    assert found["photos"]["train"] == 2
+    named = ["00000_stats.json", "00001.tar.gz", "more/00000.tar"]
+    assert found["left_out_examples"] == {"no shard by its name": named}
+
+
+def test_shards_of_one_name_at_urls_are_refused(tmp_path):
+    for name in "ab":
+        write_shards(samples(1), tmp_path / name)
+    with pytest.raises(DataError, match="2 shards named 00000.tar: prepare the folders one by one"):
+        prepare(f"file://{tmp_path}/{{a,b}}/00000.tar", tmp_path / "set", **SMALL)
 
 
 def test_a_missing_shard_in_the_source(tmp_path):

@@ -4,6 +4,7 @@ import bz2
 from collections import Counter
 from urllib.parse import quote_plus
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,8 @@ from experiments.speed import yfcc_writer
 
 def read(dataset, exif, **options):
     left_out = Counter()
-    batches = yfcc_photos(str(dataset), str(exif), left_out, **{"min_tags": 1} | options)
+    files = [[str(path) for path in (dump if isinstance(dump, list) else [dump])] for dump in (dataset, exif)]
+    batches = yfcc_photos(*files, left_out, **{"min_tags": 1} | options)
     return [row for batch in batches for row in batch.to_pylist()], left_out
 
 
@@ -183,7 +185,7 @@ def test_whoever_stops_early_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     paths = dumps(tmp_path)
     yfcc_writer.write(*paths, rows=300)
-    photos = yfcc_photos(*map(str, paths), Counter())
+    photos = yfcc_photos(*([str(path)] for path in paths), Counter())
     next(photos)
     assert list((tmp_path / "scratch").iterdir())
     photos.close()
@@ -234,3 +236,62 @@ def test_dumps_become_a_plan(tmp_path):
     plan = write_plan(str(tmp_path), store, 0, Contents(photos_per_shard=30, sample=100, min_tags=1))
     assert (plan["kind"], plan["parts"]) == ("urls", 4)
     assert plan["rows_left_out"]["not drawn"] == len(truth.url) - 100
+
+
+def split(folder, rows=200, ending=""):
+    """Dumps in a folder, that of photos in three parts as if the middle one did not end its last line."""
+    dataset, exif = dumps(folder)
+    truth = yfcc_writer.write(dataset, exif, rows=rows)
+    lines = dataset.read_text().splitlines()
+    dataset.unlink()
+    for number in range(3):
+        data = "\n".join(lines[number * 70 : (number + 1) * 70]).encode()
+        path = folder / f"yfcc100m_dataset-{number}{ending}"
+        path.write_bytes(bz2.compress(data) if ending else data)
+    return truth
+
+
+@pytest.mark.parametrize("ending", ["", ".bz2"])
+def test_all_parts_of_a_dump_are_read_and_nothing_else_is_taken_for_one(tmp_path, ending):
+    truth = split(tmp_path, ending=ending)
+    names = [f"yfcc100m_dataset-{number}{ending}" for number in range(3)] + ["yfcc100m_exif"]
+    others = ["README", "yfcc100m_dataset-0.md5", "yfcc100m_dataset.README", "yfcc100m_autotags.bz2"]
+    for name in others:
+        (tmp_path / name).write_text("d41d8cd9  yfcc100m_dataset-0.bz2\n")
+    (tmp_path / "yfcc100m_dataset-3").write_bytes(b"")
+    (tmp_path / "yfcc100m_exif.bz2").write_bytes(b"half of it")
+    plan = write_plan(str(tmp_path), Store(tmp_path / "set"), 0, Contents(min_tags=1))
+    table = pq.read_table(tmp_path / "set" / "plan" / "00000.parquet").to_pylist()
+    assert {row["photo"]: row["place"] for row in table} == truth.url and len(table) == len(truth.url)
+    assert plan["dumps"] == names
+    assert plan["left_out_examples"] == {
+        "no dump by its name": sorted(others),
+        "an empty file": ["yfcc100m_dataset-3"],
+        "the same dump as yfcc100m_exif": ["yfcc100m_exif.bz2"],
+    }
+
+
+def test_a_damaged_part_is_named(tmp_path):
+    split(tmp_path, ending=".bz2")
+    part = tmp_path / "yfcc100m_dataset-1.bz2"
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(DataError, match="dataset-1.bz2: cannot be read to its end"):
+        read([tmp_path / f"yfcc100m_dataset-{number}.bz2" for number in range(3)], tmp_path / "yfcc100m_exif")
+
+
+def test_a_missing_part_or_dump_is_named(tmp_path):
+    split(tmp_path)
+    (tmp_path / "yfcc100m_dataset-1").unlink()
+    with pytest.raises(DataError, match="part 1 of yfcc100m_dataset is missing, the next is yfcc100m_dataset-2: fetch"):
+        write_plan(str(tmp_path), Store(tmp_path / "set"), 0, Contents())
+    (tmp_path / "yfcc100m_dataset-2").unlink()
+    (tmp_path / "yfcc100m_exif").rename(tmp_path / "yfcc100m_exif.txt")
+    with pytest.raises(
+        DataError, match="no yfcc100m_exif beside .* 1 left out: no dump by its name, e.g. yfcc100m_exif.txt"
+    ):
+        write_plan(str(tmp_path), Store(tmp_path / "set"), 0, Contents())
+
+
+def test_three_parts_as_published(shared, tmp_path):
+    plan = write_plan(str(shared / "cases" / "yfcc_split" / "dumps"), Store(tmp_path), 0, Contents(min_tags=1))
+    assert len(pq.read_table(tmp_path / "plan" / "00000.parquet")) == 30 and len(plan["dumps"]) == 4
