@@ -71,7 +71,7 @@ class CompositeDataset(Dataset):
             raise ValueError(f"unknown kinds of source {unknown}: choose among {', '.join(SHARES)}")
         self.photos, self.length, self.seed = list(photos), length, seed
         names = sorted(Path(photo).name for photo in self.photos), sorted(photo.id for photo in tiles)
-        digests = [hashlib.sha256("\n".join(own).encode()).hexdigest()[:16] for own in names]
+        digests = [hashlib.sha256("\n".join(own).encode("utf-8", "surrogatepass")).hexdigest()[:16] for own in names]
         #: What the pictures depend on, for records.
         self.settings: dict[str, Any] = {"length": length, "seed": seed, "photos": digests[0], "tiles": digests[1]}
         cameras: dict[str, list[Photo]] = {}

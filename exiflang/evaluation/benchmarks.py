@@ -15,6 +15,7 @@ from PIL import Image
 from exiflang.evaluation.laundering import NETWORKS, Launder, list_laundered, parse_laundering, resize_mask
 from exiflang.evaluation.layouts import LAYOUTS, BenchmarkError, Entry, MaskReader, checked
 from exiflang.utils.dct import LumaBlocks, read_luma
+from exiflang.utils.files import printable
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image, turn_upright
 
 # Authentic and spliced pictures as published.
@@ -147,7 +148,7 @@ def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
         image, mask = launder(image, mask)
         if spliced and not mask.any():
             raise BenchmarkError(f"{entry.mask}: no tampered pixel is left after resizing; take a larger factor")
-    info = {"format": entry.image.suffix.lstrip(".").lower(), "kind": "spliced" if spliced else "authentic"}
+    info = {"format": printable(entry.image.suffix.lstrip(".").lower()), "kind": "spliced" if spliced else "authentic"}
     info |= entry.info | ({"mask": "resized"} if resized else {})
     return BenchmarkImage(image, mask, entry.name, spliced, info, None if launder else read_luma(entry.image))
 

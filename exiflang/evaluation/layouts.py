@@ -10,12 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from exiflang.utils.files import printable
+
 #: What an index may call a picture; "other": a forgery of several kinds, or of one that has no name here.
 KINDS = ("authentic", "spliced", "copy-move", "removal", "other")
 
 
 class BenchmarkError(ValueError):
     """A benchmark that cannot be read at all; the message says what is missing and where it should lie."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 #: A mask as its picture file shows it, uint8 [H, W, 3] -> where pixels are tampered, bool [H, W].
@@ -102,7 +107,8 @@ def with_mask(entry: Entry, masks: dict[str, list[Path]], stem: str) -> Entry:
 
 
 def checked(entries: list[Entry], root: Path) -> list[Entry]:
-    """The entries with unique names, and a problem where a file lies outside of ``root`` or a mask has two owners."""
+    """The entries with unique printable names, and a problem where a file lies outside of ``root`` or a mask has two
+    owners."""
     named = Counter(entry.name for entry in entries)
     owners = defaultdict(set)
     for entry in entries:
@@ -119,10 +125,8 @@ def checked(entries: list[Entry], root: Path) -> list[Entry]:
             return f"{entry.mask}: the mask of {pictures} alike; let their names differ by more than case"
         return entry.problem
 
-    return [
-        replace(entry if named[entry.name] == 1 else name_by_path(entry, root), problem=problem(entry))
-        for entry in entries
-    ]
+    apart = [entry if named[entry.name] == 1 else name_by_path(entry, root) for entry in entries]
+    return [replace(entry, name=printable(entry.name), problem=problem(entry)) for entry in apart]
 
 
 def subfolder(folder: Path, *names: str) -> Path:
@@ -199,10 +203,10 @@ def _read_index(path: Path, *needed: str) -> list[dict[str, str]]:
 
 def _indexed(rows: list[dict[str, str]], pictures: list[Path], masks: dict[str, list[Path]]) -> list[Entry]:
     # Names are only looked up among the files of images/, never joined to a path: no row can leave the folder.
-    exact = {path.name: [path] for path in pictures}
+    exact = {printable(path.name): [path] for path in pictures}
     any_case = defaultdict(list)
     for picture in pictures:
-        for key in {picture.name.casefold(), picture.stem.casefold()}:
+        for key in {printable(name).casefold() for name in (picture.name, picture.stem)}:
             any_case[key].append(picture)
     times = Counter(row["name"] for row in rows)
     entries, listed = [], set()

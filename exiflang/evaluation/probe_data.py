@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from exiflang.localization.windows import ImageEncoder
+from exiflang.utils.files import printable
 from exiflang.utils.images import ImageError, count_others, find_pictures, load_image
 
 SIDE = 224  # pixels: the paper's
@@ -26,16 +27,16 @@ def whole_pictures(folder: Path, most: int) -> tuple[list[np.ndarray], list[tupl
     """Pictures of a folder and its folders, uint8 [H, W, 3], `most` at most, and (name, reason) of those left out."""
     found, left_out, others = find_pictures(folder)
     pictures: list[np.ndarray] = []
-    skipped = [(path.relative_to(folder).as_posix(), reason) for path, reason in left_out]
+    skipped = [(printable(path.relative_to(folder)), reason) for path, reason in left_out]
     if others:
-        skipped.append((folder.name, count_others([path.relative_to(folder).as_posix() for path in others])))
+        skipped.append((printable(folder.name), count_others([printable(path.relative_to(folder)) for path in others])))
     for path in found:
         if len(pictures) == most:
             break
         try:
             pictures.append(load_image(path))
         except ImageError as error:
-            skipped.append((path.name, str(error)))
+            skipped.append((printable(path.relative_to(folder)), str(error)))
     return pictures, skipped
 
 

@@ -18,7 +18,7 @@ from exiflang.exif.tags import clean
 from exiflang.inspection.inspector import Inspector
 from exiflang.inspection.report import Provenance, report_name, write_report
 from exiflang.inspection.verdict import region_lines
-from exiflang.utils.files import absolute_path, file_sha256, read_json, write_json, write_whole
+from exiflang.utils.files import absolute_path, file_sha256, printable, read_json, write_json, write_whole
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, count_others, find_pictures
 from exiflang.viz.html import PAGE, render
 
@@ -54,7 +54,9 @@ def make_gallery(folder: str | Path, out_dir: str | Path, inspector: Inspector) 
         try:
             page, facts = _report(path, out_dir / "pictures", inspector, origin)
         except ImageError as error:
-            reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{clean(path.name, 200)}: ")
+            reason = (
+                str(error).removeprefix(f"{printable(path)}: ").removeprefix(f"{clean(printable(path.name), 200)}: ")
+            )
             left_out.append({"name": name, "reason": clean(reason, 300)})
             continue
         entries.append(_entry(name, page, facts))
@@ -62,7 +64,7 @@ def make_gallery(folder: str | Path, out_dir: str | Path, inspector: Inspector) 
         there = f"; {passed_over}" if passed_over else ""
         raise ImageError(f"{folder}: no pictures in it ({', '.join(sorted(PICTURE_EXTENSIONS))}){there}")
     out_dir.mkdir(parents=True, exist_ok=True)
-    index, title = out_dir / "index.html", clean(folder.resolve().name, 200)
+    index, title = out_dir / "index.html", clean(printable(folder.resolve().name), 200)
     write_whole(index, gallery_page(title, entries, left_out, passed_over, origin.record))
     listed = [{key: value for key, value in entry.items() if key != "thumbnail"} for entry in entries]
     record: dict[str, Any] = {"folder": title, "pictures": listed, "left_out": left_out, "passed_over": passed_over}
@@ -110,7 +112,7 @@ def summary(page: Path) -> list[str]:
 
 def _name(path: Path, folder: Path) -> str:
     """The name of a file in its folder: its relative path, as one printable line."""
-    return clean(path.relative_to(folder).as_posix(), 300)
+    return clean(printable(path.relative_to(folder).as_posix()), 300)
 
 
 def _report(path: Path, folder: Path, inspector: Inspector, origin: Provenance) -> tuple[Path, dict[str, Any]]:

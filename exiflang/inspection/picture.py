@@ -10,6 +10,7 @@ import numpy as np
 from exiflang.exif.reader import read_exif
 from exiflang.exif.tags import ExifError, clean, is_private
 from exiflang.utils.dct import LumaBlocks, read_luma
+from exiflang.utils.files import printable
 from exiflang.utils.images import ImageError, count_frames, load_image
 
 #: A file is read whole, once, so that what is hashed is what is looked at.
@@ -53,9 +54,9 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
     Raises `ImageError` for what is no picture or cannot be read. EXIF that cannot be read is a note, not an error.
     """
     if isinstance(source, bytes):
-        data, name = source, clean(name or "picture", 200)
+        data, name = source, clean(printable(name or "picture"), 200)
     else:
-        data, name = _read(Path(source)), clean(name or Path(source).name, 200)
+        data, name = _read(Path(source)), clean(printable(name or Path(source).name), 200)
     try:
         image = load_image(data)
     except ImageError as error:

@@ -32,7 +32,7 @@ from exiflang.inspection.views import (
     view_picture,
     window_values,
 )
-from exiflang.utils.files import file_sha256, write_json, write_whole
+from exiflang.utils.files import file_sha256, printable, write_json, write_whole
 from exiflang.viz.html import render
 from exiflang.viz.images import data_uri, heat_colors, outlines, picture_panel, shown_shape, shrink
 
@@ -78,7 +78,7 @@ class Provenance:
 
 def report_name(name: str, sha256: str) -> str:
     """What the files of a picture's report are called, without extension: safe on any disk and in any address."""
-    stem = re.sub(r"[^\w.-]+", "_", Path(clean(name, 200)).stem)[:50].strip("._-")
+    stem = re.sub(r"[^\w.-]+", "_", Path(clean(printable(name), 200)).stem)[:50].strip("._-")
     return f"{stem or 'picture'}-{sha256[:8]}"
 
 

@@ -7,6 +7,7 @@ is done twice, or again after an interruption, changes nothing.
 import hashlib
 import io
 import json
+import os
 import tarfile
 import tempfile
 from collections import Counter
@@ -27,6 +28,7 @@ from exiflang.preparation.photos import Prepared, SourcePhoto, copy_photos, cut_
 from exiflang.preparation.splits import Splitter
 from exiflang.preparation.yfcc import decode_exif
 from exiflang.utils.extras import extra
+from exiflang.utils.files import printable
 from exiflang.utils.images import standard_tables
 from exiflang.utils.storage import Store
 
@@ -59,6 +61,7 @@ def run_job(root: str, job: int, limits: Limits) -> str:
     options = grouped({name: value for name, value in plan["arguments"].items() if name != "source"})
     seed, contents = options["seed"], options["contents"]
     rows = pq.read_table(pa.BufferReader(store.read(f"plan/{name}.parquet"))).to_pylist()
+    rows = [row | {"place": os.fsdecode(row["place"])} for row in rows]
     rng = np.random.default_rng([seed, job] if job else seed)
     if plan["kind"] == "shards":
         photos = copy_photos([row["place"] for row in rows], plan["stride"] * job, contents.min_tags)
@@ -70,14 +73,14 @@ def run_job(root: str, job: int, limits: Limits) -> str:
 
 def _read(rows: list[dict[str, Any]]) -> Iterator[SourcePhoto]:
     for row in rows:
-        data, reason = None, ""
+        data, reason, path = None, "", Path(row["place"])
         try:
-            if not Path(row["place"]).is_file():  # a pipe or a device would block for ever
+            if not path.is_file():  # a pipe or a device would block for ever
                 reason = "no such file"
-            elif Path(row["place"]).stat().st_size > MAX_BYTES:
+            elif path.stat().st_size > MAX_BYTES:
                 reason = TOO_LARGE.format(MAX_BYTES / 1e6)
             else:
-                data = Path(row["place"]).read_bytes()
+                data = path.read_bytes()
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
         yield SourcePhoto(row["number"], row["photo"], row["name"], data, reason)
@@ -125,20 +128,15 @@ def write_job(store: Store, job: int, photos: Iterable[Prepared], seed: int, spl
 
 
 def _row(photo: Prepared, split: str | None) -> dict[str, Any]:
-    row = {"photo": _text(photo.photo), "name": _text(photo.name)}
+    row = {"photo": printable(photo.photo), "name": printable(photo.name)}
     if photo.reason:
-        return row | {"reason": photo.reason, "detail": _text(photo.detail)}
+        return row | {"reason": photo.reason, "detail": printable(photo.detail)}
     year = photo.tags.get("DateTimeOriginal", photo.tags.get("DateTime", ""))[:4]
     kind, tables = _format(photo.tiles[0].data)
     return row | {
         "split": split, "camera": photo.camera, "year": int(year) if year.isdecimal() else None,
         "tags": list(photo.tags), "tiles": len(photo.tiles), "format": kind, "tables": tables,
     }  # fmt: skip
-
-
-def _text(text: str) -> str:
-    """Names of files and ids may hold bytes that are no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _format(tile: bytes) -> tuple[str, str | None]:

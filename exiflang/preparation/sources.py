@@ -1,6 +1,7 @@
 """A source of photos → a plan: what each shard job is to read, in files that workers fetch by number."""
 
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from exiflang.preparation.options import Contents
 from exiflang.preparation.shard_job import job_name
 from exiflang.preparation.yfcc import yfcc_photos
 from exiflang.utils.extras import extra
+from exiflang.utils.files import printable
 from exiflang.utils.images import PICTURE_EXTENSIONS, find_pictures
 from exiflang.utils.storage import Store, is_url
 
@@ -30,8 +32,11 @@ LIST_EXTENSIONS = (".parquet", ".csv", ".csv.gz", ".csv.bz2")
 DUMP = re.compile(r"yfcc100m_(dataset|exif)(?:[-_]?(\d{1,4}))?(?:\.bz2)?")  # whole, or in numbered parts
 SHARDS_BYTES = 512 << 20  # of existing shards that make a job
 
-#: A row a photo (a shard of a folder of shards): number in the source, id, name, path or URL, and EXIF beside it.
-PLAN = pa.schema({"number": pa.int64()} | dict.fromkeys(("photo", "name", "place", "exif"), pa.string()))
+#: A row a photo (a shard of a folder of shards): number in the source, id, name, EXIF beside it, and path or URL, in
+#: bytes, which paths of files are.
+PLAN = pa.schema(
+    {"number": pa.int64()} | dict.fromkeys(("photo", "name", "exif"), pa.string()) | {"place": pa.binary()}
+)
 
 
 def write_plan(source: str, store: Store, seed: int, contents: Contents) -> dict[str, Any]:
@@ -46,7 +51,8 @@ def write_plan(source: str, store: Store, seed: int, contents: Contents) -> dict
     jobs = _runs_of_shards(rows) if found.kind == "shards" else iter(lambda: list(islice(rows, length)), [])
     count = 0
     for count, job in enumerate(jobs, 1):
-        table, buffer = pa.Table.from_pylist(job, PLAN), io.BytesIO()
+        places = [row | {"place": os.fsencode(row["place"])} for row in job]
+        table, buffer = pa.Table.from_pylist(places, PLAN), io.BytesIO()
         pq.write_table(table, buffer)
         store.write(f"plan/{job_name(count - 1)}.parquet", buffer.getvalue())
     if not count:
@@ -73,7 +79,7 @@ class _Found:
     unused: dict[str, list[str]] = field(default_factory=dict)
 
     def pass_over(self, reason: str, name: str) -> None:
-        self.unused.setdefault(reason, []).append(name)
+        self.unused.setdefault(reason, []).append(printable(name))
 
     def __str__(self) -> str:
         named = ((len(names), reason, ", ".join(names[:3])) for reason, names in self.unused.items())
@@ -158,7 +164,7 @@ def _files(folder: Path, found: _Found) -> Iterator[dict[str, Any]]:
         known = ", ".join(sorted(PICTURE_EXTENSIONS))
         raise DataError(f"{folder}: no photos in it ({known}) and no tar shards{found}")
     return (
-        {"number": number, "photo": f"{number:08d}", "name": str(path.relative_to(folder)), "place": str(path)}
+        {"number": number, "photo": f"{number:08d}", "name": printable(path.relative_to(folder)), "place": str(path)}
         for number, path in enumerate(photos)
     )
 

@@ -16,6 +16,7 @@ from exiflang.exif.reader import read_exif
 from exiflang.exif.tags import ExifError
 from exiflang.simulation.cameras import CAMERAS, Camera
 from exiflang.simulation.splices import FORMATS, make_authentic
+from exiflang.utils.files import printable
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, find_pictures, load_image
 
 #: Longer and shorter side in pixels. Raw values shift with the number and the size of windows: both sizes are needed.
@@ -111,7 +112,7 @@ def _whole_photos(folders: Sequence[str | Path], rng: np.random.Generator) -> li
         files = find_pictures(folder, outside=True)[0]
         if not files:
             raise DataError(f"{folder}: no photos in it ({', '.join(sorted(PICTURE_EXTENSIONS))})")
-        named += [(path, f"{folder.name}/{path.relative_to(folder)}", "") for path in files]
+        named += [(path, printable(f"{folder.name}/{path.relative_to(folder)}"), "") for path in files]
     drawn = sorted(rng.permutation(len(named))[:MOST_PHOTOS])
     return [
         _Source("whole photos", name, camera or _camera(path), partial(_read_photo, path), _sizes(number), path)
@@ -135,7 +136,7 @@ def _camera(path: Path) -> str:
         tags = read_exif(path)
     except ExifError:
         tags = {}
-    return " ".join(tags[tag] for tag in ("Make", "Model") if tag in tags) or path.name
+    return " ".join(tags[tag] for tag in ("Make", "Model") if tag in tags) or printable(path.name)
 
 
 def _read_photo(path: Path) -> np.ndarray:

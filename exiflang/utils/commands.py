@@ -1,6 +1,7 @@
 """Command lines: what all of them do with an error, with Ctrl-C, with parameters of notebooks and with a table."""
 
 import errno
+import io
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -8,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
+
+from exiflang.utils.files import printable
 
 #: Help as plain text, and no tracebacks drawn in boxes.
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -65,6 +68,8 @@ def run_command(
     if not isinstance(command, typer.Typer):
         function, command = command, typer.Typer(add_completion=False, **PLAIN)
         command.command(cls=PairsCommand)(function)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path that is no UTF-8 is printed as it is
     try:
         return command(arguments, prog_name=name, standalone_mode=False) or 0
     except TyperException as error:
@@ -76,7 +81,7 @@ def run_command(
     except (RunError, ValueError, ImportError) as error:
         message, code = str(error), getattr(error, "exit_code", 1)
     # One write: what processes of one launch say at the same time must not mix within a line.
-    sys.stderr.write(f"error: {' '.join(message.splitlines())}\n")
+    sys.stderr.write(f"error: {' '.join(printable(message).splitlines())}\n")
     return code
 
 

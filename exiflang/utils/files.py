@@ -14,6 +14,15 @@ def absolute_path(path: str | Path) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))
 
 
+def printable(name: str | os.PathLike[str]) -> str:
+    """A path, or text that names one, as text that any file and terminal takes: bytes that are not UTF-8 as "\\xe9"."""
+    try:
+        data = os.fsencode(name)
+    except UnicodeEncodeError:  # half a surrogate pair, which no path has
+        data = os.fspath(name).encode("utf-8", "backslashreplace")
+    return data.decode("utf-8", "backslashreplace")
+
+
 def write_whole(path: str | Path, data: str | bytes) -> None:
     """Write a file (text as UTF-8) in one step: an interruption or a full disk leaves an older one as it was."""
     path = Path(path)

@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from exiflang.utils.extras import extra
+from exiflang.utils.files import printable
 
 #: Most pixels a picture may have; refused from the header, before any pixel is decoded. It is Pillow's own hard limit
 #: (twice ``Image.MAX_IMAGE_PIXELS`` as shipped), so no global setting of Pillow has to be touched.
@@ -52,7 +53,10 @@ _UPRIGHT = {
 
 
 class ImageError(ValueError):
-    """A picture that cannot be read; the message names it, says what is wrong and what to do."""
+    """A picture that cannot be read; the message names it (see `printable`), says what is wrong and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> np.ndarray:

@@ -52,6 +52,7 @@ def launch_module(module: str, parameters: Mapping[str, Any], processes: int) ->
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                errors="backslashreplace",
             )
         finally:
             os.close(read)

@@ -6,6 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from exiflang.utils.files import printable
+
 #: Cards on a page of a gallery.
 PAGE = 200
 
@@ -20,7 +22,7 @@ def _templates() -> Environment:
 
 def render(template: str, **values: Any) -> str:
     """A page of `viz/templates`; every value is escaped, but for fragments and what a template calls safe."""
-    return _templates().get_template(template).render(values)
+    return printable(_templates().get_template(template).render(values))
 
 
 def fragment(template: str, macro: str, *values: Any) -> str:

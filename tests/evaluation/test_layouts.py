@@ -282,6 +282,15 @@ def test_names_that_differ_only_in_case_are_no_guess(tmp_path):
     assert len(skipped) == 2 and all("2 masks of one stem" in reason for reason in skipped.values())
 
 
+def test_an_index_lists_a_name_that_is_no_utf_8_as_it_is_printed(tmp_path):
+    name = os.fsdecode(b"caf\xe9.PNG")
+    save(tmp_path / "images" / name)
+    save(tmp_path / "masks" / name, WHITE)
+    for row in ("caf\\xe9", "caf\\xe9.PNG", "Caf\\xE9.png"):
+        (tmp_path / "index.csv").write_text(f"name,kind\n{row},spliced\n", encoding="utf-8")
+        assert [read("folder", tmp_path)[0].keys(), read("folder", tmp_path)[1]] == [{row}, {}]
+
+
 def test_index_rows_find_pictures_whatever_their_case(tmp_path):
     save(tmp_path / "images" / "A.PNG")
     save(tmp_path / "Masks" / "a.png", WHITE)

@@ -1,6 +1,7 @@
 """Scores of benchmarks on disk: nothing twice, nothing lost, by one process as by two."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from exiflang.evaluation import score_run
 from exiflang.evaluation.__main__ import main
+from exiflang.evaluation.gallery import write_score_gallery
 from exiflang.evaluation.layouts import BenchmarkError
 from exiflang.evaluation.metrics import LOCALIZATION
 from exiflang.evaluation.score_run import ScoreRun, score_benchmarks
@@ -213,6 +215,24 @@ def test_models_by_name(model, tmp_path):
     with pytest.raises(ValueError, match=r"bad\.pth: no checkpoint that can be read"):
         load_model(str(tmp_path / "bad.pth"))
     assert weights_sha256(str(tmp_path / "bad.pth")) and weights_sha256("some/hub-id") is None
+
+
+def test_names_that_are_no_utf_8_are_scored_and_told(root, model, tmp_path):
+    odd = os.fsdecode(b"caf\xe9.png")
+    for part in ("images", "masks"):
+        (root / "first" / part / "spliced.png").rename(root / "first" / part / odd)
+        (root / "first" / part / "broken.png").rename(root / "first" / part / os.fsdecode(b"br\xf6ken.png"))
+    strange = tmp_path / os.fsdecode(b"r\xfct")
+    root.rename(strange)
+    run = run_of(strange, model, scores_dir=str(tmp_path / os.fsdecode(b"sc\xf6res")))
+    found = score_benchmarks(run, processes=2)
+    assert found["first"].scores()["name"].unique().tolist() == ["authentic.png", "caf\\xe9.png"]
+    ((name, reason),) = found["first"].skipped()
+    assert name == "br\\xf6ken.png" and "r\\xfct/first/images/br\\xf6ken.png: not a picture" in reason
+    scores = all_scores(found)
+    scores.to_parquet(tmp_path / "scores.parquet")
+    page = write_score_gallery(tmp_path / "g.html", found, scores, summarize_pictures(scores)).read_text("utf-8")
+    assert "caf\\xe9.png" in page and "br\\xf6ken.png: not a picture" in page
 
 
 def test_a_hostile_name_stays_within_the_folder_of_its_scores(root, model):

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -183,6 +185,27 @@ def test_a_pipe_or_a_broken_link_stops_nothing_and_no_path_is_given_away(tmp_pat
     assert [entry["name"] for entry in left_out] == ["broken.jpg", "pipe.jpg"]
     for path in (tmp_path / "out").rglob("*.*"):
         assert "private name" not in path.read_text(encoding="utf-8")
+
+
+def test_names_that_are_no_utf_8_are_told_apart(tmp_path, model, capsysbinary):
+    root, out = (tmp_path / os.fsdecode(name) for name in (b"f\xf6lder", b"\xf6ut"))
+    root.mkdir()
+    for number, name in enumerate((b"caf\xe8.jpg", b"caf\xe9.jpg")):
+        (root / os.fsdecode(name)).write_bytes(photo(seed=number))
+    for name in (b"br\xf6ken.jpg", b"n\xf6te.txt"):
+        (root / os.fsdecode(name)).write_bytes(b"none")
+    command = ["--inspect", str(root), "-p", "model_dir", model, "--out", str(out)]
+    assert main(command) == main(command) == 0
+    page = Path(os.fsdecode(capsysbinary.readouterr().out.splitlines()[-1]))
+    index, html = read_json(page.with_suffix(".json")), page.read_text(encoding="utf-8")
+    assert index["folder"] == "f\\xf6lder"
+    assert [entry["name"] for entry in index["pictures"]] == ["caf\\xe8.jpg", "caf\\xe9.jpg"]
+    assert [(entry["name"], entry["reason"][:13]) for entry in index["left_out"]] == [
+        ("br\\xf6ken.jpg", "not a picture")
+    ]
+    assert index["passed_over"].endswith(": n\\xf6te.txt") and "caf\\xe9.jpg" in html
+    report = page.parent / unquote(index["pictures"][1]["report"])
+    assert read_json(report.with_suffix(".json"))["name"] == "caf\\xe9.jpg"
 
 
 def test_other_errors_stop_the_run(folder, model, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from exiflang.data.index import read_index
 from exiflang.data.shards import DataError, Sample, find_shards, read_member, read_photos
 from exiflang.evaluation.benchmarks import load_benchmark
 from exiflang.preparation import dataset as room
@@ -171,6 +172,35 @@ def test_files_that_are_no_pictures_by_their_names_are_counted_and_named(tmp_pat
     message = "no photos in it .*; 34 left out: no picture by its name, e.g. .DS_Store, IMG_1.CR2, Sub/000.xmp$"
     with pytest.raises(DataError, match=message):
         prepare(str(source), tmp_path / "none", **SMALL)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_names_that_are_no_utf_8_are_carried_through(tmp_path, workers):
+    source = album(tmp_path / os.fsdecode(b"f\xf6lder"), 1)
+    for name in (b"caf\xe9.jpg", b"caf\xe8.jpg"):
+        (source / os.fsdecode(name)).write_bytes(photo(seed=name[3]))
+    (source / os.fsdecode(b"br\xf6ken.jpg")).write_bytes(b"none")
+    (source / os.fsdecode(b"n\xf6te.txt")).write_bytes(b"none")
+    made = tmp_path / os.fsdecode(b"s\xe9t")
+    result = prepare(str(source), made, **SMALL, workers=workers, photos_per_shard=2)
+    assert result["photos"]["train"] == 3 and prepare(str(source), made, **SMALL, photos_per_shard=2) == result
+    assert result["left_out_examples"]["no picture by its name"] == ["n\\xf6te.txt"]
+    assert result["left_out_examples"]["broken or too small"][0].startswith("br\\xf6ken.jpg: ")
+    names = [name for table in read_index(str(made)) for name in table["name"].to_pylist()]
+    assert names == ["000.jpg", "br\\xf6ken.jpg", "caf\\xe8.jpg", "caf\\xe9.jpg"]
+
+
+def test_shards_whose_names_are_no_utf_8_are_copied(tmp_path):
+    made = samples(2)
+    for sample in made:
+        del sample.meta["photo"]
+    shards = write_shards(made, tmp_path / os.fsdecode(b"f\xf6lder"))
+    shards[0].rename(shards[0].with_name(os.fsdecode(b"sh\xe4rd.tar")))
+    result = prepare(str(shards[0].parent), tmp_path / "set", **SMALL)
+    assert result["photos"]["train"] == 4
+    (table,) = read_index(str(tmp_path / "set"))
+    assert table["name"].to_pylist()[0] == "sh\\xe4rd.tar/00000_0"
+    assert len({one.id for one in photos_of(tmp_path / "set" / "train")}) == 4
 
 
 def test_a_pipe_among_the_photos_stops_nothing(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exiflang.exif.tags import clean
 from exiflang.utils.extras import extra
-from exiflang.utils.files import absolute_path
+from exiflang.utils.files import absolute_path, printable
 from exiflang.utils.images import PICTURE_EXTENSIONS, count_others
 
 with extra("notebook"):
@@ -46,14 +46,18 @@ def list_folder(folder: str | Path) -> Listing:
     seen = [path for path in read[:MOST_READ] if not path.name.startswith(".")]
     seen.sort(key=lambda path: path.name.casefold())
     # os.path, unlike pathlib, says no of what cannot be looked at, such as a link in a circle.
-    folders = [(f"{clean(path.name, 120)}/", path) for path in seen if os.path.isdir(path)]
+    folders = [(f"{_label(path.name)}/", path) for path in seen if os.path.isdir(path)]
     files = [path for path in seen if path.suffix.lower() in PICTURE_EXTENSIONS and os.path.isfile(path)]
     listed = {*files, *(path for _, path in folders)}
-    others = count_others([clean(path.name, 120) for path in seen if path not in listed])
+    others = count_others([_label(path.name) for path in seen if path not in listed])
     if not note:
         empty = "" if folders or files else "No pictures here. "
         note = f"{empty}{others and f'{others}.'}".strip()
-    return Listing(folder, (*above, *folders, *((clean(path.name, 120), path) for path in files)), note)
+    return Listing(folder, (*above, *folders, *((_label(path.name), path) for path in files)), note)
+
+
+def _label(name: str) -> str:
+    return clean(printable(name), 120)
 
 
 class FileBrowser(widgets.VBox):
@@ -71,7 +75,11 @@ class FileBrowser(widgets.VBox):
     def show(self, folder: str | Path) -> None:
         """List a folder."""
         listing = list_folder(folder)
-        self.folder, self.where.value, self.note.value = listing.folder, clean(str(listing.folder), 300), listing.note
+        self.folder, self.where.value, self.note.value = (
+            listing.folder,
+            clean(printable(listing.folder), 300),
+            listing.note,
+        )
         self.names.options = listing.entries
 
     def open_chosen(self) -> None:

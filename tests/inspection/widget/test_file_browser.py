@@ -59,6 +59,9 @@ def test_links_in_a_circle_and_strange_names(tmp_path):
     (tmp_path / "a\nb\x1b.jpg").write_bytes(b"")
     (label,) = names(list_folder(tmp_path))[1:]
     assert label.isprintable()
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"")
+    (tmp_path / os.fsdecode(b"f\xf6lder")).mkdir()
+    assert names(list_folder(tmp_path))[1::2] == ["f\\xf6lder/", "caf\\xe9.jpg"]
 
 
 def test_open_goes_into_folders_and_hands_pictures_over(folder):
