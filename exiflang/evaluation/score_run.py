@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from exiflang.localization.windows import ImageEncoder
 from exiflang.models.weights import load_model, weights_sha256
 from exiflang.utils.files import absolute_path, read_json, write_json, write_whole
 from exiflang.utils.launch import launch_module, this_process
+from exiflang.utils.locks import hold
 from exiflang.utils.typed import check_fields
 from exiflang.viz.images import shrink, thumbnail
 
@@ -98,8 +100,8 @@ class ScoreRun:
     def run(self) -> None:
         """Score what is not scored yet, as one of several processes where they were launched so.
 
-        Raises `BenchmarkError` for a benchmark that cannot be read and for scores of other settings, `OSError` and
-        `ValueError` for a model that is not there or does not fit.
+        Raises `BenchmarkError` for a benchmark that cannot be read, for scores of other settings and for a folder that
+        another run works on, `OSError` and `ValueError` for a model that is not there or does not fit.
         """
         state, found = this_process(), self.found()
         model = load_model(self.model).to(state.device)
@@ -112,18 +114,21 @@ class ScoreRun:
         settings = how | {"weights": weights_sha256(self.model) or self.model, "methods": sorted(encoders)}
         settings["readout"] = readout_sha256(model)
         settings |= {"root": str(absolute_path(self.root))}
-        if state.is_main_process:
-            for scored in found.values():
-                scored.claim(settings)
-        state.wait_for_everyone()
-        pending = [scored.pending() for scored in found.values()]
-        state.wait_for_everyone()  # all have seen the same lists before the first picture leaves them
-        for scored, names in zip(found.values(), pending, strict=True):
-            part = scored.benchmark.only(names[state.process_index :: state.num_processes])
-            for picture in score_each(encoders, part, info=INFO, **how):
-                scored.keep(picture)
-            for name, reason in part.skipped:
-                write_json(scored.place(name), {"name": name, "skipped": reason})
+        with ExitStack() as held:
+            if state.is_main_process:
+                for scored in found.values():
+                    held.enter_context(hold(scored.folder / ".lock", str(scored.folder), BenchmarkError))
+                    scored.claim(settings)
+            state.wait_for_everyone()
+            pending = [scored.pending() for scored in found.values()]
+            state.wait_for_everyone()  # all have seen the same lists before the first picture leaves them
+            for scored, names in zip(found.values(), pending, strict=True):
+                part = scored.benchmark.only(names[state.process_index :: state.num_processes])
+                for picture in score_each(encoders, part, info=INFO, **how):
+                    scored.keep(picture)
+                for name, reason in part.skipped:
+                    write_json(scored.place(name), {"name": name, "skipped": reason})
+            state.wait_for_everyone()  # the main one holds the folders for all
 
     def found(self) -> dict[str, ScoredSet]:
         """{name as given: what is scored of that benchmark}. Raises `BenchmarkError` for a benchmark not there."""

@@ -13,6 +13,7 @@ appears last.
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from exiflang.preparation.workers import run_jobs
 from exiflang.simulation.cameras import CAMERAS, Camera
 from exiflang.simulation.render import simulate_photos
 from exiflang.simulation.splices import write_splices
+from exiflang.utils.locks import hold
 from exiflang.utils.storage import Store, is_url
 
 # What older data sets were made with, which do not name these.
@@ -50,8 +52,10 @@ def prepare(
 ) -> dict[str, Any]:
     """Write the data set of `source` into `data_dir`, unless it is there already, and return its description.
 
-    Run again after an interruption it does the shard jobs that are missing, to the same result. `grouped` makes the
-    groups of options from a flat mapping.
+    Run again after an interruption it does the shard jobs that are missing, to the same result. Of two runs at once on
+    one `data_dir` with the same arguments the second waits and returns what the first has made. At a URL there are no
+    locks: arguments are compared when a run begins, and it is up to you that no other one works on it. `grouped` makes
+    the groups of options from a flat mapping.
 
     Args:
         source: "simulated"; a folder of photos with EXIF, searched through; a folder or URL of tar shards in
@@ -62,19 +66,36 @@ def prepare(
         seed: draws photos, tiles, and which makes of simulated cameras are held out.
 
     Raises `DataError` for a source with nothing usable, a job that failed, or a `data_dir` that holds another data set,
-    a damaged one or other files; `ValueError` for an option that does not go with the source.
+    a damaged one or other files, or on which a run with other arguments works; `ValueError` for an option that does not
+    go with the source.
     """
     source = str(source)
     arguments = {"source": source, "seed": seed} | asdict(simulation) | asdict(split) | asdict(contents)
     store = Store(str(data_dir) if is_url(data_dir) else Path(data_dir).resolve())
-    if store.exists("dataset.json"):
-        return _present(store, arguments)
+    if not store.exists("dataset.json"):
+        folder = Path(store.root)
+        lock = folder.with_name(f".{folder.name}.lock")
+        with hold(lock, store.root, DataError, arguments) if store.local else nullcontext():
+            if not store.exists("dataset.json"):  # another run may have ended meanwhile
+                return _make(store, arguments, simulation, split, contents, limits, work)
+    return _present(store, arguments)
+
+
+def _make(
+    store: Store,
+    arguments: dict[str, Any],
+    simulation: Simulation,
+    split: Split,
+    contents: Contents,
+    limits: Limits,
+    work: Work,
+) -> dict[str, Any]:
     if store.any() and (store.local or not store.exists("plan.json")):
         raise DataError(f"{store.root} holds other files and no data set: choose another data_dir or empty it")
     draft = Store(Path(store.root).with_name(f".{Path(store.root).name}.part")) if store.local else store
     plan: dict[str, Any] = {}
-    if source == "simulated":
-        extra = _simulated(draft, seed, simulation, split, contents, work)
+    if arguments["source"] == "simulated":
+        extra = _simulated(draft, arguments["seed"], simulation, split, contents, work)
     else:
         plan = _plan(draft, arguments, contents)
         run_jobs(draft.root, plan["parts"], limits, work)

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Sized
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -65,22 +65,24 @@ def train(
             global random numbers.
 
     The log is a dict a step, see `Run.step`. Raises `TrainingError` for fewer items than a batch, items that are no
-    pairs, another run's folder, a loss or gradient that is not finite (its batch is in `out_dir/bad_batch.safetensors`)
-    and a full disk; `ValueError` for settings that do not fit the model or the data; `DataError` for a stream that
-    cannot be read.
+    pairs, another run's folder or one that a run is at work in, a loss or gradient that is not finite (its batch is in
+    `out_dir/bad_batch.safetensors`) and a full disk; `ValueError` for settings that do not fit the model or the data;
+    `DataError` for a stream that cannot be read.
     """
     folder = RunFolder(out_dir)
     accelerator = _accelerator(model, config, folder)
-    if accelerator.is_main_process:
-        folder.claim(_settings(model, dataset, config, sampler, augmentation))
-    accelerator.wait_for_everyone()
-    if folder.weights.exists():
-        folder.load_finished(model)
-        return folder.read_log()
-    run = Run(model, dataset, config, folder, accelerator, sampler, augmentation, validate)
-    run.resume()
-    run.loop()
-    return run.finish()
+    alone = accelerator.is_main_process and not folder.weights.exists()
+    with folder.held() if alone else nullcontext():
+        if accelerator.is_main_process:
+            folder.claim(_settings(model, dataset, config, sampler, augmentation))
+        accelerator.wait_for_everyone()
+        if folder.weights.exists():
+            folder.load_finished(model)
+            return folder.read_log()
+        run = Run(model, dataset, config, folder, accelerator, sampler, augmentation, validate)
+        run.resume()
+        run.loop()
+        return run.finish()
 
 
 @dataclasses.dataclass

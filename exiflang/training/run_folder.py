@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from exiflang.data.streaming import StreamLoader
 from exiflang.models.model import ExifLang
 from exiflang.utils.commands import RunError
 from exiflang.utils.files import read_json, write_json, write_whole
+from exiflang.utils.locks import hold
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -60,6 +61,10 @@ class RunFolder:
         self.path = Path(path)
         self.log, self.checkpoint, self.best = (self.path / name for name in ("log.jsonl", "checkpoint", "best"))
         self.weights, self.left_out = self.path / "model.safetensors", self.path / "left_out.json"
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keeps other runs out for as long as it is open. Raises `TrainingError` if one is at work."""
+        return hold(self.path / ".lock", str(self.path), TrainingError)
 
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Refuse a folder that holds the checkpoint or the weights of other settings; tidy up after a kill.

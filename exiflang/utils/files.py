@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,12 @@ def printable(name: str | os.PathLike[str]) -> str:
 def write_whole(path: str | Path, data: str | bytes) -> None:
     """Write a file (text as UTF-8) in one step: an interruption or a full disk leaves an older one as it was."""
     path = Path(path)
-    fresh = path.with_name(f"{path.name}.tmp")
-    fresh.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(fresh, path)
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # its own: two may write the same file at once
+    try:
+        fresh.write_bytes(data.encode() if isinstance(data, str) else data)
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

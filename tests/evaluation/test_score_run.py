@@ -22,6 +22,7 @@ from exiflang.models.config import ExifLangConfig
 from exiflang.models.model import ExifLang
 from exiflang.models.weights import load_model, weights_sha256
 from exiflang.utils.launch import LaunchError, launch_module, read_mapping
+from exiflang.utils.locks import hold
 from tests.evaluation.test_scoring import write_benchmark
 
 ATTACK = '"><script>alert(1)</script>.png'
@@ -140,6 +141,15 @@ def test_scores_of_other_settings_or_weights_are_not_mixed(root, model, tmp_path
     more = score_benchmarks(run_of(root, model, benchmarks=["second", "first jpeg 80"]))  # a set has its own folder
     assert list(more) == ["second", "first jpeg 80"]
     assert set(more["first jpeg 80"].scores()["set"]) == {"first jpeg 80"}
+
+
+def test_a_second_run_on_one_folder_is_refused(root, model):
+    run = run_of(root, model)
+    with hold(root.parent / "scores" / "second" / ".lock", "", ValueError):
+        with pytest.raises(BenchmarkError, match=r"scores/second: another run works on it \(process"):
+            score_benchmarks(run)
+    score_benchmarks(run)
+    assert not list((root.parent / "scores").rglob(".lock"))
 
 
 def test_heatmaps_and_thumbnails_are_kept(root, model):

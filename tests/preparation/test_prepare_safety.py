@@ -1,15 +1,20 @@
 """A data set is written whole or not at all, used again as it is, and never mixed with anything else."""
 
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from exiflang.data.shards import DataError
+from exiflang.data.shards import DataError, read_member
 from exiflang.preparation import dataset as room
 from exiflang.preparation import photos
 from exiflang.preparation.options import grouped
+from exiflang.utils.images import load_image
 from tests.preparation.flat import prepare
-from tests.preparation.test_dataset import SMALL, album
+from tests.preparation.test_dataset import SMALL, album, photos_of
 
 
 def test_a_second_call_does_no_work(tmp_path, monkeypatch):
@@ -138,3 +143,57 @@ def test_a_misspelled_option_is_refused_with_a_suggestion():
         grouped({"tile_siz": 64})
     with pytest.raises(ValueError, match="zzz is no option of prepare: choose among seed, photos_per_camera, "):
         grouped({"zzz": 1})
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A run waits in its first photo: (it is there, it may go on, photos that were cut)."""
+    there, go, seen, cut = Event(), Event(), [], photos.cut_tiles
+
+    def waiting(*given):
+        seen.append(given)
+        there.set()
+        assert go.wait(60)
+        return cut(*given)
+
+    monkeypatch.setattr(photos, "cut_tiles", waiting)
+    return there, go, seen
+
+
+def test_a_second_run_with_other_arguments_is_refused(tmp_path, slow):
+    there, go, _ = slow
+    source, arguments = album(tmp_path / "album"), SMALL | {"workers": 1}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(prepare, str(source), tmp_path / "set", **arguments)
+        assert there.wait(60)
+        try:
+            with pytest.raises(DataError, match=rf"set: another run works on it \(process {os.getpid()} on "):
+                prepare(str(source), tmp_path / "set", **arguments | {"tile_size": 64})
+        finally:
+            go.set()
+        assert first.result()["photos"]["train"] == 4 and first.result()["arguments"]["tile_size"] == 32
+    tiles = [load_image(read_member(*tile)) for one in photos_of(tmp_path / "set" / "train") for tile in one.tiles]
+    assert {tile.shape for tile in tiles} == {(32, 32, 3)} and len(tiles) == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "set"]
+
+
+def test_a_second_run_with_the_same_arguments_waits_for_the_first(tmp_path, slow, capsys):
+    there, go, seen = slow
+    source, arguments = album(tmp_path / "album"), SMALL | {"workers": 1}
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(prepare, str(source), tmp_path / "set", **arguments)
+        assert there.wait(60)
+        second = pool.submit(prepare, str(source), tmp_path / "set", **arguments)
+        time.sleep(1.5)
+        assert not second.done()
+        go.set()
+        assert first.result() == second.result() and len(seen) == 4
+    assert "set: waiting for process" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "set"]
+
+
+def test_a_data_set_that_is_there_needs_no_lock(tmp_path, monkeypatch):
+    source = album(tmp_path / "album")
+    made = prepare(str(source), tmp_path / "set", **SMALL)
+    monkeypatch.setattr(room, "hold", lambda *arguments: pytest.fail("a folder that may be read alone"))
+    assert prepare(str(source), tmp_path / "set", **SMALL) == made

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from exiflang.training.loop import collate, train
 from exiflang.training.run_folder import TrainingError
 from exiflang.training.step import StepFlops, distinct
 from exiflang.utils.hardware import matrix_rate
+from exiflang.utils.locks import hold
 
 CAMERAS = [f"Make: {make}, Model: {make} {number}" for make in ("Canon", "Nikon", "Sony") for number in range(4)]
 SIZE, CPU = 16, torch.device("cpu")
@@ -260,6 +262,18 @@ def test_other_settings_are_refused(tmp_path):
         with pytest.raises(TrainingError, match="holds a run with other settings .*choose another folder, or clear it"):
             train(model, photos, config, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_second_run_in_one_folder_is_refused(tmp_path):
+    run = tmp_path / "run"
+    with hold(run / ".lock", "", ValueError):
+        with pytest.raises(TrainingError, match=rf"run: another run works on it \(process {os.getpid()} on .* another"):
+            train(small_model(), Photos(), settings(), run)
+        assert [path.name for path in run.iterdir()] == [".lock"]
+    train(small_model(), Photos(), settings(), run)
+    assert not (run / ".lock").exists()
+    with hold(run / ".lock", "", ValueError):  # what is finished is read alone
+        train(small_model(), Photos(), settings(), run)
 
 
 def test_a_model_of_unknown_origin_is_not_taken_for_a_finished_run(tmp_path):

@@ -1,12 +1,17 @@
-"""Names of files that are no UTF-8 become text that anything takes; a command prints paths as they are."""
+"""Files and their names: what is no UTF-8 becomes text that anything takes; who writes at once does not meet."""
 
 import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from exiflang.utils.commands import run_command
-from exiflang.utils.files import printable
+from exiflang.utils.files import printable, write_whole
+from exiflang.utils.locks import hold
 from exiflang.viz.html import render
 
 
@@ -51,3 +56,53 @@ def test_pages_of_html_are_utf_8_whatever_is_in_them():
         page=1,
     )
     assert page.encode() and "caf\\xe9" in page
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: write_whole(tmp_path / "file", str(number % 10) * 10_000), range(400)))
+    (path,) = tmp_path.iterdir()
+    assert len(path.read_text()) == 10_000 and len(set(path.read_text())) == 1
+
+
+# ---- locks
+
+
+def test_a_lock_is_held_alone_and_gone_afterwards(tmp_path):
+    lock = tmp_path / "new" / ".lock"
+    with hold(lock, "folder", ValueError), ThreadPoolExecutor(1) as pool:
+        with pytest.raises(ValueError, match=rf"^folder: another run works on it \(process {os.getpid()} on .*: wait"):
+            pool.submit(hold(lock, "folder", ValueError).__enter__).result()
+    assert not lock.exists()
+    with hold(lock, "folder", ValueError):
+        pass
+
+
+def test_a_lock_of_a_killed_process_is_free(tmp_path):
+    lock = tmp_path / ".lock"
+    script = "import sys, time; from pathlib import Path; from exiflang.utils.locks import hold\n"
+    script += "with hold(Path(sys.argv[1]), 'f', ValueError, 'work'): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=f"process {other.pid} on "), hold(lock, "f", ValueError, "other work"):
+            pass
+        other.kill()
+    with hold(lock, "f", ValueError):
+        assert f'"pid": {os.getpid()}' in lock.read_text()
+    assert not lock.exists()
+
+
+def test_many_that_do_the_same_take_turns(tmp_path, capsys):
+    inside, most = [], []
+
+    def work(number):
+        with hold(tmp_path / ".lock", "f", ValueError, {"same": 1}):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.4)
+            inside.remove(number)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert most == [1] * 6 and "f: waiting for process" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
