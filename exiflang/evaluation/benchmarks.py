@@ -4,7 +4,6 @@ A benchmark never aborts on one bad picture and never puts another in its place:
 """
 
 import os
-import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from exiflang.evaluation.laundering import NETWORKS, Launder, list_laundered, pa
 from exiflang.evaluation.layouts import LAYOUTS, BenchmarkError, Entry, MaskReader, checked
 from exiflang.utils.dct import LumaBlocks, read_luma
 from exiflang.utils.files import printable
-from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image, turn_upright
+from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, decode_image
 
 # Authentic and spliced pictures as published.
 _PUBLISHED = {
@@ -125,12 +124,14 @@ def _count_note(name: str, entries: list[Entry]) -> str:
 def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
     if entry.problem or entry.image is None:
         raise BenchmarkError(entry.problem)
-    image = load_image(entry.image)
-    mask = np.zeros(image.shape[:2], dtype=bool) if entry.mask is None else _read_mask(entry.mask, entry.read_mask)
-    if entry.mask and mask.any() and _turn(entry.image) != _turn(entry.mask):
+    decoded = decode_image(entry.image)
+    image, mask, turn = decoded.pixels, np.zeros(decoded.pixels.shape[:2], dtype=bool), decoded.turn
+    if entry.mask:
+        mask, turn = _read_mask(entry.mask, entry.read_mask)
+    if mask.any() and turn != decoded.turn:
         raise BenchmarkError(
-            f"{entry.mask}: EXIF turns the picture and its mask differently, so that they may not match; give both the "
-            "same Orientation"
+            f"{entry.mask}: EXIF or XMP turns the picture and its mask differently, so that they may not match; give "
+            "both the same Orientation"
         )
     resized = entry.fit_mask and mask.shape != image.shape[:2]
     if resized:
@@ -153,15 +154,10 @@ def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
     return BenchmarkImage(image, mask, entry.name, spliced, info, None if launder else read_luma(entry.image))
 
 
-def _turn(path: Path) -> Image.Transpose | None:
-    """How `load_image`, which has read the file, has turned it."""
-    with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-        return turn_upright(image)
-
-
-def _read_mask(path: Path, read_mask: MaskReader) -> np.ndarray:
-    image = load_image(path)
+def _read_mask(path: Path, read_mask: MaskReader) -> tuple[np.ndarray, Image.Transpose | None]:
+    """The mask, and what turned it upright."""
+    decoded = decode_image(path)
     try:
-        return read_mask(image)
+        return read_mask(decoded.pixels), decoded.turn
     except BenchmarkError as error:
         raise BenchmarkError(f"{path}: {error}") from error

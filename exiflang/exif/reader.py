@@ -3,6 +3,7 @@
 Tags, their order and the form of their values stand in `tags.py`, other readers' spellings in `dialects.py`.
 """
 
+import contextlib
 import io
 import logging
 import struct
@@ -12,6 +13,8 @@ from typing import BinaryIO, cast
 
 import exifread
 from exifread.core.exceptions import ExifError as ReaderError
+from exifread.core.heic import Box, HEICExifFinder
+from PIL import PngImagePlugin
 
 from exiflang.exif.dialects import in_exifread_terms
 from exiflang.exif.tags import NAMES, PRIVATE, ExifError, _position, clean
@@ -78,16 +81,17 @@ class _BoundedFile:
 
 
 def _jpeg_tiff(file: _BoundedFile) -> int | None:
-    """Offset of the TIFF header in the first Exif APP1 segment, wherever it stands before the pixels."""
+    """Offset of the TIFF header in the first Exif APP1 segment that is not empty, wherever it stands."""
     offset = 2
     while True:
         file.seek(offset)
         head = file.read(10)  # FF, marker, length (2), "Exif\0\0"
         if len(head) < 4 or head[0] != 0xFF or head[1] in (0xD9, 0xDA):
             return None
-        if head[1] == 0xE1 and head[4:] == b"Exif\0\0":
+        size = int.from_bytes(head[2:4], "big")
+        if head[1] == 0xE1 and head[4:] == b"Exif\0\0" and size > 8:
             return offset + 10
-        offset += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4], "big")
+        offset += 1 if head[1] == 0xFF else 2 + size
 
 
 def _webp_tiff(file: _BoundedFile) -> int | None:
@@ -104,25 +108,91 @@ def _webp_tiff(file: _BoundedFile) -> int | None:
         offset += 8 + size + size % 2
 
 
-_BRANDS = (b"ftypheic", b"ftypavif", b"ftypmif1", b"JXL \r\n\x87\n")  # the HEIF kinds that exifread knows, and JPEG XL
+def _png_tiff(file: _BoundedFile) -> int | io.BytesIO | None:
+    """Offset of the TIFF header in the eXIf chunk; or what stands in the text that served before there was one."""
+    offset, profile = 8, None
+    while True:
+        file.seek(offset)
+        head = file.read(8)
+        size = int.from_bytes(head[:4], "big")
+        if len(head) < 8 or head[4:] == b"IEND":
+            return profile
+        if head[4:] == b"eXIf":
+            return offset + 8
+        if head[4:] in (b"tEXt", b"zTXt", b"iTXt") and file.read(17) == b"Raw profile type ":
+            file.seek(offset + 8)
+            profile = _raw_profile(head[4:], file.read(size)) or profile
+        offset += 12 + size
+
+
+def _raw_profile(kind: bytes, chunk: bytes) -> io.BytesIO | None:
+    """A TIFF structure that a text chunk of PNG spells in hexadecimal digits, after a name and its length."""
+    with contextlib.suppress(ValueError, LookupError, SyntaxError, AttributeError):
+        text = PngImagePlugin.PngStream(io.BytesIO(chunk))  # bounds what compressed text may grow to
+        text.call(kind, 0, len(chunk))
+        for name in ("exif", "APP1"):
+            if spelled := text.im_text.get(f"Raw profile type {name}"):
+                block = bytes.fromhex("".join(spelled.split("\n")[3:])).removeprefix(b"Exif\0\0")
+                return io.BytesIO(block) if block[:2] in (b"II", b"MM") else None
+    return None
+
+
+class _HeifFinder(HEICExifFinder):
+    """exifread's, which knows three brands of HEIF only and forgets that items are counted from a base."""
+
+    def _parse_ftyp(self, box: Box) -> None:
+        box.major_brand, box.minor_version = b"heic", 0
+
+    def _parse_iloc(self, box: Box) -> None:
+        """Where each item lies: ISO/IEC 14496-12, 8.11.3."""
+        self.get_full(box)
+        (offset_size, length_size), (base_size, index_size) = self.get_int4x2(), self.get_int4x2()
+        number = self.get32 if box.version == 2 else self.get16
+        box.locs = {}
+        for _ in range(number()):
+            item = number()
+            self.get(4 if box.version else 2)  # how it lies, and in which file: both taken for plain
+            base, extents = self.get_int(base_size), []
+            for _ in range(self.get16() if offset_size + length_size else 0):  # each must cost a read
+                self.get_int(index_size if box.version else 0)
+                extents.append((base + self.get_int(offset_size), self.get_int(length_size)))
+            box.locs[item] = extents
+
+
+def _heif_tiff(file: _BoundedFile) -> int | None:
+    """Offset of the TIFF header in the item Exif."""
+    file.seek(0)
+    offset, endian = _HeifFinder(cast(BinaryIO, file)).find_exif()
+    return (offset or file.tell()) if endian else None  # without "Exif\0\0" before it, the header is where we are
+
+
+def _tiff(file: BinaryIO) -> int | io.BytesIO | None:
+    """Where a picture's EXIF begins; ExifError when it is no picture."""
+    whole = _BoundedFile(file)
+    head = whole.read(12)
+    # exifread misses an Exif segment behind 4 kB of other segments, and a WebP's EXIF chunk in the form of the standard
+    if head[:3] == b"\xff\xd8\xff":
+        return _jpeg_tiff(whole)
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return _webp_tiff(whole)
+    if head[:4] == b"\x89PNG":
+        return _png_tiff(whole)
+    if head[4:8] == b"ftyp":
+        return _heif_tiff(whole)
+    if head[:2] == b"BM" or head[:4] == b"GIF8":
+        return None  # formats without EXIF
+    if head[:4] not in (b"II*\0", b"MM\0*") and head[4:] != b"JXL \r\n\x87\n":
+        raise ExifError("no JPEG, TIFF, PNG, WebP, HEIC or AVIF picture" if head else "the file is empty")
+    return 0
 
 
 def _printed_tags(file: BinaryIO) -> dict[str, object]:
     """What exifread prints for a picture, {} when the picture holds no EXIF; ExifError when it is no picture."""
-    whole = _BoundedFile(file)
-    head = whole.read(12)
-    start: int | None = 0
-    # exifread misses an Exif segment behind 4 kB of other segments, and a WebP's EXIF chunk in the form of the standard
-    if head[:3] == b"\xff\xd8\xff":
-        start = _jpeg_tiff(whole)
-    elif head[:4] == b"RIFF" and head[8:] == b"WEBP":
-        start = _webp_tiff(whole)
-    elif head[:2] == b"BM" or head[:4] == b"GIF8":
-        start = None  # formats without EXIF
-    elif head[:4] not in (b"II*\0", b"MM\0*", b"\x89PNG") and head[4:12] not in _BRANDS:
-        raise ExifError("no JPEG, TIFF, PNG, WebP, HEIC or AVIF picture" if head else "the file is empty")
+    start = _tiff(file)
     if start is None:
         return {}
+    if isinstance(start, io.BytesIO):
+        file, start = start, 0
     file.seek(start)
     if start and file.read(2) not in (b"II", b"MM"):
         raise ExifError("its EXIF block is no TIFF structure")

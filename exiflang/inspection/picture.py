@@ -11,12 +11,10 @@ from exiflang.exif.reader import read_exif
 from exiflang.exif.tags import ExifError, clean, is_private
 from exiflang.utils.dct import LumaBlocks, read_luma
 from exiflang.utils.files import printable
-from exiflang.utils.images import ImageError, count_frames, load_image
+from exiflang.utils.images import Decoded, ImageError, count_frames, decode_image
 
 #: A file is read whole, once, so that what is hashed is what is looked at.
 MOST_BYTES = 1 << 30
-#: Orientations that `load_image` sets upright, by their canonical names.
-TURNED = frozenset("top-right bottom-right bottom-left left-top right-top right-bottom left-bottom".split())
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +56,7 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
     else:
         data, name = _read(Path(source)), clean(printable(name or Path(source).name), 200)
     try:
-        image = load_image(data)
+        decoded = decode_image(data)
     except ImageError as error:
         raise ImageError(f"{name}: {str(error).partition(': ')[2]}") from error
     notes = []
@@ -68,19 +66,17 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
         every = {}
         notes.append(f"Its EXIF cannot be read: {str(error).partition(': ')[2]}.")
     tags = {tag: value for tag, value in every.items() if private or not is_private(tag)}
-    kind, frames = count_frames(data)
     if not every and not notes:
-        notes.append("It carries no EXIF: an editor or a website has removed it, or it never had any.")
-    if frames is None:
+        notes.append(
+            "It carries no EXIF that is known: an editor or a website may have removed it, or it never had any."
+        )
+    if (frames := count_frames(data)) is None:
         notes.append("The first frame or page is shown: how many follow cannot be told, since they are damaged.")
     elif frames > 1:
         notes.append(f"It has {frames:,} frames or pages: the first one is shown.")
-    if tags.get("Orientation", "top-left") in TURNED:
-        notes.append("It is stored turned or mirrored, as its EXIF says: it is shown and analyzed upright.")
-    if said := _other_size(tags, image.shape[:2]):
-        notes.append(said)
+    notes += filter(None, [_turning(decoded, tags), _other_size(tags, decoded.pixels.shape[:2])])
     digest, hidden = hashlib.sha256(data).hexdigest(), len(every) - len(tags)
-    return Picture(name, image, tags, hidden, tuple(notes), kind, len(data), digest, read_luma(data))
+    return Picture(name, decoded.pixels, tags, hidden, tuple(notes), decoded.format, len(data), digest, read_luma(data))
 
 
 def _read(path: Path) -> bytes:
@@ -92,6 +88,21 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+
+
+def _turning(decoded: Decoded, tags: dict[str, str]) -> str:
+    """A sentence on how the pixels were turned, or why not although the EXIF asks for it."""
+    said = tags.get("Orientation", "top-left")
+    if decoded.turn is not None:
+        return f"It is stored turned or mirrored, as its {decoded.turned_by} says: it is shown and analyzed upright."
+    if said in ("top-left", "0"):
+        return ""
+    if decoded.format in ("HEIF", "AVIF"):
+        return f"Its EXIF Orientation ({said}) does not count in a {decoded.format} file, whose container says its own."
+    return (
+        f"Its EXIF Orientation ({said}) was not applied, as it is of a wrong type, given twice or in an odd place: the "
+        "picture is shown and analyzed as stored."
+    )
 
 
 def _other_size(tags: dict[str, str], shape: tuple[int, int]) -> str:

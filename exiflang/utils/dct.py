@@ -1,6 +1,5 @@
 """The quantized DCT coefficients of a JPEG file, as they are stored: they tell what decoded pixels no longer do."""
 
-import io
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import jpeglib
 import numpy as np
 from PIL import Image
 
-from exiflang.utils.images import turn_upright
+from exiflang.utils.images import stored_turn
 
 #: The first bytes of every JPEG file.
 JPEG_START = b"\xff\xd8\xff"
@@ -43,9 +42,7 @@ def read_luma(photo: str | os.PathLike | bytes) -> LumaBlocks | None:
         found = read_dct(data)
     except OSError:
         return None
-    with Image.open(io.BytesIO(data)) as image:
-        turn = turn_upright(image)
-    return LumaBlocks(found.Y, np.asarray(found.get_component_qt(0)), found.height, found.width, turn)
+    return LumaBlocks(found.Y, np.asarray(found.get_component_qt(0)), found.height, found.width, stored_turn(data))
 
 
 def read_dct(photo: bytes) -> Any:

@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,9 @@ PICTURE_EXTENSIONS = frozenset(
 )
 
 OTHERS_NAMED = 5  # files that are not pictures
+
+# What HEIF files begin with, as pillow-heif knows them; mif1 and msf1 may as well be AVIF.
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
 # What Pillow raises on damaged bytes. UnidentifiedImageError is an OSError.
 _DAMAGE = (
@@ -59,13 +63,32 @@ class ImageError(ValueError):
         super().__init__(printable(message))
 
 
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A picture as read.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], upright.
+        format: as Pillow names it, e.g. "JPEG"; "" for what never was a file.
+        turn: what turned the stored pixels upright; None: nothing did. What a HEIF file itself says of its pixels is
+            part of how they are stored.
+        turned_by: what says so, "EXIF", "XMP" or (of AVIF) "container"; "" without a turn.
+    """
+
+    pixels: np.ndarray = field(repr=False)
+    format: str = ""
+    turn: Image.Transpose | None = None
+    turned_by: str = ""
+
+
 def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> np.ndarray:
     """Read a picture as upright RGB.
 
     - `source`: a path; a file's bytes; a PIL image; or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. JPEG,
       PNG, TIFF, WebP, GIF, BMP, JPEG 2000, AVIF and PPM are read, and HEIC where pillow-heif is installed.
-    - The EXIF orientation is applied (a damaged EXIF block counts as none). ICC profiles are ignored: the pixels stay
-      as stored. Of an animation or a multi-page file: the first frame (of a PIL image: the current one).
+    - The Orientation of the EXIF is applied, without one that of XMP (damaged ones count as none; of HEIF and AVIF what
+      the container says). ICC profiles are ignored: the pixels stay as stored. Of an animation or a multi-page file:
+      the first frame (of a PIL image: the current one).
     - Gray, palette, CMYK and YCbCr become RGB. Alpha is dropped, not blended: what lies beneath was recorded, a
       blend would be invented. 16-bit gray is scaled, `round(v / 257)`; of 16-bit color Pillow keeps the high byte.
 
@@ -73,16 +96,26 @@ def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
     damaged, empty, too large (`MAX_PIXELS`), HEIC without its plugin, or of a pixel type without a defined white
     (float, 32-bit integers beyond 65535); `TypeError` for a source of another type.
     """
+    return decode_image(source).pixels
+
+
+def decode_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> Decoded:
+    """What `load_image` reads, and what it did to it."""
     if isinstance(source, np.ndarray):
-        return _array_to_rgb(source)
-    with warnings.catch_warnings():  # damaged metadata is no news to the caller, who asked for pixels
-        warnings.simplefilter("ignore")
+        return Decoded(_array_to_rgb(source))
+    with warnings.catch_warnings(action="ignore"):  # damaged metadata is no news to the caller, who asked for pixels
         if isinstance(source, Image.Image):
-            return _to_rgb(source, getattr(source, "filename", "") or "PIL image")
-        if isinstance(source, bytes | bytearray | memoryview):
-            return _open_to_rgb(io.BytesIO(source), f"picture of {len(source)} bytes")
-        if isinstance(source, str | os.PathLike):
-            return _open_to_rgb(_regular_file(source), os.fspath(source))
+            return _decode(source, getattr(source, "filename", "") or "PIL image")
+        file, name = _named(source)
+        with _opened(file, name) as image:
+            return _decode(image, name)
+
+
+def _named(source: str | os.PathLike | bytes) -> tuple[Path | io.BytesIO, str]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source), f"picture of {len(source)} bytes"
+    if isinstance(source, str | os.PathLike):
+        return _regular_file(source), os.fspath(source)
     raise TypeError(f"a picture is a path, bytes, a PIL image or a uint8 array, not {type(source).__name__}")
 
 
@@ -95,13 +128,13 @@ def _regular_file(path: str | os.PathLike) -> Path:
     raise ImageError(f"{path}: no such file; check the path")
 
 
-def _open_to_rgb(file: Path | io.BytesIO, name: str) -> np.ndarray:
+def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
     formats: tuple[str, ...] = _FORMATS
     try:
         if _is_heic(file):
             _register_heic(name)
             formats = ("HEIF",)
-        image = Image.open(file, formats=formats)
+        return Image.open(file, formats=formats)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -111,14 +144,16 @@ def _open_to_rgb(file: Path | io.BytesIO, name: str) -> np.ndarray:
     except _DAMAGE as error:
         known = ", ".join(_FORMATS)
         raise ImageError(f"{name}: not a picture, or its header is damaged; give one of {known}") from error
-    with image:
-        return _to_rgb(image, name)
 
 
 def _is_heic(file: Path | io.BytesIO) -> bool:
-    with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getbuffer()[:12]) as opened:
-        head = opened.read(12)
-    return head[4:8] == b"ftyp" and head[8:] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+    """Whether a file's brands (ISO/IEC 14496-12, 4.3) call it HEIF, and not the kind of HEIF that is AVIF."""
+    with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getbuffer()[:256]) as opened:
+        head = opened.read(256)
+    brand, others = head[8:12], head[16 : int.from_bytes(head[:4], "big")]
+    if head[4:8] != b"ftyp" or brand not in _HEIF:
+        return False
+    return brand not in (b"mif1", b"msf1") or (b"avif" not in others and b"avis" not in others)
 
 
 def _register_heic(name: str) -> None:
@@ -131,20 +166,26 @@ def _register_heic(name: str) -> None:
     pillow_heif.register_heif_opener()
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def _decode(image: Image.Image, name: str) -> Decoded:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _too_large(name)
     if width * height == 0:
         raise ImageError(f"{name}: has no pixels ({width} x {height}); give a picture of at least 1 x 1")
+    # Pillow turns a TIFF while it loads it, and no longer knows how; it finds EXIF behind a PNG's pixels with them.
+    turn = turn_upright(image) if image.format == "TIFF" else None
+    turned_by = _said_by(image) if turn is not None else ""
     try:
         image.load()
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ImageError(f"{name}: truncated or damaged ({reason}); fetch the file anew or leave it out") from error
-    turn = turn_upright(image)
-    if turn is not None:
-        image = image.transpose(turn)
+    if (late := turn_upright(image)) is not None:
+        turn, turned_by, image = late, _said_by(image), image.transpose(late)
+    return Decoded(_to_rgb(image, name), image.format or "", turn, turned_by)
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _sixteen_bits_to_rgb(np.asarray(image), name)
     if image.mode == "F":
@@ -155,22 +196,32 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
         raise ImageError(f"{name}: mode {image.mode} cannot become RGB; save it as an RGB picture") from error
 
 
-def count_frames(data: bytes) -> tuple[str, int | None]:
-    """Format, as Pillow names it, and number of frames or pages of a file that `load_image` has read.
-
-    None: what follows the first one is damaged.
-    """
-    frames = None
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
-        with contextlib.suppress(*_DAMAGE):
-            frames = getattr(image, "n_frames", 1)
-        return image.format or "", frames
-
-
 def turn_upright(image: Image.Image) -> Image.Transpose | None:
-    """How stored pixels must be turned, as the EXIF says; None: they are upright, or the EXIF is damaged."""
+    """How stored pixels must be turned, as their metadata say; None: they are upright, or the metadata are damaged."""
     with contextlib.suppress(*_DAMAGE):
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    return None
+
+
+def _said_by(image: Image.Image) -> str:
+    """Where the Orientation stands that Pillow gives: it asks the XMP where the EXIF has none."""
+    if image.format == "AVIF":
+        return "container"  # Pillow writes what the container says over the EXIF
+    alone = Image.new("1", (1, 1))
+    alone.info = {key: image.info[key] for key in ("exif", "Raw profile type exif") if key in image.info}
+    return "EXIF" if _ORIENTATION in {*getattr(image, "tag_v2", ()), *alone.getexif()} else "XMP"
+
+
+def stored_turn(photo: bytes) -> Image.Transpose | None:
+    """How `load_image` turns the pixels of a JPEG file that it reads."""
+    with warnings.catch_warnings(action="ignore"), _opened(*_named(photo)) as image:
+        return turn_upright(image)
+
+
+def count_frames(data: bytes) -> int | None:
+    """Number of frames or pages of a file that `load_image` has read; None: what follows the first one is damaged."""
+    with warnings.catch_warnings(action="ignore"), contextlib.suppress(*_DAMAGE), _opened(*_named(data)) as image:
+        return getattr(image, "n_frames", 1)
     return None
 
 

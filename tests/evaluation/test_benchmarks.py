@@ -213,8 +213,8 @@ def test_pictures_that_share_a_stem(folder):
 
 def test_iteration_is_lazy_and_repeatable(folder, monkeypatch):
     read = []
-    original = benchmarks.load_image
-    monkeypatch.setattr(benchmarks, "load_image", lambda path: read.append(Path(path).name) or original(path))
+    original = benchmarks.decode_image
+    monkeypatch.setattr(benchmarks, "decode_image", lambda path: read.append(Path(path).name) or original(path))
     benchmark = load_benchmark("folder", folder)
     assert read == [] and len(benchmark) == 3
     next(iter(benchmark))

@@ -106,6 +106,32 @@ def test_exif_behind_large_segments_and_in_either_webp_form():
     assert read_exif(webp[: at + 4] + size.to_bytes(4, "little") + b"Exif\0\0" + webp[at + 8 :]) == read_exif(webp)
 
 
+def heif_boxes(kind: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return (8 + len(body)).to_bytes(4, "big") + kind + body
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevx", b"msf1", b"avis", b"new1"])
+def test_exif_of_heif_whatever_its_brand_and_however_its_place_is_written(version, brand):
+    exif = Image.Exif()
+    exif[0x010F] = "Canon"
+    block = b"\0\0\0\6" + exif.tobytes()
+    number = 4 if version == 2 else 2
+    item = (1).to_bytes(number, "big") + bytes(4 if version else 2)
+
+    def file(base: int) -> bytes:
+        place = item + base.to_bytes(4, "big") + b"\0\1" + (b"\0" * 4 if version else b"") + bytes(4)
+        place += len(block).to_bytes(4, "big")
+        iloc = heif_boxes(b"iloc", bytes([version, 0, 0, 0]), b"\x44", b"\x44" if version else b"\x40",
+                          (1).to_bytes(number, "big"), place)  # fmt: skip
+        infe = heif_boxes(b"infe", b"\2\0\0\0\0\1\0\0Exif\0")
+        meta = heif_boxes(b"meta", bytes(4), heif_boxes(b"iinf", bytes(4), b"\0\1", infe), iloc)
+        return heif_boxes(b"ftyp", brand, b"\0\0\0\1") + meta + block
+
+    assert read_exif(file(len(file(0)) - len(block))) == {"Make": "Canon"}
+
+
 def test_pictures_without_exif_give_nothing(tmp_path):
     for form in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"):
         buffer = io.BytesIO()
@@ -142,7 +168,10 @@ def hostile_tiffs() -> dict[str, bytes]:
     chain = b"".join(b"\0\0" + (14 + 6 * i).to_bytes(4, "little") for i in range(500_000))
     head = b"II*\0\x08\0\0\0"
     heic = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + b"\0\0\0\x08free" * 2 + b"\0\0\0\x02loop"
+    iloc = b"iloc" + bytes(6) + b"\xff\xff" + b"\0\1\0\0\xff\xff" * 65535
+    meta = b"meta" + bytes(4) + (len(iloc) + 4).to_bytes(4, "big") + iloc
     return {
+        "free extents": heic[:24] + (len(meta) + 4).to_bytes(4, "big") + meta,
         "65535 tags": head + b"\xff\xff" + entry * 65535,
         "4 GB texts": head + b"\xff\xff" + text * 65535 + b"A" * (5 << 20),
         "IFD chain": head + chain,

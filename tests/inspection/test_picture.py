@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import io
+import struct
 import sys
 import types
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,7 +28,7 @@ def encoded(array=None, kind: str = "JPEG", exif: dict | None = None, sub: dict 
         block[code] = value
     if sub:
         block.get_ifd(0x8769).update(sub)
-    image.save(file, kind, exif=block, **options)
+    image.save(file, kind, **({"exif": block} if exif or sub else {}), **options)
     return file.getvalue()
 
 
@@ -80,6 +82,80 @@ def test_a_turned_picture_is_shown_upright(orientation):
     assert found.image.shape == ((60, 40, 3) if orientation >= 5 else (40, 60, 3))
     assert any("upright" in note for note in found.notes)
     assert not any("upright" in note for note in open_picture(encoded(exif={0x0112: 1})).notes)
+
+
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def segment(payload: bytes) -> bytes:
+    """An APP1 segment of a JPEG."""
+    return b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload
+
+
+def chunk(kind: bytes, payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "big") + kind + payload + zlib.crc32(kind + payload).to_bytes(4, "big")
+
+
+def orientations(*entries: tuple[int, int, bytes]) -> bytes:
+    """An EXIF block of nothing but Orientations, each of a type, a count and a value."""
+    fields = b"".join(struct.pack("<HHI4s", 0x0112, kind, count, value) for kind, count, value in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + fields + bytes(4)
+
+
+def raw_profile(block: bytes, name: bytes = b"exif") -> bytes:
+    """EXIF as ImageMagick and exiv2 write it into PNG."""
+    return b"Raw profile type %s\0" % name + b"\n%s\n%8d\n%s\n" % (name, len(block), block.hex().encode())
+
+
+def odd_places() -> dict[str, tuple[bytes, str]]:
+    """Turned by a quarter or not, by what metadata say in odd ways or places -> what is said of it."""
+    jpeg, png, block = encoded(), encoded(kind="PNG"), orientations((3, 1, b"\6"))
+    by_exif, by_xmp, not_applied = "as its EXIF says", "as its XMP says", "(right-top) was not applied"
+    key, text = raw_profile(block).split(b"\0")
+    compressed = key + b"\0\0" + zlib.compress(text)
+    return {
+        "XMP": (jpeg[:2] + segment(b"http://ns.adobe.com/xap/1.0/\0" + XMP) + jpeg[2:], by_xmp),
+        "an empty segment first": (jpeg[:2] + segment(b"Exif\0\0") + segment(block) + jpeg[2:], by_exif),
+        "BYTE": (jpeg[:2] + segment(orientations((1, 1, b"\6"))) + jpeg[2:], not_applied),
+        "ASCII": (jpeg[:2] + segment(orientations((2, 2, b"6"))) + jpeg[2:], not_applied),
+        "twice": (jpeg[:2] + segment(orientations((3, 1, b"\1"), (3, 1, b"\6"))) + jpeg[2:], not_applied),
+        "raw profile": (png[:33] + chunk(b"tEXt", raw_profile(block)) + png[33:], by_exif),
+        "compressed raw profile": (png[:33] + chunk(b"zTXt", compressed) + png[33:], by_exif),
+        "older raw profile": (png[:33] + chunk(b"tEXt", raw_profile(block, b"APP1")) + png[33:], not_applied),
+        "EXIF behind the pixels": (png[:-12] + chunk(b"eXIf", block[6:]) + png[-12:], by_exif),
+        "TIFF": (encoded(kind="TIFF", exif={0x0112: 6}), by_exif),
+        "compressed TIFF": (encoded(kind="TIFF", exif={0x0112: 6}, compression="tiff_lzw"), by_exif),
+        "TIFF's XMP": (encoded(kind="TIFF", tiffinfo={700: XMP}), by_xmp),
+        "WebP": (encoded(kind="WEBP", exif={0x0112: 6}), by_exif),
+        "AVIF": (encoded(kind="AVIF", exif={0x0112: 6}), "as its container says"),
+    }
+
+
+@pytest.mark.parametrize("name", odd_places())
+def test_what_is_said_of_turning_is_what_was_done(name):
+    data, said = odd_places()[name]
+    found = open_picture(data)
+    turned = found.image.shape[:2] == (60, 40)
+    assert turned == any("shown and analyzed upright" in note for note in found.notes) == said.startswith("as its")
+    assert any(said in note for note in found.notes)
+    assert ("Orientation" in found.tags) == any("EXIF" in note for note in found.notes if said in note)
+    assert bool(found.tags) != any("carries no EXIF" in note for note in found.notes)
+
+
+def test_the_orientation_of_a_heif_container_goes_before_its_exif():
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    found = open_picture(encoded(kind="HEIF", exif={0x0112: 6}))
+    assert found.tags["Orientation"] == "right-top" and "does not count in a HEIF file" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("case", ["orientation", "png_raw_profile"])
+def test_given_pictures_of_odd_orientation(shared, case):
+    for path in sorted((shared / "cases" / case).iterdir()):
+        found = open_picture(path)
+        with Image.open(path) as stored:
+            turned = found.image.shape[:2] != (stored.height, stored.width)
+        assert turned == any("shown and analyzed upright" in note for note in found.notes)
+        assert bool(found.tags) != any("carries no EXIF" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(("said", "odd"), [((60, 40), False), ((40, 60), False), ((4000, 3000), True)])
@@ -139,12 +215,32 @@ def test_a_hostile_name_is_one_printable_line():
 
 
 HEIC = b"\0\0\0\x1cftypheic" + bytes(100)
+HEVC_BRANDS = [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"]
 
 
-def test_heic_without_its_plugin_says_what_to_do(monkeypatch):
+@pytest.mark.parametrize("brand", HEVC_BRANDS)
+def test_heic_without_its_plugin_says_what_to_do(monkeypatch, brand):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ImageError, match=r"a.heic: HEIC needs a plugin: .*pip install .exiflang\[heif\]"):
-        open_picture(HEIC, "a.heic")
+        open_picture(HEIC.replace(b"heic", brand), "a.heic")
+
+
+@pytest.mark.parametrize("brand", HEVC_BRANDS)
+def test_heif_of_any_brand_is_read_with_its_exif(brand):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    data = encoded(kind="HEIF", exif=EXIF)
+    found = open_picture(data[:8] + brand + b"\0\0\0\1" + data[16:])
+    assert found.image.shape == (40, 60, 3) and found.tags["Make"] == "Canon" and found.format == "HEIF"
+
+
+@pytest.mark.parametrize(("brand", "frames"), [(b"avif", 1), (b"mif1", 1), (b"avis", 2), (b"msf1", 2)])
+def test_avif_of_any_brand_is_read_without_the_plugin(monkeypatch, brand, frames):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    second = [Image.new("RGB", (60, 40))] * (frames - 1)
+    data = encoded(kind="AVIF", exif=EXIF, save_all=True, append_images=second)
+    found = open_picture(data[:8] + brand + data[12:])
+    assert found.image.shape == (40, 60, 3) and found.tags["Make"] == "Canon" and found.format == "AVIF"
+    assert any("2 frames" in note for note in found.notes) == (frames == 2)
 
 
 def test_heic_is_read_by_its_plugin_if_it_is_there(monkeypatch):
