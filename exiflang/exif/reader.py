@@ -6,6 +6,7 @@ Tags, their order and the form of their values stand in `tags.py`, other readers
 import contextlib
 import io
 import logging
+import re
 import struct
 from collections.abc import Mapping
 from os import PathLike, fspath
@@ -70,7 +71,9 @@ class _BoundedFile:
             raise ExifError("the file is open in text mode: open it with mode 'rb'")
         self._bytes -= len(data)
         if self._bytes < 0 or self._reads < 0:
-            raise ExifError("its EXIF asks for an unreasonable amount of reading (circular or hostile)")
+            raise ExifError(
+                "its EXIF asks for an unreasonable amount of reading (circular or hostile); use the picture without"
+            )
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -166,6 +169,12 @@ def _heif_tiff(file: _BoundedFile) -> int | None:
     return (offset or file.tell()) if endian else None  # without "Exif\0\0" before it, the header is where we are
 
 
+_TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0")  # the last two are wrong, and read all the same
+_NOT_LOOKED_FOR = {
+    b"II+\0": "BigTIFF", b"MM\0+": "BigTIFF", b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000"
+}  # fmt: skip
+
+
 def _tiff(file: BinaryIO) -> int | io.BytesIO | None:
     """Where a picture's EXIF begins; ExifError when it is no picture."""
     whole = _BoundedFile(file)
@@ -179,11 +188,15 @@ def _tiff(file: BinaryIO) -> int | io.BytesIO | None:
         return _png_tiff(whole)
     if head[4:8] == b"ftyp":
         return _heif_tiff(whole)
-    if head[:2] == b"BM" or head[:4] == b"GIF8":
+    if head[:2] == b"BM" or head[:4] == b"GIF8" or re.match(rb"P[0-9Ffy]", head):
         return None  # formats without EXIF
-    if head[:4] not in (b"II*\0", b"MM\0*") and head[4:] != b"JXL \r\n\x87\n":
-        raise ExifError("no JPEG, TIFF, PNG, WebP, HEIC or AVIF picture" if head else "the file is empty")
-    return 0
+    if head[:4] in _TIFF or head[4:] == b"JXL \r\n\x87\n":
+        return 0
+    for start, name in _NOT_LOOKED_FOR.items():
+        if head.startswith(start):
+            raise ExifError(f"EXIF of {name} is not looked for; use the picture without")
+    known = "no JPEG, TIFF, PNG, WebP, HEIC or AVIF picture; leave the file out"
+    raise ExifError(known if head else "the file is empty; leave it out")
 
 
 def _printed_tags(file: BinaryIO) -> dict[str, object]:
@@ -195,7 +208,7 @@ def _printed_tags(file: BinaryIO) -> dict[str, object]:
         file, start = start, 0
     file.seek(start)
     if start and file.read(2) not in (b"II", b"MM"):
-        raise ExifError("its EXIF block is no TIFF structure")
+        raise ExifError("its EXIF block is no TIFF structure; use the picture without EXIF")
     logging.getLogger("exifread").setLevel(logging.CRITICAL)  # it warns of each odd value; what matters is raised here
     bounded = cast(BinaryIO, _BoundedFile(file, start))  # exifread only reads, seeks and tells
     return exifread.process_file(bounded, details=False, extract_thumbnail=False)
@@ -245,7 +258,7 @@ def _read(file: BinaryIO, name: str, private: bool) -> dict[str, str]:
     try:
         printed = _printed_tags(file)
     except ExifError as error:
-        raise ExifError(f"{name}: {error}; leave the file out or save it anew as JPEG") from error
+        raise ExifError(f"{name}: {error}") from error
     except OSError as error:
         raise ExifError(f"{name}: cannot be read ({clean(str(error))}); check the disk or the connection") from error
     except _READER_FAULTS as error:

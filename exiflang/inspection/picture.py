@@ -26,7 +26,7 @@ class Picture:
         image: uint8 [H, W, 3], upright.
         tags: {tag: value} as `read_exif` gives them; with GPS, serial numbers and names only if they were asked for.
         hidden: how many such private tags the file has and `tags` does not.
-        notes: sentences about what is odd: no EXIF, EXIF that is broken or gives another size, frames left out.
+        notes: sentences about what is odd: no EXIF, EXIF that is broken or gives another size, what was left out.
         format: as Pillow names it, e.g. "JPEG".
         size: of the file, in bytes.
         sha256: of the file, 64 hexadecimal digits.
@@ -70,6 +70,8 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
         notes.append(
             "It carries no EXIF that is known: an editor or a website may have removed it, or it never had any."
         )
+    if decoded.bare:
+        notes.append("What lies beside its pixels is damaged or too large to read: it was skipped.")
     if (frames := count_frames(data)) is None:
         notes.append("The first frame or page is shown: how many follow cannot be told, since they are damaged.")
     elif frames > 1:
@@ -84,7 +86,7 @@ def _read(path: Path) -> bytes:
         if not path.is_file():  # a pipe or a device would block for ever
             raise ImageError(f"{path}: no such file; check the path")
         if path.stat().st_size > MOST_BYTES:
-            raise ImageError(f"{path}: more than {MOST_BYTES >> 20:,} MB; cut it, or save it compressed")
+            raise ImageError(f"{path}: more than {MOST_BYTES >> 20:,} MB; open a lossless crop of it")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error

@@ -9,7 +9,8 @@ import jpeglib
 import numpy as np
 from PIL import Image
 
-from exiflang.utils.dct import JPEG_START, read_dct
+from exiflang.utils.bare import JPEG_START
+from exiflang.utils.dct import read_dct
 from exiflang.utils.images import ImageError, load_image
 
 

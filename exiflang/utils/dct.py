@@ -10,11 +10,8 @@ import jpeglib
 import numpy as np
 from PIL import Image
 
+from exiflang.utils.bare import JPEG_START, bare_jpeg
 from exiflang.utils.images import stored_turn
-
-#: The first bytes of every JPEG file.
-JPEG_START = b"\xff\xd8\xff"
-_METADATA = {*range(0xE1, 0xF0), 0xFE} - {0xEE}  # APP1 to APP15 without Adobe's APP14, and comments
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,19 +51,7 @@ def read_dct(photo: bytes) -> Any:
         raise OSError("no JPEG")
     with tempfile.TemporaryDirectory(prefix="exiflang-") as folder:
         path = Path(folder) / "photo.jpg"
-        path.write_bytes(_bare(photo))
+        path.write_bytes(bare_jpeg(photo))
         found = jpeglib.read_dct(str(path))
         found.Y  # noqa: B018  # read now: it is lazy, and the file goes
         return found
-
-
-def _bare(photo: bytes) -> bytes:
-    """The JPEG without metadata segments, of which jpeglib takes 49 at most; JFIF and Adobe tell the color space."""
-    kept, offset = [photo[:2]], 2
-    while offset + 3 < len(photo) and photo[offset] == 0xFF and photo[offset + 1] != 0xDA:
-        marker = photo[offset + 1]
-        end = offset + (1 if marker == 0xFF else 2 + int.from_bytes(photo[offset + 2 : offset + 4], "big"))
-        if marker not in _METADATA:
-            kept.append(photo[offset:end])
-        offset = end
-    return b"".join(kept) + photo[offset:]

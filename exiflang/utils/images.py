@@ -6,15 +6,17 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from exiflang.utils.bare import bare_picture
 from exiflang.utils.extras import extra
 from exiflang.utils.files import printable
 
@@ -56,11 +58,21 @@ _UPRIGHT = {
 }
 
 
+_LEAVE = "fetch the file anew or leave it out"
+# Never "save it": that destroys the traces that are looked for.
+_CONVERT = "convert a copy losslessly (PNG or TIFF); the original keeps the traces"
+_T = TypeVar("_T")
+
+
 class ImageError(ValueError):
     """A picture that cannot be read; the message names it (see `printable`), says what is wrong and what to do."""
 
     def __init__(self, message: str):
         super().__init__(printable(message))
+
+
+class _DamagedError(ImageError):
+    """What is damaged may lie beside the pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +85,14 @@ class Decoded:
         turn: what turned the stored pixels upright; None: nothing did. What a HEIF file itself says of its pixels is
             part of how they are stored.
         turned_by: what says so, "EXIF", "XMP" or (of AVIF) "container"; "" without a turn.
+        bare: whether the file could be read only without its metadata, see `bare_picture`.
     """
 
     pixels: np.ndarray = field(repr=False)
     format: str = ""
     turn: Image.Transpose | None = None
     turned_by: str = ""
+    bare: bool = False
 
 
 def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> np.ndarray:
@@ -106,9 +120,22 @@ def decode_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -
     with warnings.catch_warnings(action="ignore"):  # damaged metadata is no news to the caller, who asked for pixels
         if isinstance(source, Image.Image):
             return _decode(source, getattr(source, "filename", "") or "PIL image")
-        file, name = _named(source)
+        decoded, bare = _from_file(source, _decode)
+        return replace(decoded, bare=bare)
+
+
+def _from_file(source: str | os.PathLike | bytes, use: Callable[[Image.Image, str], _T]) -> tuple[_T, bool]:
+    """What `use` makes of a file; should it be damaged, of its pixels alone, and whether it was so."""
+    file, name = _named(source)
+    try:
         with _opened(file, name) as image:
-            return _decode(image, name)
+            return use(image, name), False
+    except _DamagedError:
+        bare = bare_picture(file.read_bytes() if isinstance(file, Path) else file.getvalue())
+        if bare is not None:
+            with contextlib.suppress(_DamagedError), _opened(io.BytesIO(bare), name) as image:
+                return use(image, name), True
+        raise
 
 
 def _named(source: str | os.PathLike | bytes) -> tuple[Path | io.BytesIO, str]:
@@ -142,8 +169,13 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
     except PermissionError as error:
         raise ImageError(f"{name}: may not be read; change its permissions") from error
     except _DAMAGE as error:
+        why = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({_reason(error)})"
         known = ", ".join(_FORMATS)
-        raise ImageError(f"{name}: not a picture, or its header is damaged; give one of {known}") from error
+        raise _DamagedError(f"{name}: not a picture, or its header is damaged{why}; give one of {known}") from error
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _is_heic(file: Path | io.BytesIO) -> bool:
@@ -162,7 +194,7 @@ def _register_heic(name: str) -> None:
         with extra("heif"):
             import pillow_heif
     except ImportError as error:
-        raise ImageError(f"{name}: HEIC needs a plugin: {error}; or save it as PNG (JPEG would lose traces)") from error
+        raise ImageError(f"{name}: HEIC needs a plugin: {error}; or {_CONVERT}") from error
     pillow_heif.register_heif_opener()
 
 
@@ -178,8 +210,7 @@ def _decode(image: Image.Image, name: str) -> Decoded:
     try:
         image.load()
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ImageError(f"{name}: truncated or damaged ({reason}); fetch the file anew or leave it out") from error
+        raise _DamagedError(f"{name}: truncated or damaged ({_reason(error)}); {_LEAVE}") from error
     if (late := turn_upright(image)) is not None:
         turn, turned_by, image = late, _said_by(image), image.transpose(late)
     return Decoded(_to_rgb(image, name), image.format or "", turn, turned_by)
@@ -189,11 +220,11 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _sixteen_bits_to_rgb(np.asarray(image), name)
     if image.mode == "F":
-        raise ImageError(f"{name}: float pixels have no defined white; save it with 8 or 16 bits a channel")
+        raise ImageError(f"{name}: float pixels have no defined white; {_CONVERT}, with 8 or 16 bits a channel")
     try:
         return np.array(image.convert("RGB"))  # [H, W, 3]
     except _DAMAGE as error:
-        raise ImageError(f"{name}: mode {image.mode} cannot become RGB; save it as an RGB picture") from error
+        raise ImageError(f"{name}: mode {image.mode} cannot become RGB; {_CONVERT}, as RGB") from error
 
 
 def turn_upright(image: Image.Image) -> Image.Transpose | None:
@@ -214,21 +245,21 @@ def _said_by(image: Image.Image) -> str:
 
 def stored_turn(photo: bytes) -> Image.Transpose | None:
     """How `load_image` turns the pixels of a JPEG file that it reads."""
-    with warnings.catch_warnings(action="ignore"), _opened(*_named(photo)) as image:
-        return turn_upright(image)
+    with warnings.catch_warnings(action="ignore"):
+        return _from_file(photo, lambda image, _: turn_upright(image))[0]
 
 
 def count_frames(data: bytes) -> int | None:
     """Number of frames or pages of a file that `load_image` has read; None: what follows the first one is damaged."""
-    with warnings.catch_warnings(action="ignore"), contextlib.suppress(*_DAMAGE), _opened(*_named(data)) as image:
-        return getattr(image, "n_frames", 1)
+    with warnings.catch_warnings(action="ignore"), contextlib.suppress(*_DAMAGE):
+        return _from_file(data, lambda image, _: getattr(image, "n_frames", 1))[0]
     return None
 
 
 def _sixteen_bits_to_rgb(gray: np.ndarray, name: str) -> np.ndarray:
     """Integer [H, W] in 0..65535 -> uint8 [H, W, 3]; 65535 / 257 = 255, so white stays white."""
     if gray.min() < 0 or gray.max() > 65535:
-        raise ImageError(f"{name}: 32-bit pixels have no defined white; save it with 8 or 16 bits a channel")
+        raise ImageError(f"{name}: 32-bit pixels have no defined white; {_CONVERT}, with 8 or 16 bits a channel")
     return np.repeat(((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
 
 
@@ -247,7 +278,7 @@ def _array_to_rgb(array: np.ndarray) -> np.ndarray:
 
 
 def _too_large(name: str) -> ImageError:
-    return ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; crop it, or cut it into tiles")
+    return ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; crop a copy losslessly, or cut it into tiles")
 
 
 @cache

@@ -181,6 +181,28 @@ def test_cmyk_and_one_pixel():
     assert open_picture(encoded(np.zeros((1, 1, 3), np.uint8), "PNG")).image.shape == (1, 1, 3)
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (encoded(kind="JPEG2000"), "EXIF cannot be read: EXIF of JPEG 2000 is not looked for"),
+        (encoded(kind="TIFF", big_tiff=True), "EXIF cannot be read: EXIF of BigTIFF is not looked for"),
+        (encoded(kind="PPM"), "carries no EXIF"),
+        (encoded(kind="BMP"), "carries no EXIF"),
+    ],
+)
+def test_of_formats_whose_exif_is_not_read_the_true_reason(data, said):
+    found = open_picture(data)
+    assert len(found.notes) == 1 and said in found.notes[0] and "leave the file out" not in found.notes[0]
+
+
+def test_metadata_that_had_to_be_skipped_is_noted():
+    png = encoded(kind="PNG")
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1_500_000)))
+    notes = " ".join(open_picture(png[:33] + text + png[33:]).notes)
+    assert "too large to read: it was skipped" in notes and "frames" not in notes
+    assert "skipped" not in " ".join(open_picture(png).notes)
+
+
 def test_broken_exif_is_a_note_and_the_pixels_are_shown():
     data = bytearray(encoded(exif=EXIF))
     place = data.index(b"Exif\0\0") + 6

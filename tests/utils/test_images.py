@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import re
 import struct
 import time
 import warnings
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from exiflang.utils import images
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image
@@ -110,7 +111,7 @@ def test_sixteen_bit_color_is_right_to_one_level(suffix, tmp_path):
 
 @pytest.mark.parametrize("mode, value", [("I", 65536), ("I", -1), ("F", 0.5)])
 def test_pixels_without_a_defined_white_are_refused(mode, value):
-    with pytest.raises(ImageError, match="no defined white; save it with 8 or 16 bits"):
+    with pytest.raises(ImageError, match="no defined white; convert a copy losslessly"):
         load_image(encoded(Image.new(mode, (4, 4), value), "TIFF"))
 
 
@@ -140,6 +141,83 @@ def test_first_frame_of_several(file_format):
     options = {"lossless": True} if file_format == "WEBP" else {}
     data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
     assert load_image(data)[4, 4].tolist() == [255, 0, 0]
+
+
+def chunk(kind, payload, crc=0):
+    return len(payload).to_bytes(4, "big") + kind + payload + (zlib.crc32(kind + payload) ^ crc).to_bytes(4, "big")
+
+
+def png_beside(*chunks, behind=False):
+    """A PNG that EXIF turns by a quarter, with chunks before or behind its pixels."""
+    data = encoded(picture("RGB"), "PNG", exif=orientation(6))
+    at = len(data) - 12 if behind else 33
+    return data[:at] + b"".join(chunks) + data[at:]
+
+
+def segment(marker, payload):
+    return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
+
+
+def tiff_with(tag, kind, value):
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory.tagtype[tag] = kind
+    directory[tag] = value
+    return encoded(picture("RGB"), "TIFF", tiffinfo=directory)
+
+
+def beside_the_pixels():
+    """Pictures of which all but the pixels is too large, or damaged; those of PNG and JPEG are stored turned."""
+    large = zlib.compress(bytes(1_500_000))
+    exif = orientation(6)
+    exif[0x010F] = "Canon"
+    jpeg, avif = (encoded(picture("RGB"), kind, exif=exif) for kind in ("JPEG", "AVIF"))
+    block = avif.index(b"MM\0*")
+    segments = [(0xE0, b"JFIF\0"), (0xE2, b"ICC_PROFILE\0"), (0xEE, b"Adobe")]
+    return {
+        "large zTXt": png_beside(chunk(b"zTXt", b"Comment\0\0" + large)),
+        "large zTXt behind": png_beside(chunk(b"zTXt", b"Comment\0\0" + large), behind=True),
+        "large iTXt": png_beside(chunk(b"iTXt", b"Comment\0\1\0\0\0" + large)),
+        "large XMP": png_beside(chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + large)),
+        "large profile": png_beside(chunk(b"iCCP", b"lut\0\0" + large)),
+        "much text": png_beside(*[chunk(b"zTXt", b"%d\0\0" % i + zlib.compress(bytes(1 << 20))) for i in range(65)]),
+        "unknown compression": png_beside(chunk(b"zTXt", b"Comment\0\7" + large)),
+        "checksum of a text": png_beside(chunk(b"tEXt", b"Comment\0abc", crc=1)),
+        "short gAMA": png_beside(chunk(b"gAMA", b"\0")),
+        "short pHYs": png_beside(chunk(b"pHYs", b"\0")),
+        "short acTL": png_beside(chunk(b"acTL", b"\0")),
+        **{str(name): jpeg[:2] + segment(marker, name) + jpeg[2:] for marker, name in segments},
+        "AVIF's EXIF": avif[:block] + b"XXXX" + avif[block + 4 :],
+        "TIFF's XMP as text": tiff_with(700, 2, "abc"),
+        "TIFF's XMP as a number": tiff_with(700, 4, 5),
+    }
+
+
+@pytest.mark.parametrize("name", beside_the_pixels())
+def test_what_lies_beside_the_pixels_does_not_cost_them(name, tmp_path):
+    data = beside_the_pixels()[name]
+    (tmp_path / "a").write_bytes(data)
+    found = load_image(data)
+    np.testing.assert_array_equal(load_image(tmp_path / "a"), found)
+    if name.startswith(("AVIF", "b'")):
+        assert found.shape == (33, 24, 3)
+    else:
+        np.testing.assert_array_equal(found, RGB if name.startswith("TIFF") else np.rot90(RGB, -1))
+
+
+def test_large_text_of_a_given_png(shared):
+    assert load_image(shared / "cases" / "png_large_text" / "comment.png").size
+
+
+def test_the_true_reason_is_given_where_there_is_one():
+    with pytest.raises(ImageError, match=r"its header is damaged \(Truncated IHDR chunk\)"):
+        load_image(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(5)))
+
+
+def test_no_message_makes_people_save_a_file_anew():
+    """Saving a file anew destroys the traces that are looked for."""
+    for path in (Path(images.__file__).parents[1]).rglob("*.py"):
+        said = re.findall(r"; (?:or )?(?:re-?)?save .*|save it anew.*|save it compressed.*", path.read_text())
+        assert [line for line in said if "UTF-8 CSV" not in line] == []
 
 
 def test_one_pixel():
@@ -215,7 +293,7 @@ def declared(width, height):
 
 def test_size_is_refused_from_the_header(monkeypatch):
     start = time.process_time()
-    with pytest.raises(ImageError, match="more than 178,956,970 pixels; crop it"):
+    with pytest.raises(ImageError, match="more than 178,956,970 pixels; crop a copy losslessly"):
         load_image(declared(20_000, 20_000))
     assert time.process_time() - start < 1
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # another library may lift Pillow's limit
