@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from exiflang.utils.bare import bare_picture
 from exiflang.utils.extras import extra
 from exiflang.utils.files import printable
+from exiflang.utils.raw_files import DEVELOP, RAW_EXTENSIONS, raw_reason
 
 #: Most pixels a picture may have; refused from the header, before any pixel is decoded. It is Pillow's own hard limit
 #: (twice ``Image.MAX_IMAGE_PIXELS`` as shipped), so no global setting of Pillow has to be touched.
@@ -107,8 +108,8 @@ def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
       blend would be invented. 16-bit gray is scaled, `round(v / 257)`; of 16-bit color Pillow keeps the high byte.
 
     Returns uint8 [H, W, 3] in 0..255, a fresh array. Raises `ImageError` for what is missing, no picture, truncated,
-    damaged, empty, too large (`MAX_PIXELS`), HEIC without its plugin, or of a pixel type without a defined white
-    (float, 32-bit integers beyond 65535); `TypeError` for a source of another type.
+    damaged, empty, too large (`MAX_PIXELS`), HEIC without its plugin, a camera's raw file, or of a pixel type without a
+    defined white (float, 32-bit integers beyond 65535); `TypeError` for a source of another type.
     """
     return decode_image(source).pixels
 
@@ -158,9 +159,12 @@ def _regular_file(path: str | os.PathLike) -> Path:
 def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
     formats: tuple[str, ...] = _FORMATS
     try:
-        if _is_heic(file):
-            _register_heic(name)
-            formats = ("HEIF",)
+        with file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file) as opened:
+            if reason := raw_reason(opened):
+                raise ImageError(f"{name}: {reason}; {DEVELOP}")
+            if _is_heic(opened):
+                _register_heic(name)
+                formats = ("HEIF",)
         return Image.open(file, formats=formats)
     except ImageError:
         raise
@@ -169,6 +173,8 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
     except PermissionError as error:
         raise ImageError(f"{name}: may not be read; change its permissions") from error
     except _DAMAGE as error:
+        if Path(name).suffix.lower() in RAW_EXTENSIONS:
+            raise ImageError(f"{name}: a camera's raw file, by its name; {DEVELOP}") from error
         why = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({_reason(error)})"
         known = ", ".join(_FORMATS)
         raise _DamagedError(f"{name}: not a picture, or its header is damaged{why}; give one of {known}") from error
@@ -178,10 +184,10 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _is_heic(file: Path | io.BytesIO) -> bool:
+def _is_heic(file: BinaryIO) -> bool:
     """Whether a file's brands (ISO/IEC 14496-12, 4.3) call it HEIF, and not the kind of HEIF that is AVIF."""
-    with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getbuffer()[:256]) as opened:
-        head = opened.read(256)
+    file.seek(0)
+    head = file.read(256)
     brand, others = head[8:12], head[16 : int.from_bytes(head[:4], "big")]
     if head[4:8] != b"ftyp" or brand not in _HEIF:
         return False
@@ -309,7 +315,9 @@ def find_pictures(folder: Path, *, outside: bool = False) -> tuple[list[Path], l
         links = [path for name in folders if (path := Path(parent, name)).is_symlink()]
         left_out += [(path, "a link to a folder") for path in links]
         for path in (Path(parent, name) for name in names):
-            if path.suffix.lower() not in PICTURE_EXTENSIONS:
+            if path.suffix.lower() in RAW_EXTENSIONS:
+                left_out.append((path, f"a camera's raw file; {DEVELOP}"))
+            elif path.suffix.lower() not in PICTURE_EXTENSIONS:
                 others.append(path)
             elif outside or Path(os.path.realpath(path)).is_relative_to(root):
                 found.append(path)

@@ -220,6 +220,62 @@ def test_no_message_makes_people_save_a_file_anew():
         assert [line for line in said if "UTF-8 CSV" not in line] == []
 
 
+BEHIND = {"save_all": True, "append_images": [picture("RGB").resize((66, 48))]}
+RAW = {
+    "DNG": (encoded(picture("RGB"), "TIFF", tiffinfo={50706: b"\1\4\0\0"}), "a camera's raw file .DNG."),
+    "DNG in BigTIFF": (encoded(picture("RGB"), "TIFF", tiffinfo={50706: b"\1\4\0\0"}, big_tiff=True), "raw file .DNG."),
+    "NEF, ARW": (encoded(picture("RGB"), "TIFF", tiffinfo={254: 1, 330: 8}), "a thumbnail and .* lies in a SubIFD"),
+    "TIFF": (encoded(picture("RGB"), "TIFF", tiffinfo={254: 1}, **BEHIND), "picture lies in a later one"),
+    "PEF": (b"II*\0\x08\0\0\0\2\0" + struct.pack("<HHIHxxHHIHxx", 259, 3, 1, 65535, 262, 3, 1, 32803) + bytes(4),
+            "a camera's raw file"),
+    "CR2": (encoded(picture("RGB"), "TIFF")[:4] + b"\x10\0\0\0CR\2\0" + bytes(4096), "raw file .CR2."),
+    "CR3": (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(99), "raw file .CR3."),
+    "RW2": (b"IIU\0\x18\0\0\0" + bytes(99), "raw file .RW2."),
+    "ORF": (b"IIRO\x08\0\0\0" + bytes(99), "raw file .ORF."),
+    "ORF, Motorola": (b"MMOR\0\0\0\x08" + bytes(99), "raw file .ORF."),
+    "RAF": (b"FUJIFILMCCD-RAW 0201" + bytes(99), "raw file .RAF."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", RAW)
+def test_raw_files_are_refused_by_name_with_the_reason(kind, tmp_path):
+    data, reason = RAW[kind]
+    (tmp_path / "picture.tif").write_bytes(data)
+    for source in (data, tmp_path / "picture.tif"):
+        with pytest.raises(ImageError, match=f"{reason}.*; develop it losslessly to TIFF or PNG, or inspect the JPEG"):
+            load_image(source)
+
+
+def test_a_raw_file_of_unknown_content_is_told_by_its_name(tmp_path):
+    (tmp_path / "a.NEF").write_bytes(b"of no known content")
+    with pytest.raises(ImageError, match=r"a.NEF: a camera's raw file, by its name; develop it losslessly"):
+        load_image(tmp_path / "a.NEF")
+
+
+@pytest.mark.parametrize("sub", [True, False])
+def test_tiff_files_with_other_pages_behind_the_picture_are_read(sub):
+    for tags in ({254: 0}, {254: 2}, {}):
+        data = encoded(picture("RGB"), "TIFF", tiffinfo=tags | ({330: 8} if sub else {}), **({} if sub else BEHIND))
+        np.testing.assert_array_equal(load_image(data), RGB)
+
+
+def test_a_lone_page_that_calls_itself_a_thumbnail_is_read():
+    np.testing.assert_array_equal(load_image(encoded(picture("RGB"), "TIFF", tiffinfo={254: 1})), RGB)
+
+
+def test_the_given_raw_file_is_refused(shared):
+    with pytest.raises(ImageError, match="sub.dng: its first page is a thumbnail and the picture lies in a SubIFD"):
+        load_image(shared / "cases" / "raw_thumbnail" / "sub.dng")
+
+
+def test_raw_files_of_a_folder_are_left_out_by_name(tmp_path):
+    for name in ("a.dng", "b.CR2", "c.txt", "d.png"):
+        (tmp_path / name).touch()
+    found, left_out = images.find_pictures(tmp_path)
+    assert [path.name for path in found] == ["d.png"] and [path.name for path, _ in left_out] == ["a.dng", "b.CR2"]
+    assert all(reason.startswith("a camera's raw file; develop it losslessly") for _, reason in left_out)
+
+
 def test_one_pixel():
     assert load_image(encoded(Image.new("L", (1, 1), 7), "PNG")).tolist() == [[[7, 7, 7]]]
     assert load_image(np.array([[7]], dtype=np.uint8)).tolist() == [[[7, 7, 7]]]
