@@ -129,7 +129,7 @@ def _start(model: str) -> None:
 def _measure(item: BenchmarkImage, file: Path) -> None:
     """Write what `read_measured` reads of a benchmark's picture, and beside it the scores of readouts made by hand."""
     localizer = _worker["localizer"]
-    seen = localizer.observe(item.image, item.luma, calibrated=True)
+    seen = localizer.observe(item.image, item.history, calibrated=True)
     measured = measure(seen, item.mask)
     means = WindowMeans(seen.height, seen.width, seen.window, seen.stride)
     scores = {}

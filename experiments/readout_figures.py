@@ -107,7 +107,7 @@ def pictures_of(name: str) -> Benchmark:
 
 def luma_steps(name: str) -> dict[str, float]:
     """Mean of the quantization steps of each picture's file; 0 if it is no JPEG."""
-    return {item.name: 0.0 if item.luma is None else float(item.luma.steps.mean()) for item in pictures_of(name)}
+    return {item.name: 0.0 if item.history is None else float(item.history.steps.mean()) for item in pictures_of(name)}
 
 
 def measured_photos() -> set[str]:

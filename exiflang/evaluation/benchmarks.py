@@ -13,7 +13,7 @@ from PIL import Image
 
 from exiflang.evaluation.laundering import NETWORKS, Launder, list_laundered, parse_laundering, resize_mask
 from exiflang.evaluation.layouts import LAYOUTS, BenchmarkError, Entry, MaskReader, checked
-from exiflang.utils.dct import LumaBlocks, read_luma
+from exiflang.localization.evidence import FileHistory, read_history
 from exiflang.utils.files import printable
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, decode_image
 
@@ -37,7 +37,7 @@ class BenchmarkImage:
     name: str  # unique in its benchmark
     spliced: bool
     info: dict[str, str]  # format (of the file), kind (authentic, ...), mask ("resized" if so), what else is recorded
-    luma: LumaBlocks | None = None  # of the file, if it is a JPEG and was not laundered since
+    history: FileHistory | None = None  # of the file, if it is a JPEG and was not laundered since
 
 
 class Benchmark:
@@ -151,7 +151,7 @@ def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
             raise BenchmarkError(f"{entry.mask}: no tampered pixel is left after resizing; take a larger factor")
     info = {"format": printable(entry.image.suffix.lstrip(".").lower()), "kind": "spliced" if spliced else "authentic"}
     info |= entry.info | ({"mask": "resized"} if resized else {})
-    return BenchmarkImage(image, mask, entry.name, spliced, info, None if launder else read_luma(entry.image))
+    return BenchmarkImage(image, mask, entry.name, spliced, info, None if launder else read_history(entry.image))
 
 
 def _read_mask(path: Path, read_mask: MaskReader) -> tuple[np.ndarray, Image.Transpose | None]:

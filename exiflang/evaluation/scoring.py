@@ -79,7 +79,7 @@ def score_each(
     def jobs() -> Iterator[Callable[[], Scored]]:
         for item in tqdm(benchmark, unit=" pictures"):
             try:
-                seen = {name: own.observe(item.image, item.luma, calibrated) for name, own in localizers.items()}
+                seen = {name: own.observe(item.image, item.history, calibrated) for name, own in localizers.items()}
             except ImageError as error:
                 benchmark.skipped.append((item.name, str(error)))
                 continue

@@ -80,7 +80,7 @@ class Inspector:
         return self._look(open_picture(source, name, self.private), progress)
 
     def _look(self, picture: Picture, progress: Callable[[float], None]) -> Inspection:
-        return self.inspect(picture, self.localizer.observe(picture.image, picture.luma, progress=progress))
+        return self.inspect(picture, self.localizer.observe(picture.image, picture.history, progress=progress))
 
     def inspect(self, picture: Picture, seen: Observation) -> Inspection:
         """What follows from what the localizer has observed of the picture."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from exiflang.exif.reader import read_exif
 from exiflang.exif.tags import ExifError, clean, is_private
-from exiflang.utils.dct import LumaBlocks, read_luma
+from exiflang.localization.evidence import FileHistory, read_history
 from exiflang.utils.files import printable
 from exiflang.utils.images import Decoded, ImageError, count_frames, decode_image
 
@@ -30,7 +30,7 @@ class Picture:
         format: as Pillow names it, e.g. "JPEG".
         size: of the file, in bytes.
         sha256: of the file, 64 hexadecimal digits.
-        luma: its quantized coefficients, if it is a JPEG.
+        history: of its compression, if it is a JPEG.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Picture:
     format: str
     size: int
     sha256: str
-    luma: LumaBlocks | None = field(repr=False, default=None)
+    history: FileHistory | None = field(repr=False, default=None)
 
 
 def open_picture(source: str | os.PathLike | bytes, name: str = "", private: bool = False) -> Picture:
@@ -78,7 +78,9 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
         notes.append(f"It has {frames:,} frames or pages: the first one is shown.")
     notes += filter(None, [_turning(decoded, tags), _other_size(tags, decoded.pixels.shape[:2])])
     digest, hidden = hashlib.sha256(data).hexdigest(), len(every) - len(tags)
-    return Picture(name, decoded.pixels, tags, hidden, tuple(notes), decoded.format, len(data), digest, read_luma(data))
+    return Picture(
+        name, decoded.pixels, tags, hidden, tuple(notes), decoded.format, len(data), digest, read_history(data)
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -4,6 +4,7 @@
 is absent, and the reason is kept. No map is a verdict: the learned readout weighs them.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from exiflang.localization.windows import stripes, window_shares
-from exiflang.utils.dct import LumaBlocks
+from exiflang.utils.dct import read_luma
 
 # scipy is imported by the functions: an import of the localizer does not wait for it.
 
@@ -56,6 +57,31 @@ class Evidence:
     numbers: np.ndarray = field(repr=False)
 
 
+@dataclass(frozen=True, eq=False)
+class FileHistory:
+    """What is kept of the coefficients of a JPEG file of H x W stored pixels, which take two bytes a pixel.
+
+    Attributes:
+        blocks: float32 [h, w], their `jpeg_history`.
+        steps: the quantization table of luma, [8, 8].
+        height, width, turn: as in `LumaBlocks`.
+    """
+
+    blocks: np.ndarray = field(repr=False)
+    steps: np.ndarray = field(repr=False)
+    height: int
+    width: int
+    turn: Image.Transpose | None
+
+
+def read_history(photo: str | os.PathLike | bytes) -> FileHistory | None:
+    """Of a JPEG file that `load_image` has read; None for others, see `read_luma`."""
+    luma = read_luma(photo)
+    if luma is None:
+        return None
+    return FileHistory(jpeg_history(luma.quantized), luma.steps, luma.height, luma.width, luma.turn)
+
+
 class WindowMeans:
     """Means over the windows of a picture of H x W pixels."""
 
@@ -92,34 +118,37 @@ class WindowMeans:
 
 
 @torch.autocast("cpu", enabled=False)  # a caller's lower precision is for networks
-def gather_evidence(image: np.ndarray, luma: LumaBlocks | None, window: int, stride: int) -> Evidence:
+def gather_evidence(image: np.ndarray, history: FileHistory | None, window: int, stride: int) -> Evidence:
     """All kinds of evidence on a picture uint8 [H, W, 3], a value a window.
 
-    luma: of the picture's file, if that is a JPEG. Without it the history is read from the pixels, on the grid that is
+    history: of the picture's file, if that is a JPEG. Without it it is read from the pixels, on the grid that is
     strongest in them. A picture of less than three blocks a side has neither history nor grid.
     """
     height, width = image.shape[:2]
     means = WindowMeans(height, width, window, stride)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     maps = content(image, gray, means)
-    steps = _steps(luma)
+    steps = _steps(history)
     if min(height, width) < 24:
         reason = f"the picture has {width} x {height} pixels, less than three blocks a side"
         absent = dict.fromkeys(("jpeg_history", "former_history", "grid_along", "grid_beside"), reason)
         return Evidence(maps, absent, np.array([*steps, 0, 0], np.float32))
     maps |= block_grid(gray, means)
     (top, left, strength), (other_top, other_left, other_strength) = grid_corners(gray)
-    maps["jpeg_history"] = _pixel_history(gray, top, left, means) if luma is None else _file_history(luma, gray, means)
+    if history is None:
+        maps["jpeg_history"] = _pixel_history(gray, top, left, means)
+    else:
+        maps["jpeg_history"] = _upright_history(history, height, width, means)
     maps["former_history"] = _pixel_history(gray, other_top, other_left, means)
     return Evidence(maps, {}, np.array([*steps, strength, other_strength], np.float32))
 
 
-def _steps(luma: LumaBlocks | None) -> tuple[float, float, float]:
+def _steps(history: FileHistory | None) -> tuple[float, float, float]:
     """The first three of `NUMBERS`."""
-    if luma is None:
+    if history is None:
         return 0.0, 0.0, 0.0
-    low = np.sort(luma.steps.ravel())[:10]
-    return 1.0, float(np.log(max(luma.steps[0, 0], 1))), float(np.log(max(low.mean(), 1)))
+    low = np.sort(history.steps.ravel())[:10]
+    return 1.0, float(np.log(max(history.steps[0, 0], 1))), float(np.log(max(low.mean(), 1)))
 
 
 def jpeg_history(blocks: np.ndarray) -> np.ndarray:
@@ -208,13 +237,13 @@ def _block_of_pixels(pixels: int, start: int, blocks: int) -> np.ndarray:
     return np.clip((np.arange(pixels) - start) // 8, 0, blocks - 1)
 
 
-def _file_history(luma: LumaBlocks, gray: np.ndarray, means: WindowMeans) -> np.ndarray:
-    """`jpeg_history` of a file's blocks, of windows of the upright picture: float32 [rows, cols]."""
-    blocks, (height, width) = jpeg_history(luma.quantized), gray.shape
-    down = _block_of_pixels(luma.height, 0, blocks.shape[0])[:, None].astype(np.int32)  # as Pillow takes it
-    across = _block_of_pixels(luma.width, 0, blocks.shape[1])[None].astype(np.int32)
-    if luma.turn is not None:
-        down, across = (np.array(Image.fromarray(side).transpose(luma.turn)) for side in (down, across))
+def _upright_history(history: FileHistory, height: int, width: int, means: WindowMeans) -> np.ndarray:
+    """A file's history, of windows of the upright picture of H x W pixels: float32 [rows, cols]."""
+    blocks, turn = history.blocks, history.turn
+    down = _block_of_pixels(history.height, 0, blocks.shape[0])[:, None].astype(np.int32)  # as Pillow takes it
+    across = _block_of_pixels(history.width, 0, blocks.shape[1])[None].astype(np.int32)
+    if turn is not None:
+        down, across = (np.array(Image.fromarray(side).transpose(turn)) for side in (down, across))
         if down.shape[1] > 1 or across.shape[0] > 1:
             blocks, down, across = blocks.T.copy(), across, down
     return means.of_blocks(blocks, down.ravel()[:height], across.ravel()[:width])

@@ -21,7 +21,7 @@ from exiflang.localization.decision import (
     picture_kind,
     reliability,
 )
-from exiflang.localization.evidence import gather_evidence
+from exiflang.localization.evidence import FileHistory, gather_evidence, read_history
 from exiflang.localization.learned_readout import FILE, LEARNED, model_readout, readout_inputs, warn_without_readout
 from exiflang.localization.reference import REFERENCE_READOUTS, SEQUENTIAL, negate_colors, reference_grid, stretch_cells
 from exiflang.localization.result import Observation, SpliceResult
@@ -36,7 +36,6 @@ from exiflang.localization.windows import (
     stripes,
     window_grid,
 )
-from exiflang.utils.dct import LumaBlocks, read_luma
 from exiflang.utils.images import load_image
 
 #: Calibrated heatmaps are masked above this share of authentic cells: 2 % of an authentic picture on average. Lower,
@@ -180,17 +179,19 @@ class SpliceLocalizer:
     def observe(
         self,
         image: np.ndarray,
-        luma: LumaBlocks | None = None,
+        history: FileHistory | None = None,
         calibrated: bool | None = None,
         progress: Callable[[float], None] = no_progress,
     ) -> Observation:
         """What can be measured of a uint8 [H, W, 3] picture.
 
-        luma: of its file (see `read_luma`), if that is a JPEG; without it JPEG history is read from the pixels.
+        history: of its file (see `read_history`), if that is a JPEG; without it it is read from the pixels.
         calibrated, progress: as in `embed`.
         """
         embeddings, window, stride = self.embed(image, calibrated, progress)
-        return Observation(embeddings, window, stride, gather_evidence(image, luma, window, stride), *image.shape[:2])
+        return Observation(
+            embeddings, window, stride, gather_evidence(image, history, window, stride), *image.shape[:2]
+        )
 
     def __call__(self, picture: Any, progress: Callable[[float], None] = no_progress) -> SpliceResult:
         """Analyze a picture: a path, bytes, a PIL image or a uint8 array [H, W, 3]; `progress` as in `embed`.
@@ -198,8 +199,8 @@ class SpliceLocalizer:
         Raises `ImageError` for what is not a picture. One window, or a picture of one color, gives a flat heatmap.
         """
         image = load_image(picture)
-        luma = read_luma(picture) if isinstance(picture, str | os.PathLike | bytes) else None
-        return self.read_out(self.observe(image, luma, progress=progress))
+        history = read_history(picture) if isinstance(picture, str | os.PathLike | bytes) else None
+        return self.read_out(self.observe(image, history, progress=progress))
 
     def values(self, observation: Observation, readout: str) -> tuple[np.ndarray, np.ndarray, float]:
         """A readout's values: of windows (of the learned one) or cells, over the picture, and of the picture.

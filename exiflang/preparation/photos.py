@@ -15,7 +15,7 @@ from exiflang.exif.reader import canonical_tags, read_exif
 from exiflang.exif.tags import ExifError, is_private
 from exiflang.preparation.options import Contents
 from exiflang.preparation.tiles import cut_tiles
-from exiflang.utils.images import ImageError, count_frames, load_image
+from exiflang.utils.images import ImageError, decode_image
 
 #: Of a tile, where it is not the name that Pillow gives to the format.
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2"}
@@ -102,12 +102,13 @@ def copy_photos(shards: Sequence[str], first: int, min_tags: int) -> Iterator[Pr
             for i, location in enumerate(photo.tiles):
                 data = read_member(*location)
                 try:
-                    height, width = load_image(data).shape[:2]
+                    decoded = decode_image(data)
                 except ImageError as error:
                     yield prepared(reason="broken tile", detail=f"{photo.id}: {error}")
                     continue
+                height, width = decoded.pixels.shape[:2]
                 meta = {"exif": json.dumps(photo.tags), "width": width, "height": height, "photo": photo.id}
-                extension = EXTENSIONS.get(kind := count_frames(data)[0], kind.lower())
+                extension = EXTENSIONS.get(decoded.format, decoded.format.lower())
                 tiles.append(Sample(f"{number:08d}_{i:02d}", data, extension, meta))
             if tiles:
                 yield prepared(photo.tags, tiles)

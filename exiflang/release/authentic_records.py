@@ -8,11 +8,11 @@ from tqdm.auto import tqdm
 
 from exiflang.data.composites import resized
 from exiflang.localization.decision import KINDS, LARGE, Calibration, Record, picture_kind
+from exiflang.localization.evidence import read_history
 from exiflang.localization.learned_readout import LEARNED
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.localization.result import Observation
 from exiflang.simulation.composites import cut, encode_picture
-from exiflang.utils.dct import read_luma
 from exiflang.utils.images import load_image
 
 #: JPEG qualities of a kind's files: the lowest, and the one above the highest.
@@ -42,13 +42,13 @@ def authentic_calibration(
     for number, (camera, photo, file) in enumerate(tqdm(photos, unit=" photos")):
         own = None
         if file and number % 2 == 0:
-            seen = localizer.observe(photo, read_luma(file), calibrated=True)
+            seen = localizer.observe(photo, read_history(file), calibrated=True)
             own = picture_kind(seen.height, seen.width, seen.evidence)
             record(own, camera, seen)
         for place, kind in enumerate(KINDS):
             data = None if kind == own else picture_of_kind(photo, kind, np.random.default_rng([0xAC, number, place]))
             if data:
-                record(kind, camera, localizer.observe(load_image(data), read_luma(data), calibrated=True))
+                record(kind, camera, localizer.observe(load_image(data), read_history(data), calibrated=True))
     return Calibration(records)
 
 

@@ -14,13 +14,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from exiflang.data.composites import CompositeDataset
-from exiflang.localization.evidence import WindowMeans
+from exiflang.localization.evidence import WindowMeans, read_history
 from exiflang.localization.learned_readout import Inputs, readout_inputs
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.localization.relations import reference_windows, smooth_unit
 from exiflang.localization.result import Observation
 from exiflang.models.weights import load_model
-from exiflang.utils.dct import read_luma
 from exiflang.utils.files import write_whole
 from exiflang.utils.images import load_image
 from exiflang.utils.processes import worker_pool
@@ -91,7 +90,7 @@ def _measure(number: int, file: Path) -> None:
     """Make picture `number`, and write what `read_measured` reads."""
     composite = _worker["dataset"][number]
     image = load_image(composite.data)
-    seen = _worker["localizer"].observe(image, read_luma(composite.data), calibrated=True)
+    seen = _worker["localizer"].observe(image, read_history(composite.data), calibrated=True)
     write_measured(file, measure(seen, composite.mask))
 
 

@@ -59,6 +59,7 @@ _UPRIGHT = {
 }
 
 
+_ROWS = 256  # pixels
 _LEAVE = "fetch the file anew or leave it out"
 # Never "save it": that destroys the traces that are looked for.
 _CONVERT = "convert a copy losslessly (PNG or TIFF); the original keeps the traces"
@@ -227,8 +228,12 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
         return _sixteen_bits_to_rgb(np.asarray(image), name)
     if image.mode == "F":
         raise ImageError(f"{name}: float pixels have no defined white; {_CONVERT}, with 8 or 16 bits a channel")
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
     try:
-        return np.array(image.convert("RGB"))  # [H, W, 3]
+        for top in range(0, image.height, _ROWS):  # all at once would be held three times
+            part = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+            pixels[top : top + _ROWS] = np.asarray(part.convert("RGB"))
+        return pixels
     except _DAMAGE as error:
         raise ImageError(f"{name}: mode {image.mode} cannot become RGB; {_CONVERT}, as RGB") from error
 

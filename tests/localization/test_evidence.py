@@ -26,6 +26,7 @@ from exiflang.localization.evidence import (
     grid_corners,
     jpeg_history,
     pixel_blocks,
+    read_history,
 )
 from exiflang.utils.dct import read_luma
 from exiflang.utils.images import load_image
@@ -160,7 +161,7 @@ def test_blocks_of_one_level_have_a_mean_alone(level):
 def test_blocks_of_a_decoded_jpeg_gather_at_multiples_of_its_steps():
     gray = scene()[..., 0]
     data = jpeg(gray, 60, "L")
-    steps = read_luma(data).steps
+    steps = read_history(data).steps
     on, off = (pixel_blocks(gray_of(load_image(data)), *corner) for corner in ((0, 0), (3, 5)))
 
     def near(blocks: np.ndarray) -> float:
@@ -318,23 +319,23 @@ def test_maps_are_whole_and_finite(height, width):
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 300), (23, 400), (400, 23)])
 def test_tiny_pictures_say_what_is_absent(height, width):
     image = scene(height, width)
-    for luma in (None, read_luma(jpeg(image, 50))):
-        evidence = gather_evidence(image, luma, min(16, height, width), 4)
+    for history in (None, read_history(jpeg(image, 50))):
+        evidence = gather_evidence(image, history, min(16, height, width), 4)
         assert evidence.maps.keys() == set(FROM_CONTENT)
         assert evidence.absent.keys() == set(FROM_BLOCKS)
         assert all(f"{width} x {height} pixels" in reason for reason in evidence.absent.values())
         assert all(np.isfinite(values).all() for values in evidence.maps.values())
-        assert numbers(evidence)["is a JPEG file"] == (luma is not None)  # a kind of its own, however small
+        assert numbers(evidence)["is a JPEG file"] == (history is not None)  # a kind of its own, however small
 
 
 def test_numbers_of_a_jpeg_are_its_steps():
     picture = scene()
     for quality in (30, 75, 100):
-        luma = read_luma(jpeg(picture, quality))
-        found = numbers(gather_evidence(picture, luma, 32, 16))
+        history = read_history(jpeg(picture, quality))
+        found = numbers(gather_evidence(picture, history, 32, 16))
         assert found["is a JPEG file"] == 1
-        assert found["log of its first step"] == pytest.approx(np.log(luma.steps[0, 0]))
-        low = sorted(luma.steps.ravel().tolist())[:10]
+        assert found["log of its first step"] == pytest.approx(np.log(history.steps[0, 0]))
+        low = sorted(history.steps.ravel().tolist())[:10]
         assert found["log of its mean low step"] == pytest.approx(np.log(np.mean(low)), abs=1e-6)
     stronger, weaker = (numbers(gather_evidence(load_image(jpeg(picture, q)), None, 32, 16))["grid"] for q in (50, 98))
     assert stronger > weaker
@@ -344,7 +345,7 @@ def test_equal_pictures_from_a_file_and_as_arrays_differ_in_their_history_alone(
     picture, mask = twice_compressed()
     data = jpeg(picture, 92)
     pixels = load_image(data)
-    of_file, of_array = (gather_evidence(pixels, luma, 16, 8) for luma in (read_luma(data), None))
+    of_file, of_array = (gather_evidence(pixels, history, 16, 8) for history in (read_history(data), None))
     for name in MEANINGS:
         if name != "jpeg_history":
             np.testing.assert_array_equal(of_file.maps[name], of_array.maps[name])
@@ -357,7 +358,7 @@ def test_a_png_of_a_cropped_jpeg_keeps_its_history():
     picture, mask = twice_compressed()
     file = io.BytesIO()
     Image.fromarray(picture[3:, 6:]).save(file, "PNG")
-    assert read_luma(file.getvalue()) is None
+    assert read_history(file.getvalue()) is None
     evidence = gather_evidence(load_image(file.getvalue()), None, 16, 8)
     inside = WindowMeans(157, 194, 16, 8)(mask[3:, 6:]) > 0.5
     assert roc_auc_score(inside.ravel(), evidence.maps["jpeg_history"].ravel()) > 0.9
@@ -367,7 +368,7 @@ def test_a_history_on_a_former_grid_is_found():
     """Compressed, edited, cropped off its grid and saved once more: the file's own grid knows nothing of it."""
     picture, mask = twice_compressed(50)
     data = jpeg(picture[3:, 5:], 97)
-    evidence = gather_evidence(load_image(data), read_luma(data), 16, 8)
+    evidence = gather_evidence(load_image(data), read_history(data), 16, 8)
     inside = WindowMeans(157, 195, 16, 8)(mask[3:, 5:]) > 0.5
     assert roc_auc_score(inside.ravel(), evidence.maps["former_history"].ravel()) > 0.9
 
@@ -378,10 +379,10 @@ def test_a_turned_photo_has_a_turned_history(orientation):
     tags = Image.Exif()
     tags[0x0112] = orientation
     plain, turned = jpeg(picture, 92), jpeg(picture, 92, exif=tags)
-    expected = gather_evidence(load_image(plain), read_luma(plain), 16, 8).maps["jpeg_history"]
+    expected = gather_evidence(load_image(plain), read_history(plain), 16, 8).maps["jpeg_history"]
     upright = load_image(turned)
-    got = gather_evidence(upright, read_luma(turned), 16, 8).maps["jpeg_history"]
-    turn = read_luma(turned).turn
+    got = gather_evidence(upright, read_history(turned), 16, 8).maps["jpeg_history"]
+    turn = read_history(turned).turn
     np.testing.assert_allclose(got, np.asarray(Image.fromarray(expected).transpose(turn)), atol=1e-3)
 
 
@@ -391,23 +392,23 @@ def test_a_turned_photo_of_odd_sides():
     data = jpeg(scene(53, 75), 80, exif=tags)
     image = load_image(data)
     assert image.shape == (75, 53, 3)
-    assert gather_evidence(image, read_luma(data), 16, 4).maps["jpeg_history"].shape == (15, 10)
+    assert gather_evidence(image, read_history(data), 16, 4).maps["jpeg_history"].shape == (15, 10)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:1:1"}, {"optimize": True}])
 def test_all_kinds_of_jpeg_have_finite_maps(mode, options):
     data = jpeg(scene(50, 60), 80, mode, **options)
-    luma = read_luma(data)
-    assert luma is not None and (luma.height, luma.width) == (50, 60)
-    evidence = gather_evidence(load_image(data), luma, 16, 8)
+    history = read_history(data)
+    assert history is not None and (history.height, history.width) == (50, 60)
+    evidence = gather_evidence(load_image(data), history, 16, 8)
     assert evidence.absent == {} and all(np.isfinite(values).all() for values in evidence.maps.values())
 
 
 @pytest.mark.parametrize("color", [0, 255])
 def test_a_black_or_white_jpeg_has_a_flat_history(color):
     data = jpeg(np.full((48, 64, 3), color, np.uint8))
-    maps = gather_evidence(load_image(data), read_luma(data), 16, 8).maps
+    maps = gather_evidence(load_image(data), read_history(data), 16, 8).maps
     assert all(np.isfinite(values).all() for values in maps.values())
     assert np.ptp(maps["jpeg_history"]) < 1e-3 and (maps["clipped"] > 0.999).all()
 
@@ -415,7 +416,7 @@ def test_a_black_or_white_jpeg_has_a_flat_history(color):
 def test_a_jpeg_whose_blocks_cannot_be_read_is_read_from_its_pixels():
     """Its header says arithmetic coding, which Pillow decodes, to noise here, and jpeglib refuses."""
     data = jpeg(scene(50, 60)).replace(b"\xff\xc0", b"\xff\xc9", 1)
-    assert read_luma(data) is None
+    assert read_history(data) is None
     evidence = gather_evidence(load_image(data), None, 16, 8)
     assert evidence.absent == {} and all(np.isfinite(values).all() for values in evidence.maps.values())
 
@@ -430,11 +431,11 @@ def test_real_photos_have_their_grid_where_they_were_cut(shared):
         assert grid_corners(gray)[0][:2] == (5, 3), path.name
 
 
-def test_photos_that_broke_a_decoder_have_luma_of_their_size(shared):
+def test_photos_that_broke_a_decoder_have_history_of_their_size(shared):
     files = sorted((shared / "badfiles").iterdir(), key=lambda path: path.stat().st_size)[:12]
     for path in files:
-        image, luma = load_image(path), read_luma(path)
-        assert (luma.height, luma.width) == image.shape[:2], path.name
+        image, history = load_image(path), read_history(path)
+        assert (history.height, history.width) == image.shape[:2], path.name
         small = image[:200, :200]
         window = min(32, *small.shape[:2])
         evidence = gather_evidence(small, None, window, window)
@@ -451,7 +452,7 @@ def test_a_patch_in_a_real_photo_stands_out(shared):
         mask = np.zeros(picture.shape[:2], bool)
         mask[120:250, 130:270] = True
         data = jpeg(picture, 92)
-        maps = gather_evidence(load_image(data), read_luma(data), 48, 16).maps
+        maps = gather_evidence(load_image(data), read_history(data), 48, 16).maps
         inside = WindowMeans(384, 384, 48, 16)(mask) > 0.5
         assert roc_auc_score(inside.ravel(), maps["jpeg_history"].ravel()) > 0.9
 
@@ -463,11 +464,11 @@ def test_a_patch_in_a_real_photo_stands_out(shared):
 @pytest.mark.parametrize("of_file", [True, False])
 def test_stripes_of_a_picture_are_worth_the_whole(monkeypatch, pixels, of_file):
     data = jpeg(scene(157, 203), 80)
-    image, luma = load_image(data), read_luma(data) if of_file else None
-    whole = gather_evidence(image, luma, 24, 7)
+    image, history = load_image(data), read_history(data) if of_file else None
+    whole = gather_evidence(image, history, 24, 7)
     drawn = resize_windows(whole.maps["gradient"], 157, 203, 24, 7)
     monkeypatch.setattr(windows, "STRIPE_PIXELS", pixels)
-    striped = gather_evidence(image, luma, 24, 7)
+    striped = gather_evidence(image, history, 24, 7)
     for name in MEANINGS:
         np.testing.assert_allclose(striped.maps[name], whole.maps[name], atol=2e-5, err_msg=name)
     np.testing.assert_allclose(striped.numbers, whole.numbers, rtol=1e-5)

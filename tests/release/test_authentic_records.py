@@ -11,12 +11,11 @@ from scipy.ndimage import gaussian_filter
 
 from exiflang.evaluation.baselines import MeanColor
 from exiflang.localization.decision import KINDS, LARGE, picture_kind
-from exiflang.localization.evidence import gather_evidence
+from exiflang.localization.evidence import gather_evidence, read_history
 from exiflang.localization.learned_readout import LearnedReadout
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.release.authentic_records import QUALITIES, authentic_calibration, picture_of_kind
 from exiflang.simulation.composites import encode_picture
-from exiflang.utils.dct import read_luma
 from exiflang.utils.images import load_image
 
 
@@ -29,7 +28,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 def kind_of(data: bytes) -> str:
     """By the size of the picture and the steps of its file."""
     image = load_image(data)
-    return picture_kind(*image.shape[:2], gather_evidence(image[:8, :8], read_luma(data), 8, 8))
+    return picture_kind(*image.shape[:2], gather_evidence(image[:8, :8], read_history(data), 8, 8))
 
 
 def localizer(learned: bool = True) -> SpliceLocalizer:
@@ -127,7 +126,7 @@ def test_records_are_what_the_readout_makes_of_the_pictures(albums):
             assert calibration.records[kind] == []
             continue
         (record,) = calibration.records[kind]
-        seen = own.observe(load_image(data), read_luma(data), calibrated=True)
+        seen = own.observe(load_image(data), read_history(data), calibrated=True)
         values, _, score = own.values(seen, "learned")
         assert record.peak == score == float(values.max())
 
@@ -137,7 +136,7 @@ def test_every_second_file_stands_for_itself_in_its_own_kind(albums, tmp_path):
     file.write_bytes(encode_picture(albums[0][1], "jpeg95"))
     photos = [("Canon", load_image(file), file), ("Nikon", load_image(file), file)]
     own = localizer()
-    untouched = own.observe(load_image(file), read_luma(file), calibrated=True)
+    untouched = own.observe(load_image(file), read_history(file), calibrated=True)
     score = own.values(untouched, "learned")[2]
     records = authentic_calibration(own, photos).records
     assert all([record.camera for record in found] == ["Canon", "Nikon"] for found in records.values())
@@ -162,4 +161,4 @@ def test_without_a_learned_readout_it_says_so(albums):
 
 def test_a_photo_that_was_never_compressed_stays_so():
     data = picture_of_kind(photo(400, 500), "small, no JPEG", np.random.default_rng(0))
-    assert Image.open(io.BytesIO(data)).format == "PNG" and read_luma(data) is None
+    assert Image.open(io.BytesIO(data)).format == "PNG" and read_history(data) is None

@@ -120,9 +120,9 @@ def test_measured_pictures_are_what_a_localizer_sees(model, pictures):
     for number in (1, 4):
         composite = SmallPictures()[number]
         found = read_measured(pictures / f"{number:05d}.npz")
-        luma = measuring.read_luma(composite.data)
-        assert (luma is None) == bool(number % 2)
-        seen = localizer.observe(load_image(composite.data), luma, calibrated=True)
+        history = measuring.read_history(composite.data)
+        assert (history is None) == bool(number % 2)
+        seen = localizer.observe(load_image(composite.data), history, calibrated=True)
         expected = readout_inputs(seen.relations, seen.evidence)
         torch.testing.assert_close(found.maps, expected.maps)
         torch.testing.assert_close(found.picture, expected.picture)
