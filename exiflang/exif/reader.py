@@ -19,6 +19,7 @@ from PIL import PngImagePlugin
 
 from exiflang.exif.dialects import in_exifread_terms
 from exiflang.exif.tags import NAMES, PRIVATE, ExifError, _position, clean
+from exiflang.utils.typed import typed
 
 MAX_READ = 4 << 20  # bytes of one read: a corrupt text length asks for 4 GB
 MAX_BYTES, MAX_READS = 32 << 20, 200_000  # of one picture; a rich camera file takes some 4,000 small reads
@@ -43,6 +44,7 @@ def canonical_tags(printed: Mapping[str, object], *, private: bool = False) -> d
         Idempotent.
     """
     found: dict[str, tuple[int, str]] = {}
+    typed("private", private, bool)
     for folder, name, value in in_exifread_terms(printed):
         tag = NAMES.get(name)
         if tag and folder in _FOLDERS:

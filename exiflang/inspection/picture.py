@@ -12,6 +12,7 @@ from exiflang.exif.tags import ExifError, clean, is_private
 from exiflang.localization.evidence import FileHistory, read_history
 from exiflang.utils.files import printable
 from exiflang.utils.images import Decoded, ImageError, count_frames, decode_image
+from exiflang.utils.typed import typed
 
 #: A file is read whole, once, so that what is hashed is what is looked at.
 MOST_BYTES = 1 << 30
@@ -49,7 +50,8 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
 
     private: keep GPS, serial numbers, names and comments in `tags`.
 
-    Raises `ImageError` for what is no picture or cannot be read. EXIF that cannot be read is a note, not an error.
+    Raises `ImageError` for what is no picture or cannot be read, `ValueError` for a `private` that is neither True nor
+    False. EXIF that cannot be read is a note, not an error.
     """
     if isinstance(source, bytes):
         data, name = source, clean(printable(name or "picture"), 200)
@@ -60,6 +62,7 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
     except ImageError as error:
         raise ImageError(f"{name}: {str(error).partition(': ')[2]}") from error
     notes = []
+    typed("private", private, bool)
     try:
         every = read_exif(data, private=True)
     except ExifError as error:

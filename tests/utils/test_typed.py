@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exiflang.evaluation.score_run import ScoreRun
+from exiflang.exif.reader import canonical_tags
 from exiflang.inspection.inspector import Inspector
+from exiflang.inspection.picture import open_picture
 from exiflang.preparation.options import Contents, Limits, grouped
 from exiflang.training.config import TrainConfig
 from exiflang.training.recipe import Recipe
@@ -77,6 +79,8 @@ def test_what_is_refused(value, hint, message):
         (lambda: ScoreRun("columbia", ".", "scores"), "benchmarks"),
         (lambda: ScoreRun([], ".", "scores", baselines="false"), "baselines"),
         (lambda: Inspector(None, private="false"), "private"),
+        (lambda: canonical_tags({}, private="false"), "private"),
+        (lambda: open_picture(Path(__file__).parents[2] / "reports/golden/gallery.png", private="false"), "private"),
     ],
 )
 def test_every_entry_says_which_value_has_another_type(made, name):
