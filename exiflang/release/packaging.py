@@ -27,6 +27,7 @@ from exiflang.training.run_folder import RunFolder, settle, swap
 from exiflang.utils.commands import RunError
 from exiflang.utils.files import read_json
 from exiflang.utils.hardware import this_machine
+from exiflang.utils.locks import hold
 
 #: The weights travel in the wheel and in the repository.
 MOST_BYTES = 30_000_000
@@ -86,7 +87,7 @@ def release(
 
     Raises:
         ReleaseError: a file of the run or the data set is missing or damaged, a folder above `MOST_BYTES`, one
-            that holds other files, or one that cannot be written.
+            that holds other files, that another release works on, or that cannot be written.
         DataError: photos or shards that cannot be used.
         OSError, ValueError: `model_dir` holds no model, or one that does not fit its configuration.
     """
@@ -139,9 +140,16 @@ def _card(name: str, model: ExifLang, origin: RunRecord, pictures: AuthenticPict
 
 def _write(model: ExifLang, text_bank: TextBank, readout: LearnedReadout | None, card: str, out: Path) -> int:
     """Write the folder, beside its place first; returns its size in bytes."""
+    try:
+        with hold(out.with_name(f".{out.name}.lock"), str(out), ReleaseError):
+            return _write_alone(model, text_bank, readout, card, out)
+    except (OSError, SafetensorError) as error:
+        raise ReleaseError(f"{out}: cannot be written ({error}): make room, or choose another folder") from error
+
+
+def _write_alone(model: ExifLang, text_bank: TextBank, readout: LearnedReadout | None, card: str, out: Path) -> int:
     fresh = out.with_name(f"{out.name}.new")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         settle(out)
         model.save_pretrained(str(fresh), state_dict=half_weights(model))
         (fresh / "model.safetensors").chmod(0o644)  # safetensors keeps it to its owner
@@ -156,8 +164,6 @@ def _write(model: ExifLang, text_bank: TextBank, readout: LearnedReadout | None,
                 "train a smaller preset"
             )
         swap(fresh, out)
-    except (OSError, SafetensorError) as error:
-        raise ReleaseError(f"{out}: cannot be written ({error}): make room, or choose another folder") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)  # gone already unless something failed
     return size

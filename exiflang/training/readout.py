@@ -12,6 +12,7 @@ import io
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,7 @@ from exiflang.models.weights import load_model, weights_sha256
 from exiflang.training.measured import Measured, measure_pictures, read_measured
 from exiflang.training.run_folder import TrainingError
 from exiflang.utils.files import read_json, write_json, write_whole
+from exiflang.utils.locks import hold
 from exiflang.utils.processes import worker_pool
 
 #: Every so many-th picture validates.
@@ -82,8 +84,8 @@ def train_readout(
     A readout of the same settings that is there already is kept. model: see `load_model`; most often `folder` itself.
     workers: processes that make and measure pictures, and train networks.
 
-    Raises `TrainingError` for a folder that holds a readout of other settings and for a data set without pictures,
-    `OSError` and `ValueError` for a model that is not there or does not fit.
+    Raises `TrainingError` for a folder that holds a readout of other settings or that a run is at work in, and for a
+    data set without pictures, `OSError` and `ValueError` for a model that is not there or does not fit.
     """
     if not len(dataset):
         raise TrainingError("the data set has no pictures to train a readout on: give it a length of at least 1")
@@ -92,18 +94,20 @@ def train_readout(
     if not (folder / FILE).exists():
         load_model(model)  # raises what it does here, before anything is written, and not in the processes
     settings = {"weights": weights_sha256(model) or model, "pictures": dataset.settings, "config": asdict(config)}
-    _claim(folder, json.loads(json.dumps(settings)))
-    if (folder / FILE).exists():
-        shutil.rmtree(folder / "readout", ignore_errors=True)  # left by a run that was killed at its very end
+    finished = (folder / FILE).exists()  # and may lie where nothing can be written
+    with nullcontext() if finished else hold(folder / ".readout.lock", str(folder), TrainingError):
+        _claim(folder, json.loads(json.dumps(settings)))
+        if (folder / FILE).exists():
+            shutil.rmtree(folder / "readout", ignore_errors=True)  # left by a run that was killed at its very end
+            return _read_log(log)
+        measured = measure_pictures(folder / "readout" / "pictures", model, dataset, workers)
+        fresh = folder / "readout"
+        readout, lines = fit_readout(fresh, measured, config, workers)
+        write_whole(log, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        readout.save(fresh)
+        (fresh / FILE).replace(folder / FILE)
+        shutil.rmtree(fresh)
         return _read_log(log)
-    measured = measure_pictures(folder / "readout" / "pictures", model, dataset, workers)
-    fresh = folder / "readout"
-    readout, lines = fit_readout(fresh, measured, config, workers)
-    write_whole(log, "".join(json.dumps(line) + "\n" for line in lines).encode())
-    readout.save(fresh)
-    (fresh / FILE).replace(folder / FILE)
-    shutil.rmtree(fresh)
-    return _read_log(log)
 
 
 def fit_readout(

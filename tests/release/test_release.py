@@ -27,6 +27,7 @@ from exiflang.release.authentic import AuthenticPictures, middle
 from exiflang.release.model_card import RunRecord, model_card, plain
 from exiflang.release.packaging import FILES, ReleaseError, half_weights, release
 from exiflang.training.recipe import Recipe
+from exiflang.utils.locks import hold
 from experiments.tables import with_table
 from tests.preparation.flat import prepare
 
@@ -310,6 +311,14 @@ def test_a_failed_write_leaves_the_old_folder_whole(trained, tmp_path, monkeypat
             release(*trained, out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_a_second_release_into_one_folder_is_refused(trained, tmp_path, quick):
+    model, data = trained
+    with hold(tmp_path / ".out.lock", "", ValueError):
+        with pytest.raises(ReleaseError, match=r"out: another run works on it \(process"):
+            release(model, data, tmp_path / "out")
+        assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
 
 
 def test_a_kill_between_the_renames_is_mended_by_the_next_release(trained, tmp_path, quick):

@@ -29,6 +29,7 @@ from exiflang.training.readout import (
 )
 from exiflang.training.run_folder import TrainingError
 from exiflang.utils.images import load_image
+from exiflang.utils.locks import hold
 
 CONFIG = ReadoutConfig(epochs=3, batch_size=4, ema=0.5)
 
@@ -287,6 +288,13 @@ def test_a_readout_of_unknown_settings_is_not_overwritten(trained, model, tmp_pa
     shutil.copy(trained / FILE, tmp_path)
     with pytest.raises(TrainingError, match="other settings"):
         train_readout(tmp_path, model, SmallPictures(), CONFIG)
+
+
+def test_a_second_run_in_one_folder_is_refused(model, tmp_path):
+    with hold(tmp_path / "run" / ".readout.lock", "", ValueError):
+        with pytest.raises(TrainingError, match=r"run: another run works on it \(process"):
+            train_readout(tmp_path / "run", model, SmallPictures(), CONFIG)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".readout.lock"]
 
 
 def test_a_model_that_is_not_there_leaves_nothing_behind(tmp_path):
