@@ -13,7 +13,7 @@ import yaml
 
 from exiflang.utils.commands import RunError
 from exiflang.utils.extras import extra
-from exiflang.utils.files import absolute_path
+from exiflang.utils.files import absolute_path, printable
 from exiflang.utils.typed import typed
 
 
@@ -114,6 +114,9 @@ def resolve_parameters(
     for name, value in ({name: defaults[name] for name in defaults if name.endswith("_dir")} | values).items():
         if isinstance(value, str) and value and (name.endswith("_dir") or value.startswith(("./", "../"))):
             values[name] = str(project_path(value))
+    for name, value in values.items():
+        if isinstance(value, str) and (text := printable(value)) != value:
+            raise UsageError(f"{stem}: {name} is {text}, which is not UTF-8, as notebooks must be: rename the folder")
     return values
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -163,6 +164,14 @@ def test_paths_become_absolute_and_other_texts_stay(project):
         "source": str(project.parent / "photos"),
     }
     assert resolve_parameters("x", defaults, {"source": "a/b"}, project)["source"] == "a/b"
+
+
+def test_a_path_that_no_notebook_can_hold_is_named(tmp_path):
+    defaults, odd = {"source": "", "out_dir": ""}, os.fsdecode(b"/caf\xe9")
+    with pytest.raises(UsageError, match=r"x: source is /caf\\xe9, which is not UTF-8"):
+        resolve_parameters("x", defaults, {"source": odd}, tmp_path)
+    with pytest.raises(UsageError, match=r"x: out_dir is /caf\\xe9/x, which is not UTF-8"):
+        resolve_parameters("x", defaults, {}, Path(odd))
 
 
 def test_out_dir_belongs_to_the_runner(tmp_path):
