@@ -64,7 +64,7 @@ bench: $(INSTALLED) ## renew reports/golden/speed.json by notebooks/06_speed, on
 scale: $(INSTALLED) ## renew reports/golden/scale.json: how fast data is prepared (needs real photos: half an hour)
 	$(BIN)/python -m experiments.speed.scale
 
-fuzz: $(INSTALLED) ## renew reports/golden/fuzz.json: 20,000 broken pictures through the EXIF reader and the tile cutter
+fuzz: $(INSTALLED) ## renew reports/golden/fuzz.json: 20,000 broken pictures of each format through all that reads a file (hours)
 	$(BIN)/python -m tests.fuzzing
 
 # The limit of a message bounds what can be uploaded; paths and folders have none.

@@ -1,4 +1,4 @@
-"""Mutated pictures through the EXIF reader and the tile cutter: each must give a result, or an error that says why.
+"""Mutated pictures through everything that reads a file: each must give a result, or an error that says why.
 
 `make fuzz` runs it at length and writes reports/golden/fuzz.json. Each file is read in a child process, which is
 watched from outside: a crash of the interpreter, a hang and memory that runs away are found too.
@@ -13,26 +13,30 @@ import json
 import multiprocessing
 import resource
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 from tqdm.auto import tqdm
 
 from exiflang.exif.reader import read_exif
 from exiflang.exif.tags import ExifError
 from exiflang.exif.text import exif_to_text
+from exiflang.inspection.picture import open_picture
 from exiflang.preparation.tiles import cut_tiles
 from exiflang.simulation.cameras import CAMERAS
 from exiflang.simulation.exposure import draw_settings, photo_exif
 from exiflang.utils.files import write_json
-from exiflang.utils.images import ImageError, load_image
+from exiflang.utils.images import ImageError
 
 MOST_SECONDS, MOST_BYTES = 5.0, 1 << 30  # of CPU and of memory, for one file
 PATIENCE = 60.0  # seconds of the clock: a busy machine is slow, but does not hang
 ROOT = Path(__file__).parents[1]
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", *(["HEIF"] if find_spec("pillow_heif") else []))
 WORDS = [
     bytes(4),
     b"\xff" * 4,
@@ -45,41 +49,82 @@ WORDS = [
 ]
 
 
-def seeds(shared: Path | None = None) -> list[tuple[str, bytes]]:
-    """Small whole pictures of each format and JPEG layout; with `shared` also real files and real EXIF blocks."""
-    found = []
+#: Begin and end of what tells no pixel: EXIF, or all that lies beside them.
+Place = tuple[int, int]
+Seed = tuple[str, bytes, Place | None]
+
+
+def seeds(kind: str, shared: Path | None = None) -> list[Seed]:
+    """Small whole pictures of a format in its layouts; with `shared` also real JPEG files and real EXIF blocks."""
     pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (160, 192, 3)).astype(np.uint8))
     exif = [
-        photo_exif(camera, draw_settings(camera, np.random.default_rng(i)), 192, 160)
+        photo_exif(camera, draw_settings(camera, np.random.default_rng(i)), 192, 160).tobytes()
         for i, camera in enumerate(CAMERAS[:6])
     ]
-    layouts = [{"subsampling": s, "progressive": p} for s in (0, 1, 2) for p in (False, True)]
-    for i, layout in enumerate(layouts):
-        found.append((f"jpeg {layout}", encoded(pixels, "JPEG", exif=exif[i], **layout)))
-    for mode in ("L", "CMYK"):
-        found.append((f"jpeg {mode}", encoded(pixels.convert(mode), "JPEG", exif=exif[0])))
-    for kind in ("PNG", "WEBP", "TIFF"):
-        found.append((kind.lower(), encoded(pixels, kind, exif=exif[0])))
-    if shared:
-        small = encoded(pixels, "JPEG")
+    found = []
+    for i, (mode, layout) in enumerate(LAYOUTS[kind]):
+        own = b"" if kind == "TIFF" and "compression" in layout else exif[i % len(exif)]  # libtiff writes no EXIF
+        data = encoded(pixels.convert(mode), kind, exif=own, **layout)
+        found.append((f"{kind} {mode} {', '.join(layout)}", data, exif_place(data) if own else None))
+    if shared and kind == "JPEG":
+        small = encoded(pixels, kind)
         for path in sorted((shared / "camera_photos").iterdir()):
-            if block := exif_segment(data := path.read_bytes()):
-                found.append((path.name, small[:2] + data[slice(*block)] + small[2:]))
+            data = path.read_bytes()
+            if begin := exif_segment(data):
+                block = data[slice(*begin)]
+                found.append((path.name, small[:2] + block + small[2:], (12, 2 + len(block))))
         found += [
-            (path.name, path.read_bytes())
+            (path.name, path.read_bytes(), None)
             for path in sorted((shared / "badfiles").iterdir())
             if path.stat().st_size < 200_000
         ]
     return found
 
 
+_FRAMES = {"save_all": True, "append_images": [Image.new("RGB", (192, 160), color) for color in ("red", "blue")]}
+_TEXT = PngImagePlugin.PngInfo()
+_TEXT.add_text("Comment", "nothing " * 40, zip=True)
+_TEXT.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta tiff:Orientation="6"/>')
+_TEXT.add_text("Raw profile type exif", "\nexif\n       8\n49492a0008000000\n")
+#: Of each format: the pixels' mode and the options of Pillow's encoder.
+LAYOUTS: dict[str, list[tuple[str, dict]]] = {
+    "JPEG": [
+        *[("RGB", {"subsampling": s, "progressive": p}) for s in (0, 1, 2) for p in (False, True)],
+        ("L", {}),
+        ("CMYK", {}),
+    ],
+    "PNG": [("RGB", {}), ("RGBA", {"pnginfo": _TEXT}), ("P", {"transparency": bytes(99)}), ("I;16", {}), ("1", {})]
+    + [("RGB", _FRAMES)],
+    "WEBP": [("RGB", {}), ("RGBA", {"lossless": True}), ("RGB", _FRAMES)],
+    "TIFF": [("RGB", {}), ("RGB", {"big_tiff": True}), ("CMYK", {"compression": "tiff_adobe_deflate"})]
+    + [("RGB", {"compression": "tiff_lzw"}), ("RGB", {"compression": "jpeg"}), ("I;16", {}), ("RGB", _FRAMES)],
+    "AVIF": [("RGB", {}), ("RGBA", {}), ("RGB", _FRAMES)],
+    "HEIF": [("RGB", {}), ("RGBA", {}), ("L", {}), ("RGB", _FRAMES)],
+}
+
+
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    if kind == "HEIF":
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def exif_segment(data: bytes) -> tuple[int, int] | None:
+def exif_place(data: bytes) -> Place:
+    """Where the EXIF of a seed lies; of a TIFF, which is EXIF throughout, its folder of exposure and the like."""
+    with Image.open(io.BytesIO(data)) as image:
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            begin, strips = image.tag_v2[ExifTags.IFD.Exif], min(image.tag_v2[TiffImagePlugin.STRIPOFFSETS])
+            return begin, strips if strips > begin else len(data)
+        block = image.info["exif"].removeprefix(b"Exif\0\0")
+    begin = data.index(block)
+    return begin, begin + len(block)
+
+
+def exif_segment(data: bytes) -> Place | None:
     """Where the EXIF segment of a JPEG begins and ends."""
     offset = 2
     while data[:2] == b"\xff\xd8" and data[offset : offset + 1] == b"\xff" and data[offset + 1] not in (0xDA, 0xD9):
@@ -113,7 +158,9 @@ def mutated(data: bytes, rng: np.random.Generator, start: int = 0, end: int | No
 
 def reshaped(data: bytes, rng: np.random.Generator) -> bytes:
     """Cut short, or with a piece taken out or doubled, then changed anywhere."""
-    place, length = int(rng.integers(len(data))), int(rng.integers(1, 400))
+    head = data.find(b"IDAT") - 4 if data.startswith(b"\x89PNG") else 1200  # where most can go wrong
+    within = len(data) if rng.integers(2) else min(len(data), head)
+    place, length = int(rng.integers(within)), int(rng.integers(1, 400))
     match rng.integers(4):
         case 0:
             data = data[: max(place, 1)]
@@ -121,29 +168,35 @@ def reshaped(data: bytes, rng: np.random.Generator) -> bytes:
             data = data[:place] + data[place + length :]
         case 2:
             data = data[: place + length] + data[place:]
-    return mutated(data, rng) if len(data) > 8 else data
+    return mutated(data, rng, end=min(len(data), within)) if len(data) > 8 else data
 
 
-def files(number: int, seed: int, shared: Path | None) -> Iterator[tuple[str, bool, bytes]]:
+def with_checksums(data: bytes) -> bytes:
+    """A PNG whose chunks have the checksums of what they hold: else Pillow looks no further."""
+    copy, offset = bytearray(data), 8
+    while offset + 12 <= len(copy):
+        end = offset + 8 + int.from_bytes(copy[offset : offset + 4], "big")
+        if end + 4 <= len(copy):
+            copy[end : end + 4] = zlib.crc32(copy[offset + 4 : end]).to_bytes(4, "big")
+        offset = end + 4
+    return bytes(copy)
+
+
+def files(kind: str, number: int, seed: int, shared: Path | None) -> Iterator[tuple[str, bool, bytes]]:
     """(name, whether its EXIF alone was changed, bytes) of mutated files, every other one by its EXIF alone."""
-    known = seeds(shared)
-    with_exif = [(name, data, block) for name, data in known if (block := exif_segment(data)) and decodes(data)]
+    known = seeds(kind, shared)
+    with_exif = [(name, data, place) for name, data, place in known if place]
     for i in range(number):
-        rng = np.random.default_rng([seed, i])
+        rng = np.random.default_rng([seed, i, *kind.encode()])
         if i % 2:
-            name, data, (start, end) = with_exif[rng.integers(len(with_exif))]
-            yield f"{i} {name}", True, mutated(data, rng, start + 10, end)
+            name, data, place = with_exif[rng.integers(len(with_exif))]
+            changed = mutated(data, rng, *place)
         else:
-            name, data = known[rng.integers(len(known))]
-            yield f"{i} {name}", False, reshaped(data, rng)
-
-
-def decodes(data: bytes) -> bool:
-    try:
-        load_image(data)
-    except ImageError:
-        return False
-    return True
+            name, data, _ = known[rng.integers(len(known))]
+            changed = reshaped(data, rng)
+        if kind == "PNG" and rng.integers(8):
+            changed = with_checksums(changed)
+        yield f"{i} {name}", bool(i % 2), changed
 
 
 Reader = Callable[[bytes], None]
@@ -161,7 +214,12 @@ def cut(data: bytes) -> None:
     cut_tiles(data, count=2, size=64, rng=np.random.default_rng(0))
 
 
-READERS: dict[str, Reader] = {"EXIF": read_tags, "tiles": cut}
+def look(data: bytes) -> None:
+    if not all(note.isprintable() for note in open_picture(data).notes):
+        raise RuntimeError("a note is not printable")
+
+
+READERS: dict[str, Reader] = {"picture": look, "EXIF": read_tags, "tiles": cut}
 
 
 def judge(data: bytes, readers: dict[str, Reader]) -> str:
@@ -242,28 +300,37 @@ def fuzz(
     keep: Path | None = None,
     readers: dict[str, Reader] = READERS,
     patience: float = PATIENCE,
+    formats: tuple[str, ...] = FORMATS,
 ) -> dict:
-    """Judge `number` files; files that fail are written into the folder `keep`."""
-    outcomes: Counter[str] = Counter()
-    problems, slowest, largest, exif_only = [], 0.0, 0, 0
+    """Judge `number` files of each format; files that fail are written into the folder `keep`."""
+    problems, slowest, largest, counted = [], 0.0, 0, {}
     watched = Watched(readers, patience)
-    for name, inside_exif, data in tqdm(files(number, seed, shared), total=number, unit=" files"):
-        outcome, seconds, grown = watched.judge(data)
-        exif_only += inside_exif and decodes(data)
-        slowest, largest = max(slowest, seconds), max(largest, grown)
-        if outcome.startswith(("crash", "hang", "too much")):
-            problems.append(f"{name}: {outcome}")
-            if keep:
-                keep.mkdir(parents=True, exist_ok=True)
-                (keep / name.replace("/", "_")).write_bytes(data)
-        else:
-            outcomes[outcome] += 1
+    for kind in formats:
+        outcomes: Counter[str] = Counter()
+        decoding, exif_only = 0, 0
+        for name, inside_exif, data in tqdm(files(kind, number, seed, shared), kind, number, unit=" files"):
+            outcome, seconds, grown = watched.judge(data)
+            slowest, largest = max(slowest, seconds), max(largest, grown)
+            decoding += "picture fine" in outcome
+            exif_only += inside_exif and "picture fine" in outcome
+            if outcome.startswith(("crash", "hang", "too much")):
+                problems.append(f"{name}: {outcome}")
+                if keep:
+                    keep.mkdir(parents=True, exist_ok=True)
+                    (keep / name.replace("/", "_")).write_bytes(data)
+            else:
+                outcomes[outcome] += 1
+        counted[kind] = {
+            "files": number,
+            "still decoding": decoding,
+            "changed in their EXIF alone, still decoding": exif_only,
+            "outcomes": dict(outcomes.most_common()),
+        }
     watched.close()
     return {
-        "files": number,
+        "files": number * len(formats),
         "seed": seed,
-        "changed in their EXIF alone, still decoding": exif_only,
-        "outcomes": dict(outcomes.most_common()),
+        "formats": counted,
         "problems": problems,
         "slowest_cpu_seconds": round(slowest, 2),
         "largest_memory_added_mb": largest >> 20,
@@ -272,7 +339,7 @@ def fuzz(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=20_100)  # a few of those changed in their EXIF cease to decode
+    parser.add_argument("--files", type=int, default=20_000, help="of each format")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     shared = ROOT.parent / "shared"

@@ -7,7 +7,6 @@ import contextlib
 import io
 import logging
 import re
-import struct
 from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import BinaryIO, cast
@@ -19,6 +18,7 @@ from PIL import PngImagePlugin
 
 from exiflang.exif.dialects import in_exifread_terms
 from exiflang.exif.tags import NAMES, PRIVATE, ExifError, _position, clean
+from exiflang.utils.images import DAMAGE
 from exiflang.utils.typed import typed
 
 MAX_READ = 4 << 20  # bytes of one read: a corrupt text length asks for 4 GB
@@ -216,11 +216,6 @@ def _printed_tags(file: BinaryIO) -> dict[str, object]:
     return exifread.process_file(bounded, details=False, extract_thumbnail=False)
 
 
-# What exifread 3.5 raises on broken files, seen on mutated ones or read in its source.
-_READER_FAULTS = (ReaderError, ValueError, TypeError, LookupError, OverflowError, AssertionError, EOFError,
-                  NotImplementedError, struct.error)  # fmt: skip
-
-
 def read_exif(source: str | PathLike | bytes | BinaryIO, *, private: bool = False) -> dict[str, str]:
     """The EXIF of a picture as canonical tags (see `canonical_tags`), in canonical order; {} when it has none.
 
@@ -263,7 +258,7 @@ def _read(file: BinaryIO, name: str, private: bool) -> dict[str, str]:
         raise ExifError(f"{name}: {error}") from error
     except OSError as error:
         raise ExifError(f"{name}: cannot be read ({clean(str(error))}); check the disk or the connection") from error
-    except _READER_FAULTS as error:
+    except (ReaderError, *DAMAGE) as error:
         raise ExifError(
             f"{name}: broken EXIF ({type(error).__name__}: {clean(str(error))}); its pixels may still be readable: "
             "use the picture without EXIF, or repair it with exiftool"

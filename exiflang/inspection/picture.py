@@ -10,8 +10,9 @@ import numpy as np
 from exiflang.exif.reader import read_exif
 from exiflang.exif.tags import ExifError, clean, is_private
 from exiflang.localization.evidence import FileHistory, read_history
+from exiflang.utils.bare import JPEG_START
 from exiflang.utils.files import printable
-from exiflang.utils.images import Decoded, ImageError, count_frames, decode_image
+from exiflang.utils.images import MOST_PAGES, Decoded, ImageError, count_frames, decode_image
 from exiflang.utils.typed import typed
 
 #: A file is read whole, once, so that what is hashed is what is looked at.
@@ -78,12 +79,14 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
     if (frames := count_frames(data)) is None:
         notes.append("The first frame or page is shown: how many follow cannot be told, since they are damaged.")
     elif frames > 1:
-        notes.append(f"It has {frames:,} frames or pages: the first one is shown.")
+        least = "at least " if decoded.format == "TIFF" and frames == MOST_PAGES else ""
+        notes.append(f"It has {least}{frames:,} frames or pages: the first one is shown.")
+    history = read_history(data)
+    if history is None and data.startswith(JPEG_START):
+        notes.append("Its JPEG coefficients cannot be read: its history of compression is read from its pixels.")
     notes += filter(None, [_turning(decoded, tags), _other_size(tags, decoded.pixels.shape[:2])])
     digest, hidden = hashlib.sha256(data).hexdigest(), len(every) - len(tags)
-    return Picture(
-        name, decoded.pixels, tags, hidden, tuple(notes), decoded.format, len(data), digest, read_history(data)
-    )
+    return Picture(name, decoded.pixels, tags, hidden, tuple(notes), decoded.format, len(data), digest, history)
 
 
 def _read(path: Path) -> bytes:

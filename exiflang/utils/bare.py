@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import zlib
 from collections.abc import Iterator
 
@@ -23,7 +24,7 @@ def bare_picture(data: bytes) -> bytes | None:
     if data.startswith(_PNG_START):
         return _PNG_START + b"".join(_needed_chunks(data))
     if data[4:8] == b"ftyp" and b"avi" in data[8:32]:
-        return data.replace(b"Exif", b"free", 1)  # the type of the item, which stands in front of all items
+        return re.sub(rb"(infe.{8,10})Exif", rb"\1free", data, flags=re.DOTALL)  # the item's type
     return None
 
 

@@ -1,5 +1,6 @@
 """The quantized DCT coefficients of a JPEG file, as they are stored: they tell what decoded pixels no longer do."""
 
+import contextlib
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from exiflang.utils.bare import JPEG_START, bare_jpeg
-from exiflang.utils.images import stored_turn
+from exiflang.utils.images import DAMAGE, stored_turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +36,11 @@ class LumaBlocks:
 def read_luma(photo: str | os.PathLike | bytes) -> LumaBlocks | None:
     """The luma of a JPEG file that `load_image` has read; None for other files, and for JPEG that libjpeg refuses."""
     data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
-    try:
+    with contextlib.suppress(*DAMAGE):
         found = read_dct(data)
-    except OSError:
-        return None
-    return LumaBlocks(found.Y, np.asarray(found.get_component_qt(0)), found.height, found.width, stored_turn(data))
+        steps = np.asarray(found.get_component_qt(0))
+        return LumaBlocks(found.Y, steps, found.height, found.width, stored_turn(data))
+    return None
 
 
 def read_dct(photo: bytes) -> Any:

@@ -25,6 +25,9 @@ from exiflang.utils.raw_files import DEVELOP, RAW_EXTENSIONS, raw_reason
 #: (twice ``Image.MAX_IMAGE_PIXELS`` as shipped), so no global setting of Pillow has to be touched.
 MAX_PIXELS = 178_956_970
 
+#: A TIFF of a few megabytes can chain more pages than anybody has time to count.
+MOST_PAGES = 1000
+
 # No EPS, WMF, PSD and the like: some start other programs, none is what a camera or an editor publishes.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "AVIF", "PPM")
 
@@ -39,8 +42,8 @@ OTHERS_NAMED = 5  # files that are not pictures
 # What HEIF files begin with, as pillow-heif knows them; mif1 and msf1 may as well be AVIF.
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
-# What Pillow raises on damaged bytes. UnidentifiedImageError is an OSError.
-_DAMAGE = (
+#: What Pillow and other readers raise on damaged bytes. UnidentifiedImageError is an OSError.
+DAMAGE = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, MemoryError,
     RuntimeError, AssertionError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -128,14 +131,15 @@ def decode_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -
 
 def _from_file(source: str | os.PathLike | bytes, use: Callable[[Image.Image, str], _T]) -> tuple[_T, bool]:
     """What `use` makes of a file; should it be damaged, of its pixels alone, and whether it was so."""
-    file, name = _named(source)
+    file, name = _named(source)  # closed with the picture, which frees its pixels
     try:
-        with _opened(file, name) as image:
+        with contextlib.closing(_opened(file, name)) as image:
             return use(image, name), False
     except _DamagedError:
-        bare = bare_picture(file.read_bytes() if isinstance(file, Path) else file.getvalue())
+        data = Path(source).read_bytes() if isinstance(source, str | os.PathLike) else bytes(source)
+        bare = bare_picture(data)
         if bare is not None:
-            with contextlib.suppress(_DamagedError), _opened(io.BytesIO(bare), name) as image:
+            with contextlib.suppress(_DamagedError), contextlib.closing(_opened(io.BytesIO(bare), name)) as image:
                 return use(image, name), True
         raise
 
@@ -173,7 +177,7 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
         raise _too_large(name) from error
     except PermissionError as error:
         raise ImageError(f"{name}: may not be read; change its permissions") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if Path(name).suffix.lower() in RAW_EXTENSIONS:
             raise ImageError(f"{name}: a camera's raw file, by its name; {DEVELOP}") from error
         why = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({_reason(error)})"
@@ -216,7 +220,7 @@ def _decode(image: Image.Image, name: str) -> Decoded:
     turned_by = _said_by(image) if turn is not None else ""
     try:
         image.load()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _DamagedError(f"{name}: truncated or damaged ({_reason(error)}); {_LEAVE}") from error
     if (late := turn_upright(image)) is not None:
         turn, turned_by, image = late, _said_by(image), image.transpose(late)
@@ -234,13 +238,13 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
             part = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
             pixels[top : top + _ROWS] = np.asarray(part.convert("RGB"))
         return pixels
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ImageError(f"{name}: mode {image.mode} cannot become RGB; {_CONVERT}, as RGB") from error
 
 
 def turn_upright(image: Image.Image) -> Image.Transpose | None:
     """How stored pixels must be turned, as their metadata say; None: they are upright, or the metadata are damaged."""
-    with contextlib.suppress(*_DAMAGE):
+    with contextlib.suppress(*DAMAGE):
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     return None
 
@@ -261,10 +265,24 @@ def stored_turn(photo: bytes) -> Image.Transpose | None:
 
 
 def count_frames(data: bytes) -> int | None:
-    """Number of frames or pages of a file that `load_image` has read; None: what follows the first one is damaged."""
-    with warnings.catch_warnings(action="ignore"), contextlib.suppress(*_DAMAGE):
-        return _from_file(data, lambda image, _: getattr(image, "n_frames", 1))[0]
+    """Number of frames or pages of a file that `load_image` has read; None: what follows the first one is damaged.
+
+    Of a TIFF at most `MOST_PAGES` are counted.
+    """
+    with warnings.catch_warnings(action="ignore"), contextlib.suppress(*DAMAGE):
+        return _from_file(data, _frames)[0]
     return None
+
+
+def _frames(image: Image.Image, _: str) -> int:
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1)
+    for page in range(1, MOST_PAGES):
+        try:
+            image.seek(page)
+        except EOFError:
+            return page
+    return MOST_PAGES
 
 
 def _sixteen_bits_to_rgb(gray: np.ndarray, name: str) -> np.ndarray:

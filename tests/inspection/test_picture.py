@@ -5,6 +5,7 @@ import hashlib
 import io
 import struct
 import sys
+import time
 import types
 import zlib
 from collections.abc import Iterator
@@ -174,6 +175,21 @@ def test_of_an_animation_the_first_frame():
     assert tuple(found.image[0, 0]) == (255, 0, 0)
 
 
+@pytest.mark.parametrize(("pages", "said"), [(3, "has 3 frames"), (999, "has 999 frames"), (50_000, "at least 1,000")])
+def test_pages_of_a_tiff_are_counted_within_bounds(pages, said):
+    data = encoded(np.zeros((8, 8), np.uint8), "TIFF")
+    at = struct.unpack("<I", data[4:8])[0]
+    size = 2 + 12 * struct.unpack("<H", data[at : at + 2])[0]
+    page, chained = data[at : at + size], bytearray(data)
+    for _ in range(pages - 1):
+        chained[at + size : at + size + 4] = struct.pack("<I", len(chained))
+        at = len(chained)
+        chained += page + bytes(4)
+    began = time.process_time()
+    assert said in " ".join(open_picture(bytes(chained)).notes)
+    assert time.process_time() - began < 5
+
+
 def test_cmyk_and_one_pixel():
     file = io.BytesIO()
     Image.new("CMYK", (5, 4)).save(file, "JPEG")
@@ -201,6 +217,25 @@ def test_metadata_that_had_to_be_skipped_is_noted():
     notes = " ".join(open_picture(png[:33] + text + png[33:]).notes)
     assert "too large to read: it was skipped" in notes and "frames" not in notes
     assert "skipped" not in " ".join(open_picture(png).notes)
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError, RecursionError, MemoryError, KeyError, OSError])
+@pytest.mark.parametrize(
+    ("reader", "said"),
+    [
+        ("exifread.process_file", "Its EXIF cannot be read"),
+        ("jpeglib.read_dct", "Its JPEG coefficients cannot be read"),
+        ("PIL.JpegImagePlugin.JpegImageFile.n_frames", "how many follow cannot be told"),
+    ],
+)
+def test_what_pixels_do_not_need_becomes_a_note(monkeypatch, reader, said, fault):
+    def fail(*arguments, **options):
+        raise fault("of a damaged file")
+
+    data = encoded(exif=EXIF)
+    monkeypatch.setattr(reader, property(fail) if reader.endswith("n_frames") else fail, raising=False)
+    found = open_picture(data)
+    assert found.image.shape == (40, 60, 3) and said in " ".join(found.notes)
 
 
 def test_broken_exif_is_a_note_and_the_pixels_are_shown():
