@@ -64,7 +64,6 @@ def run_notebook(path: str | Path, parameters: Mapping[str, Any], out_dir: str |
 def _execute(path: Path, values: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     with extra("notebook"):
         import papermill
-        from jupyter_client.kernelspec import NoSuchKernel
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
         from traitlets.config import Config
@@ -91,7 +90,7 @@ def _execute(path: Path, values: Mapping[str, Any], run_dir: Path) -> dict[str, 
         raise PipelineError(f"{path.stem}, cell In [{error.exec_count}] failed: {reason}; see {copy}") from error
     except DeadKernelError as error:
         raise PipelineError(f"{path.stem}: the kernel died (out of memory?); see {copy}") from error
-    except (RuntimeError, NoSuchKernel) as error:
+    except (RuntimeError, KeyError) as error:  # of which NoSuchKernel is one
         raise PipelineError(
             f"{path.stem}: the kernel python3 does not start ({error}): `jupyter kernelspec list` shows where it is "
             f"from; it must be that of {sys.executable}, which `python -m ipykernel install --sys-prefix` makes"

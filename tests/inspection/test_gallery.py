@@ -144,9 +144,9 @@ def test_a_folder_without_pictures_and_one_of_bad_files_exit_with_1(tmp_path, mo
     assert main(["--inspect", str(folder), *command]) == 1
     assert "none: no pictures in it (.apng, .avif" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    (folder / "IMG_1.CR2").write_bytes(b"raw")
+    (folder / "notes.txt").write_bytes(b"of a trip")
     assert main(["--inspect", str(folder), *command]) == 1
-    assert "; 1 file skipped, no picture by its name: IMG_1.CR2" in capsys.readouterr().err
+    assert "; 1 file skipped, no picture by its name: notes.txt" in capsys.readouterr().err
     (folder / "bad.jpg").write_bytes(b"bad")
     assert main(["--inspect", str(folder), *command]) == 1
     assert "none of its 1 pictures can be read; " in capsys.readouterr().err

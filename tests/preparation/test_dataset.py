@@ -29,6 +29,7 @@ from exiflang.preparation.splits import Splitter
 from exiflang.simulation.cameras import CAMERAS
 from exiflang.simulation.splices import write_splices
 from exiflang.utils.images import load_image
+from exiflang.utils.raw_files import DEVELOP
 from exiflang.utils.storage import Store
 from tests.preparation.flat import prepare
 from tests.shard_writer import write_shards
@@ -152,6 +153,9 @@ def test_folder_of_good_and_bad_photos(tmp_path):
     assert result["unseen_cameras"] == [] and not (tmp_path / "set" / "splices").exists()
 
 
+RAW = f"a camera's raw file; {DEVELOP}"
+
+
 def test_files_that_are_no_pictures_by_their_names_are_counted_and_named(tmp_path):
     source = album(tmp_path / "album", 1)
     (source / "Sub").mkdir()
@@ -159,17 +163,17 @@ def test_files_that_are_no_pictures_by_their_names_are_counted_and_named(tmp_pat
     (source / "link").symlink_to(source / "Sub")
     for number in range(30):
         (source / "Sub" / f"{number:03d}.xmp").write_text("beside a photo")
-    for name in ("IMG_1.CR2", "IMG_2.cr2", "notes.txt", ".DS_Store"):
+    for name in ("IMG_1.CR2", "IMG_1.pp3", "notes.txt", ".DS_Store"):
         (source / name).write_bytes(b"")
     result = prepare(str(source), tmp_path / "set", **SMALL)
     assert result["photos"]["train"] == 2
-    assert result["left_out"] == {"no picture by its name": 34, "a link to a folder": 1}
+    assert result["left_out"] == {"no picture by its name": 33, "a link to a folder": 1, RAW: 1}
     named = result["left_out_examples"]["no picture by its name"]
-    assert named[:4] == [".DS_Store", "IMG_1.CR2", "Sub/000.xmp", "notes.txt"] and len(named) == 20
+    assert named[:4] == [".DS_Store", "IMG_1.pp3", "Sub/000.xmp", "notes.txt"] and len(named) == 20
     assert json.loads((tmp_path / "set" / "dataset.json").read_text()) == result
     for path in (source / "000.jpg", source / "Sub" / "000.JFIF"):
         path.unlink()
-    message = "no photos in it .*; 34 left out: no picture by its name, e.g. .DS_Store, IMG_1.CR2, Sub/000.xmp$"
+    message = "no photos in it .*; 33 left out: no picture by its name, e.g. .DS_Store, IMG_1.pp3, Sub/000.xmp$"
     with pytest.raises(DataError, match=message):
         prepare(str(source), tmp_path / "none", **SMALL)
 
