@@ -95,13 +95,13 @@ def window_values(inspection: Inspection, view: str, threshold: float, chosen: t
 
 
 def mask_source(inspection: Inspection, threshold: float) -> tuple[np.ndarray, float]:
-    """What the mask is made of, float32 [H, W], and the level that it lies above.
+    """What the mask is made of, float32 or uint8 [H, W], and the level that it lies above.
 
     While the threshold is the first one, the mask of a decision is that of its regions, and not what lies above.
     """
     result = inspection.result
     if result.decision and threshold == first_threshold(inspection):
-        return result.mask.astype(np.float32), 0.5
+        return result.mask.view(np.uint8) * np.uint8(255), 127.5
     return result.heatmap, threshold
 
 

@@ -124,7 +124,7 @@ def shrink(array: np.ndarray, longest: int = SHOWN) -> np.ndarray:
 
 def outlines(heatmap: np.ndarray, threshold: float, longest: int = 512) -> list[np.ndarray]:
     """Closed lines around what lies above the threshold, [H, W] -> float arrays [n, 2] of x and y in pixels."""
-    small = shrink(heatmap, longest)
+    small = shrink(heatmap, longest).astype(np.float32)
     padded = np.pad(small, 1, constant_values=-1.0)  # so that regions at the border are closed too
     scale = np.array(heatmap.shape[::-1]) / np.array(small.shape[::-1])
     lines = [approximate_polygon(line, 0.5) for line in find_contours(padded, threshold)]
