@@ -15,7 +15,8 @@ from exiflang.data.shards import DataError, Photo, find_shards, read_photos
 from exiflang.simulation.cameras import CAMERAS
 from exiflang.simulation.composites import Edit, compose, cut, encode_picture
 from exiflang.simulation.render import develop_photo, render_photo
-from exiflang.utils.images import find_pictures, load_image
+from exiflang.utils.folders import find_pictures
+from exiflang.utils.images import load_image
 
 #: Kinds of source and how often each is drawn among those that are there: whole photos teach most, single tiles are of
 #: the most photos and cameras, simulated ones never run out.

@@ -14,7 +14,8 @@ from torch import nn
 
 from exiflang.localization.windows import ImageEncoder
 from exiflang.utils.files import printable
-from exiflang.utils.images import ImageError, count_others, find_pictures, load_image
+from exiflang.utils.folders import count_others, find_pictures
+from exiflang.utils.images import ImageError, load_image
 
 SIDE = 224  # pixels: the paper's
 WINDOW = 64  # pixels, about the patches of the packaged model

@@ -19,7 +19,8 @@ from exiflang.inspection.inspector import Inspector
 from exiflang.inspection.report import Provenance, report_name, write_report
 from exiflang.inspection.verdict import region_lines
 from exiflang.utils.files import absolute_path, file_sha256, printable, read_json, write_json, write_whole
-from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, count_others, find_pictures
+from exiflang.utils.folders import count_others, find_pictures
+from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError
 from exiflang.viz.html import PAGE, render
 
 

@@ -20,7 +20,8 @@ from exiflang.preparation.shard_job import job_name
 from exiflang.preparation.yfcc import yfcc_photos
 from exiflang.utils.extras import extra
 from exiflang.utils.files import printable
-from exiflang.utils.images import PICTURE_EXTENSIONS, find_pictures
+from exiflang.utils.folders import find_pictures
+from exiflang.utils.images import PICTURE_EXTENSIONS
 from exiflang.utils.storage import Store, is_url
 
 with extra("data"):

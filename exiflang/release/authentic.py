@@ -17,7 +17,8 @@ from exiflang.exif.tags import ExifError
 from exiflang.simulation.cameras import CAMERAS, Camera
 from exiflang.simulation.splices import FORMATS, make_authentic
 from exiflang.utils.files import printable
-from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, find_pictures, load_image
+from exiflang.utils.folders import find_pictures
+from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image
 
 #: Longer and shorter side in pixels. Raw values shift with the number and the size of windows: both sizes are needed.
 LARGE, SMALL = (1024, 768), (384, 256)

@@ -1,9 +1,9 @@
 from .files import file_sha256 as file_sha256
 from .files import write_json as write_json
 from .files import write_whole as write_whole
+from .folders import find_pictures as find_pictures
 from .hardware import has_fast_bf16 as has_fast_bf16
 from .hardware import this_machine as this_machine
 from .images import ImageError as ImageError
-from .images import find_pictures as find_pictures
 from .images import load_image as load_image
 from .storage import Store as Store

@@ -11,7 +11,7 @@ from exiflang.inspection import gallery
 from exiflang.inspection.gallery import gallery_page, make_gallery, summary
 from exiflang.inspection.inspector import Inspector
 from exiflang.pipeline.__main__ import main
-from exiflang.utils.images import find_pictures
+from exiflang.utils.folders import find_pictures
 from tests.inspection.by_hand import learned
 from tests.inspection.test_report import ATTACK, Page, inspector_of, photo, read_json, save_model
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from exiflang.utils import images
+from exiflang.utils.folders import find_pictures
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image
 
 BADFILES = Path(__file__).parents[3] / "shared" / "badfiles"
@@ -275,7 +276,7 @@ def test_the_given_raw_file_is_refused(shared):
 def test_raw_files_of_a_folder_are_left_out_by_name(tmp_path):
     for name in ("a.dng", "b.CR2", "c.txt", "d.png"):
         (tmp_path / name).touch()
-    found, left_out, others = images.find_pictures(tmp_path)
+    found, left_out, others = find_pictures(tmp_path)
     assert [path.name for path in found] == ["d.png"] and [path.name for path in others] == ["c.txt"]
     assert [path.name for path, _ in left_out] == ["a.dng", "b.CR2"]
     assert all(reason.startswith("a camera's raw file; develop it losslessly") for _, reason in left_out)

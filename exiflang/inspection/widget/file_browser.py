@@ -9,7 +9,8 @@ from pathlib import Path
 from exiflang.exif.tags import clean
 from exiflang.utils.extras import extra
 from exiflang.utils.files import absolute_path, printable
-from exiflang.utils.images import PICTURE_EXTENSIONS, count_others
+from exiflang.utils.folders import count_others
+from exiflang.utils.images import PICTURE_EXTENSIONS
 
 with extra("notebook"):
     import ipywidgets as widgets

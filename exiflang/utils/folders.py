@@ -1,0 +1,44 @@
+"""What lies in a folder: pictures by their names, what is left out and why, and all other files."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from exiflang.utils.images import PICTURE_EXTENSIONS
+from exiflang.utils.raw_files import DEVELOP, RAW_EXTENSIONS
+
+OTHERS_NAMED = 5  # files that are not pictures
+
+
+def find_pictures(folder: Path, *, outside: bool = False) -> tuple[list[Path], list[tuple[Path, str]], list[Path]]:
+    """Pictures in a folder and its folders, by their extension; (path, reason) of what is left out; all other files.
+
+    Links are followed to files within the folder, with `outside` to any file, and to no folder. All is sorted, but of
+    the other files the first of each extension go before: whoever names a few of them names each kind.
+    """
+    found, left_out, others, root = [], [], [], Path(os.path.realpath(folder))
+
+    def closed(error: OSError) -> None:
+        left_out.append((Path(error.filename), f"cannot be opened: {error.strerror}"))
+
+    for parent, folders, names in os.walk(folder, onerror=closed):
+        links = [path for name in folders if (path := Path(parent, name)).is_symlink()]
+        left_out += [(path, "a link to a folder") for path in links]
+        for path in (Path(parent, name) for name in names):
+            if path.suffix.lower() in RAW_EXTENSIONS:
+                left_out.append((path, f"a camera's raw file; {DEVELOP}"))
+            elif path.suffix.lower() not in PICTURE_EXTENSIONS:
+                others.append(path)
+            elif outside or Path(os.path.realpath(path)).is_relative_to(root):
+                found.append(path)
+            else:
+                left_out.append((path, "a link that leads out of the folder"))
+    first = {path.suffix.lower(): path for path in sorted(others, reverse=True)}
+    return sorted(found), sorted(left_out), sorted(others, key=lambda path: (path != first[path.suffix.lower()], path))
+
+
+def count_others(names: Sequence[str]) -> str:
+    """One line that counts the other files of a folder and names the first of them; "" for none."""
+    many = "files skipped, no pictures by their names" if len(names) > 1 else "file skipped, no picture by its name"
+    more = ", ..." if len(names) > OTHERS_NAMED else ""
+    return f"{len(names):,} {many}: {', '.join(names[:OTHERS_NAMED])}{more}" if names else ""
