@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from exiflang.localization.windows import stripes, window_shares
+from exiflang.localization.windows import no_progress, stripes, window_shares
 from exiflang.utils.dct import read_luma
 
 # scipy is imported by the functions: an import of the localizer does not wait for it.
@@ -118,28 +118,40 @@ class WindowMeans:
 
 
 @torch.autocast("cpu", enabled=False)  # a caller's lower precision is for networks
-def gather_evidence(image: np.ndarray, history: FileHistory | None, window: int, stride: int) -> Evidence:
+def gather_evidence(
+    image: np.ndarray,
+    history: FileHistory | None,
+    window: int,
+    stride: int,
+    progress: Callable[[float], None] = no_progress,
+) -> Evidence:
     """All kinds of evidence on a picture uint8 [H, W, 3], a value a window.
 
     history: of the picture's file, if that is a JPEG. Without it it is read from the pixels, on the grid that is
     strongest in them. A picture of less than three blocks a side has neither history nor grid.
+    progress: hears the share done, 0..1, and may raise to stop.
     """
     height, width = image.shape[:2]
     means = WindowMeans(height, width, window, stride)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     maps = content(image, gray, means)
+    progress(0.2)
     steps = _steps(history)
     if min(height, width) < 24:
         reason = f"the picture has {width} x {height} pixels, less than three blocks a side"
         absent = dict.fromkeys(("jpeg_history", "former_history", "grid_along", "grid_beside"), reason)
         return Evidence(maps, absent, np.array([*steps, 0, 0], np.float32))
     maps |= block_grid(gray, means)
+    progress(0.4)
     (top, left, strength), (other_top, other_left, other_strength) = grid_corners(gray)
+    progress(0.6)
     if history is None:
         maps["jpeg_history"] = _pixel_history(gray, top, left, means)
     else:
         maps["jpeg_history"] = _upright_history(history, height, width, means)
+    progress(0.8)
     maps["former_history"] = _pixel_history(gray, other_top, other_left, means)
+    progress(1.0)
     return Evidence(maps, {}, np.array([*steps, strength, other_strength], np.float32))
 
 

@@ -25,6 +25,10 @@ from exiflang.utils.raw_files import DEVELOP, RAW_EXTENSIONS, raw_reason
 #: (twice ``Image.MAX_IMAGE_PIXELS`` as shipped), so no global setting of Pillow has to be touched.
 MAX_PIXELS = 178_956_970
 
+#: A file of more than so many pixels must hold a byte for each `MOST_PIXELS_A_BYTE`: one that does not shows nothing,
+#: or was made to exhaust memory. Deflate packs at most 1,032 bytes into one, JPEG's Huffman codes fewer.
+LARGE, MOST_PIXELS_A_BYTE = 16_000_000, 1200
+
 #: A TIFF of a few megabytes can chain more pages than anybody has time to count.
 MOST_PAGES = 1000
 
@@ -168,7 +172,7 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
             if _is_heic(opened):
                 _register_heic(name)
                 formats = ("HEIF",)
-        return Image.open(file, formats=formats)
+        image = Image.open(file, formats=formats)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -181,6 +185,20 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
         why = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({_reason(error)})"
         known = ", ".join(_FORMATS)
         raise _DamagedError(f"{name}: not a picture, or its header is damaged{why}; give one of {known}") from error
+    _refuse_empty(image, file, name)
+    return image
+
+
+def _refuse_empty(image: Image.Image, file: Path | io.BytesIO, name: str) -> None:
+    """Raise `ImageError` for a large picture in so few bytes that it can be of little but one color."""
+    pixels = image.width * image.height
+    size = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
+    if LARGE < pixels <= MAX_PIXELS and pixels > MOST_PIXELS_A_BYTE * size:
+        image.close()
+        raise ImageError(
+            f"{name}: declares {image.width:,} x {image.height:,} pixels in {size:,} bytes: damaged, empty, or made to "
+            f"exhaust memory; {_LEAVE}"
+        )
 
 
 def _reason(error: BaseException) -> str:

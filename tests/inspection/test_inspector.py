@@ -66,6 +66,7 @@ def test_progress_is_told_and_can_stop_the_work(folder):
     heard = []
     inspector(folder)(encoded(), progress=heard.append)
     assert heard[0] == 0 and heard[-1] == 1 and heard == sorted(heard)
+    assert len([share for share in heard if 0.6 < share < 1]) > 3  # evidence is told too
 
     def stop(share):
         raise InterruptedError

@@ -363,6 +363,18 @@ def test_size_is_refused_from_the_header(monkeypatch):
         load_image(declared(20_000, 20_000))
 
 
+def test_few_bytes_that_promise_many_pixels_are_refused_before_they_take_memory():
+    start = time.process_time()
+    with pytest.raises(ImageError, match=r"declares 13,000 x 13,000 pixels in \d+ bytes: damaged, empty"):
+        load_image(declared(13_000, 13_000))
+    assert time.process_time() - start < 1
+
+
+def test_a_large_picture_of_one_color_is_read(tmp_path):
+    Image.new("L", (4200, 4000), 7).save(tmp_path / "one.png", optimize=True)
+    assert load_image(tmp_path / "one.png").shape == (4000, 4200, 3)
+
+
 def test_pillows_bomb_warning_does_not_leak(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # the 792 pixels of RGB lie between the warning and the error
     with warnings.catch_warnings():

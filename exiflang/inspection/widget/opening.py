@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,8 @@ from exiflang.utils.extras import extra
 with extra("notebook"):
     import ipywidgets as widgets
     import traitlets
+
+_PATIENCE = 2.0  # seconds after which people want to know how many more
 
 
 class PictureOpener(widgets.VBox):
@@ -33,7 +36,7 @@ class PictureOpener(widgets.VBox):
     def __init__(self, inspector: Inspector, figure: widgets.Widget):
         self.inspector = inspector  # the one that made what is shown
         self.controls = own = Controls(inspector, figure, FileBrowser(self.open_picture))
-        self._background = Background(lambda share: own.bar.set_trait("value", share), self._ended)
+        self._background, self._began = Background(self._advance, self._ended), 0.0
         self._opening: tuple[Any, str] | None = None
         super().__init__(own.children)
         self.add_class(CLASS)
@@ -78,6 +81,13 @@ class PictureOpener(widgets.VBox):
             self._say("Analyzing ...")
             work = partial(inspector, *opening) if opening else partial(inspector.again, self._shown)
             self._background.start(work, show)
+
+    def _advance(self, share: float) -> None:
+        self.controls.bar.value = share
+        if share == 0:
+            self._began = time.perf_counter()
+        elif (seconds := time.perf_counter() - self._began) > _PATIENCE:
+            self._say(f"Analyzing ... about {seconds / share * (1 - share):.0f} s left")
 
     def _ended(self, said: str, failed: bool) -> None:
         self._say(said, failed)

@@ -1,6 +1,7 @@
 """The inspector without a browser: its traits, what its controls do, and the pure functions that it is a shell of."""
 
 import io
+import re
 import threading
 from datetime import datetime
 
@@ -267,6 +268,17 @@ def test_what_cannot_be_opened_is_said_and_the_old_picture_stays(panel, tmp_path
     panel.wait()
     assert panel.inspection is shown and not panel.busy
     assert panel.status and 'class="error"' in panel.controls.said.value and "<b>" not in panel.controls.said.value
+
+
+def test_it_says_how_long_it_will_take(panel, tmp_path, monkeypatch):
+    noise(seed=2).save(tmp_path / "slow.png")
+    monkeypatch.setattr("exiflang.inspection.widget.opening._PATIENCE", 0.0)
+    said = []
+    panel.observe(lambda change: said.append(change.new), "status")
+    panel.open_picture(tmp_path / "slow.png")
+    panel.wait()
+    told = [re.fullmatch(r"Analyzing \.\.\. about (\d+) s left", text) for text in said]
+    assert any(told) and said[-1].startswith("Done in ")
 
 
 def test_work_is_canceled_by_its_button_and_by_another_picture(panel, tmp_path, monkeypatch):
