@@ -14,7 +14,8 @@ from tests import fuzzing
 
 
 def test_mutated_pictures_do_no_harm():
-    found = fuzzing.fuzz(30, seed=1)
+    found = fuzzing.fuzz_all(30, seed=1, shared=None, keep=None)
+    assert found["files"] == 30 * len(fuzzing.FORMATS)
     assert found["problems"] == [] and tuple(found["formats"]) == fuzzing.FORMATS
     for kind, counts in found["formats"].items():
         assert sum(counts["outcomes"].values()) == 30 and len(counts["outcomes"]) > 1, kind
