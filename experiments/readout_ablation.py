@@ -134,7 +134,8 @@ def _measure(item: BenchmarkImage, file: Path) -> None:
     means = WindowMeans(seen.height, seen.width, seen.window, seen.stride)
     scores = {}
     for readout in HAND_MADE:
-        _, drawn, detection = localizer.values(seen, readout)
+        values, detection = localizer.values(seen, readout)
+        drawn = localizer.draw(seen, values, readout)
         scores[readout] = {**window_scores(means(drawn), measured.shares.numpy()), "detection": detection}
     write_json(file.with_suffix(".json"), scores)
     write_measured(file, measured)

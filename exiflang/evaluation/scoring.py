@@ -117,7 +117,8 @@ def _score(
         localizer = localizers[method]
         protocol = localizer.protocol
         for readout in readouts:
-            _, raw, detection = localizer.values(observation, readout)
+            values, detection = localizer.values(observation, readout)
+            raw = localizer.draw(observation, values, readout)
             heatmap = to_heatmap(raw, readout)
             shown = shown or [heatmap]
             row = {**columns, "spliced": item.spliced, "method": method, "readout": readout, "protocol": protocol}

@@ -58,6 +58,7 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
         data, name = source, clean(printable(name or "picture"), 200)
     else:
         data, name = _read(Path(source)), clean(printable(name or Path(source).name), 200)
+    history = read_history(data)  # before the pixels: of a large picture both at once would take twice the memory
     try:
         decoded = decode_image(data)
     except ImageError as error:
@@ -81,7 +82,6 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
     elif frames > 1:
         least = "at least " if decoded.format == "TIFF" and frames == MOST_PAGES else ""
         notes.append(f"It has {least}{frames:,} frames or pages: the first one is shown.")
-    history = read_history(data)
     if history is None and data.startswith(JPEG_START):
         notes.append("Its JPEG coefficients cannot be read: its history of compression is read from its pixels.")
     notes += filter(None, [_turning(decoded, tags), _other_size(tags, decoded.pixels.shape[:2])])

@@ -73,7 +73,8 @@ def similarity_map(embeddings: np.ndarray, row: int, col: int) -> np.ndarray:
 def window_values(inspection: Inspection, view: str, threshold: float, chosen: tuple[int, int]) -> np.ndarray:
     """The value of a view at each window: float [rows, cols]; NaN if the view has none for this picture.
 
-    The heatmap's is the one at the window's center, the mask's 0 or 1, the first component stands for all three.
+    The heatmap's is the window's own, of a readout made by hand the one at its center; the mask's is 0 or 1; the first
+    component stands for all three.
     """
     result = inspection.result
     if view == "similarity":
@@ -91,6 +92,8 @@ def window_values(inspection: Inspection, view: str, threshold: float, chosen: t
     if view == "mask":
         source, level = mask_source(inspection, threshold)
         return (source[np.ix_(rows, cols)] > level).astype(np.float32)
+    if inspection.settings["readout"] == LEARNED:
+        return result.scale(result.values.copy())
     return result.heatmap[np.ix_(rows, cols)]
 
 
@@ -145,13 +148,15 @@ def view_picture(
     """A view over the whole picture, in color: uint8 [h, w, 3], at most `longest` a side; gray if there is none."""
     result, shape = inspection.result, inspection.picture.image.shape[:2]
     height, width = shown_shape(shape[0], shape[1], longest)
+    place = {"window": result.window_size, "stride": result.stride, "scale": max(height, width) / max(shape)}
+    if view == "heatmap" and inspection.settings["readout"] == LEARNED:  # a large picture's takes long and much memory
+        return heat_colors(result.scale(resize_windows(result.values, height, width, **place)), 0.0, 1.0)
     if view == "heatmap":
         return heat_colors(shrink(result.heatmap, longest), 0.0, 1.0)
     if view == "mask":
         source, level = mask_source(inspection, threshold)
         inside = shrink(source, longest) > level
         return np.where(inside[..., None], np.uint8(255), np.uint8(0)).repeat(3, axis=2)
-    place = {"window": result.window_size, "stride": result.stride, "scale": max(height, width) / max(shape)}
     if view == "components":
         planes = [resize_cells(result.pca[..., i], height, width, **place) for i in range(3)]
         return (np.stack(planes, axis=-1) * 255).astype(np.uint8)

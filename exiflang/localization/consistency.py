@@ -60,6 +60,15 @@ def resize_windows(
     return _bilinear(values, y, x)
 
 
+def windows_above(level: float, values: np.ndarray, height: int, width: int, window: int, stride: int) -> np.ndarray:
+    """Where `resize_windows` exceeds a level, without a float for each pixel: values [rows, cols] → bool [H, W]."""
+    y, x = (((np.arange(side) + 0.5) - window / 2) / stride for side in (height, width))  # in windows
+    above = np.empty((height, width), bool)
+    for rows in stripes(height, width):
+        above[rows] = _bilinear(values, y[rows], x) > level
+    return above
+
+
 def _bilinear(array: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """[h, w] at rows `y` and columns `x` (in cells): float32 [H, W], constant beyond the ends."""
     tall = _interpolate(array.astype(np.float32), y, 0)  # [H, w]

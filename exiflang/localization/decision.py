@@ -9,7 +9,7 @@ agree.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -187,7 +187,7 @@ def _limits(reached: float, cameras: int) -> tuple[float, float]:
 
 def find_regions(
     values: np.ndarray,
-    drawn: np.ndarray,
+    above: Callable[[float], np.ndarray],
     centers: tuple[np.ndarray, np.ndarray],
     traces: Mapping[str, np.ndarray],
     calibration: Calibration,
@@ -201,17 +201,18 @@ def find_regions(
     of. So at most that share of authentic pictures shows any region.
 
     Args:
-        values: logits of windows, float32 [rows, cols]; `drawn`: the same over the picture, float32 [H, W].
+        values: logits of windows, float32 [rows, cols].
+        above: where the same over the picture exceed a level, bool [H, W].
         centers: of rows and columns of windows, int pixels [rows], [cols].
         traces: maps [rows, cols] by the names of `TRACES`.
     """
     from scipy.ndimage import find_objects, label
 
-    mask = np.zeros(drawn.shape, bool)
     level = calibration.level(kind, false_alarms)
     if level is None or not float(values.max()) >= level:  # float32 would round the level
-        return mask, []
-    labels, _ = label(drawn > min(0.0, level), output=np.uint16)  # half as large as by itself
+        return above(np.inf), []
+    labels, _ = label(above(min(0.0, level)), output=np.uint16)  # half as large as by itself
+    mask = np.zeros(labels.shape, bool)
     of_window = labels[np.ix_(*centers)]  # [rows, cols]
     regions = []
     for number, place in enumerate(find_objects(labels), 1):

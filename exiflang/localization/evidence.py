@@ -75,7 +75,7 @@ class FileHistory:
 
 
 def read_history(photo: str | os.PathLike | bytes) -> FileHistory | None:
-    """Of a JPEG file that `load_image` has read; None for others, see `read_luma`."""
+    """Of a JPEG file; None for others, see `read_luma`."""
     luma = read_luma(photo)
     if luma is None:
         return None

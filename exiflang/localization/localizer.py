@@ -12,7 +12,7 @@ from torch import nn
 
 from exiflang.localization.calibration import share_below
 from exiflang.localization.clustering import READOUTS, NormalizedCut, detection_score
-from exiflang.localization.consistency import principal_components, resize_cells, resize_windows
+from exiflang.localization.consistency import principal_components, resize_cells, resize_windows, windows_above
 from exiflang.localization.decision import (
     FALSE_ALARMS,
     Decision,
@@ -202,22 +202,27 @@ class SpliceLocalizer:
 
         Raises `ImageError` for what is not a picture. One window, or a picture of one color, gives a flat heatmap.
         """
-        image = load_image(picture)
+        # Before the pixels: of a large picture both at once would take twice the memory.
         history = read_history(picture) if isinstance(picture, str | os.PathLike | bytes) else None
+        image = load_image(picture)
         return self.read_out(self.observe(image, history, progress=progress))
 
-    def values(self, observation: Observation, readout: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """A readout's values: of windows (of the learned one) or cells, over the picture, and of the picture.
+    def values(self, observation: Observation, readout: str) -> tuple[np.ndarray, float]:
+        """A readout's values of windows (the learned one) or cells, and its value of the picture.
 
-        float32 [rows, cols] or [h, w], float32 [H, W], and a number, higher = more likely spliced.
+        float32 [rows, cols] or [h, w], see `draw`, and a number; higher = more likely spliced.
         """
         seen = observation
         if readout == LEARNED and self.learned is not None:
             with torch.inference_mode(), torch.autocast("cpu", enabled=False):
                 windows = self.learned(readout_inputs(seen.relations, seen.evidence)).numpy()
-            return windows, self._drawing(seen, readout)(windows), float(windows.max())
+            return windows, float(windows.max())
         cells = self.readouts[readout]().fit_predict(seen.consistency)  # [h, w, h, w] -> [h, w]
-        return cells, self._drawing(seen, readout)(cells), detection_score(cells, seen.consistency, readout)
+        return cells, detection_score(cells, seen.consistency, readout)
+
+    def draw(self, observation: Observation, values: np.ndarray, readout: str) -> np.ndarray:
+        """A readout's values over the picture: float32 [rows, cols] or [h, w] → float32 [H, W]."""
+        return self._drawing(observation, readout)(values)
 
     @property
     def decides(self) -> bool:
@@ -234,22 +239,26 @@ class SpliceLocalizer:
     def read_out(self, observation: Observation, false_alarms: float = FALSE_ALARMS) -> SpliceResult:
         """What the readout makes of an observation, with a verdict at a rate of false alarms; no network is asked."""
         seen = observation
-        values, raw, detection = self.values(seen, self.readout)
-        decision, regions = None, list[Region]()
-        if self.readout == LEARNED:
-            mask, score = raw > 0, detection
-            if self.learned and self.learned.calibration:
+        values, detection = self.values(seen, self.readout)
+        decision, regions, score = None, list[Region](), detection
+        if self.readout != LEARNED:
+            mask, score = self._hand_made(seen, values, detection)
+        else:
+
+            def above(level: float) -> np.ndarray:
+                return windows_above(level, values, **self._place(seen))
+
+            if self.learned and (known := self.learned.calibration):
                 decision = self.decide(seen, detection, false_alarms)
                 score = 1 - decision.p_value
-                known = self.learned.calibration
-                mask, regions = find_regions(values, raw, seen.centers, seen.traces, known, decision.kind, false_alarms)
-            heatmap = to_heatmap(raw, LEARNED, out=raw)
-        else:
-            heatmap, mask, score = self._calibrated(seen, raw, detection)
+                kind, traces = decision.kind, seen.traces
+                mask, regions = find_regions(values, above, seen.centers, traces, known, kind, false_alarms)
+            else:
+                mask = above(0.0)
         return SpliceResult(
-            heatmap=heatmap,
             values=values,
             draw=self._drawing(seen, self.readout),
+            scale=self._scaled,
             mask=mask,
             score=score,
             detection=detection,
@@ -265,28 +274,32 @@ class SpliceLocalizer:
             preview=self._embedder(seen.window, seen.stride) is embed_densely,
         )
 
-    def _calibrated(self, seen: Observation, raw: np.ndarray, detection: float) -> tuple[np.ndarray, np.ndarray, float]:
-        """Heatmap, mask and score of a readout made by hand; the heatmap takes the place of `raw`."""
-        known = self.calibration.get(self.readout)
+    def _hand_made(self, seen: Observation, cells: np.ndarray, detection: float) -> tuple[np.ndarray, float]:
+        """Mask and score of a readout made by hand, from its values of cells [h, w]."""
+        if known := self.calibration.get(self.readout):
+            heatmap = self._scaled(self.draw(seen, cells, self.readout))
+            return heatmap > MASK_THRESHOLD, float(share_below(detection, known["scores"]))
+        smaller = NormalizedCut().fit_predict(seen.consistency)
+        return self.draw(seen, smaller, self.readout) > 0.5, detection
+
+    def _scaled(self, raw: np.ndarray) -> np.ndarray:
+        """The readout's values, float32 of any shape, brought to 0..1 in their place."""
+        known = None if self.readout == LEARNED else self.calibration.get(self.readout)
         if not known:
-            smaller = NormalizedCut().fit_predict(seen.consistency)
-            mask = self._drawing(seen, self.readout)(smaller) > 0.5
-            return to_heatmap(raw, self.readout, out=raw), mask, detection
+            return to_heatmap(raw, self.readout, out=raw)
         for rows in stripes(*raw.shape):
             raw[rows] = share_below(raw[rows], known["cells"])
-        return raw, raw > MASK_THRESHOLD, float(share_below(detection, known["scores"]))
+        return raw
 
     def _drawing(self, seen: Observation, readout: str) -> Callable[[np.ndarray], np.ndarray]:
         """What draws a readout's values over the picture, [rows, cols] or [h, w] → float32 [H, W]."""
         if self.protocol == "reference":
             return partial(stretch_cells, height=seen.height, width=seen.width)
-        place: dict[str, Any] = {
-            "height": seen.height,
-            "width": seen.width,
-            "window": seen.window,
-            "stride": seen.stride,
-        }
-        return partial(resize_windows if readout == LEARNED else resize_cells, **place)
+        return partial(resize_windows if readout == LEARNED else resize_cells, **self._place(seen))
+
+    @staticmethod
+    def _place(seen: Observation) -> dict[str, Any]:
+        return {"height": seen.height, "width": seen.width, "window": seen.window, "stride": seen.stride}
 
 
 def _choose(name: str, value: str | None, known: Sequence[str | None]) -> None:

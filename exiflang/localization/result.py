@@ -59,11 +59,9 @@ class SpliceResult:
     """What the localizer found in one picture of H x W pixels, rows x cols windows and h x w cells.
 
     Attributes:
-        heatmap: float32 [H, W] in 0..1, high = spliced. Of the learned readout how likely each place is tampered with;
-            of another the share of authentic pictures' cells below, if the model is calibrated for it, else its fixed
-            scale.
         values: float32, the readout's own: [rows, cols] of windows (of the learned one, logits) or [h, w] of cells.
         draw: draws them over the picture, see `raw`.
+        scale: brings them to 0..1, float32 → float32 in the same place, see `heatmap`.
         mask: bool [H, W]: of the learned readout its `regions`; of another heatmap above `localizer.MASK_THRESHOLD` if
             calibrated, else the smaller of two spectral clusters of cells.
         score: higher = more likely spliced: the share of authentic pictures below, in 0..1, if calibrated, else
@@ -81,9 +79,9 @@ class SpliceResult:
         preview: whether the embeddings are approximations (see `SpliceLocalizer`, mode "dense").
     """
 
-    heatmap: np.ndarray = field(repr=False)
     values: np.ndarray = field(repr=False)
     draw: Callable[[np.ndarray], np.ndarray] = field(repr=False)
+    scale: Callable[[np.ndarray], np.ndarray] = field(repr=False)
     mask: np.ndarray = field(repr=False)
     score: float
     detection: float
@@ -97,6 +95,15 @@ class SpliceResult:
     window_size: int
     stride: int
     preview: bool
+
+    @cached_property
+    def heatmap(self) -> np.ndarray:
+        """float32 [H, W] in 0..1, high = spliced, drawn when first asked for.
+
+        With the learned readout, how likely each place is to be spliced; with another one, the fraction of cells of
+        authentic pictures that lie below, if the model is calibrated for it, else the readout's fixed scale.
+        """
+        return self.scale(self.raw)
 
     @property
     def raw(self) -> np.ndarray:

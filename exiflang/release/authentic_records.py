@@ -37,7 +37,7 @@ def authentic_calibration(
     records: dict[str, list[Record]] = {kind: [] for kind in KINDS}
 
     def record(kind: str, camera: str, seen: Observation) -> None:
-        records[kind].append(Record(camera, localizer.values(seen, LEARNED)[2]))
+        records[kind].append(Record(camera, localizer.values(seen, LEARNED)[1]))
 
     for number, (camera, photo, file) in enumerate(tqdm(photos, unit=" photos")):
         own = None

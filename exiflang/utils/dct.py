@@ -34,12 +34,15 @@ class LumaBlocks:
 
 
 def read_luma(photo: str | os.PathLike | bytes) -> LumaBlocks | None:
-    """The luma of a JPEG file that `load_image` has read; None for other files, and for JPEG that libjpeg refuses."""
-    data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
+    """The luma of a JPEG file; None for other files, and for JPEG that libjpeg or, by its header, Pillow refuses."""
     with contextlib.suppress(*DAMAGE):
+        if not isinstance(photo, bytes) and not Path(photo).is_file():  # a pipe or a device would block for ever
+            return None
+        data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
+        turn = stored_turn(data)  # looks at the header, and refuses what `load_image` would
         found = read_dct(data)
         steps = np.asarray(found.get_component_qt(0))
-        return LumaBlocks(found.Y, steps, found.height, found.width, stored_turn(data))
+        return LumaBlocks(found.Y, steps, found.height, found.width, turn)
     return None
 
 

@@ -161,8 +161,8 @@ def test_a_kind_with_too_few_photos_does_not_count():
 def test_nothing_is_decided_without_photos(calibration):
     assert calibration.decide(5, KIND) == Decision(1.0, (0.0, 1.0), "not decidable", 0.05, KIND, 0, 0)
     assert calibration.level(KIND) is None and calibration.p_value(5, KIND) == 1
-    values, drawn, centers = blobs()
-    mask, regions = find_regions(values, drawn, centers, {}, calibration, KIND)
+    values, above, centers = blobs()
+    mask, regions = find_regions(values, above, centers, {}, calibration, KIND)
     assert not mask.any() and regions == []
 
 
@@ -243,15 +243,15 @@ def blobs(*heights: float, low: float = -4.0) -> tuple[np.ndarray, np.ndarray, t
     values = np.full((20, 30), low, np.float32)
     for place, height in enumerate(heights):
         values[2 : 6 - place, 2 + 8 * place : 6 + 7 * place] = height
-    return values, values.copy(), (np.arange(20), np.arange(30))
+    return values, lambda level: values > level, (np.arange(20), np.arange(30))
 
 
 def test_of_two_blobs_the_significant_one_is_a_region():
     calibration = Calibration({KIND: records(np.linspace(-3, 2, 99))})
-    values, drawn, centers = blobs(6.0, 1.0)
+    values, above, centers = blobs(6.0, 1.0)
     traces = {name: np.where(values > 5, sign * 2.0, 0.0) for name, sign in TRACES.items()}
     traces["jpeg_history"] += np.where(values > 5, 1, np.random.default_rng(0).normal(0, 0.1, values.shape))
-    mask, regions = find_regions(values, drawn, centers, traces, calibration, KIND)
+    mask, regions = find_regions(values, above, centers, traces, calibration, KIND)
     np.testing.assert_array_equal(mask, values == 6)
     (region,) = regions
     assert region.area == mask.mean() and region.box == (2, 2, 6, 6) and region.peak == 6
@@ -266,49 +266,48 @@ def test_of_two_blobs_the_significant_one_is_a_region():
 def test_a_picture_is_spliced_if_and_only_if_it_shows_a_region(photos, heights, rate):
     cameras, peaks = zip(*photos, strict=True)
     calibration = Calibration({KIND: records(peaks, cameras)})
-    values, drawn, centers = blobs(*heights)
+    values, above, centers = blobs(*heights)
     decision = calibration.decide(float(values.max()), KIND, rate)
-    _, regions = find_regions(values, drawn, centers, {}, calibration, KIND, rate)
+    _, regions = find_regions(values, above, centers, {}, calibration, KIND, rate)
     assert bool(regions) == (decision.p_value <= rate)
     assert not regions or decision.p_value == min(region.p_value for region in regions)
 
 
 def test_the_largest_region_comes_first_and_each_has_its_evidence():
     calibration = Calibration({KIND: records(np.linspace(-3, 0, 99))})
-    values, drawn, centers = blobs(1.0, 6.0)
+    values, above, centers = blobs(1.0, 6.0)
     noise = np.random.default_rng(0).normal(0, 1, values.shape)
     traces = {"camera_traces": noise + 9 * (values == 1), "grid_along": noise - 9 * (values == 6)}
-    mask, regions = find_regions(values, drawn, centers, traces, calibration, KIND)
+    mask, regions = find_regions(values, above, centers, traces, calibration, KIND)
     assert [region.peak for region in regions] == [1, 6] and regions[0].area > regions[1].area
     assert [region.strongest for region in regions] == ["camera_traces", "grid_along"]
     assert sum(region.area for region in regions) == pytest.approx(mask.mean())
 
 
 def test_regions_touch_the_border():
-    values, drawn, _ = blobs()
-    values[17:, 26:] = drawn[17:, 26:] = 6
-    values[0, :] = drawn[0, :] = 6
-    _, regions = find_regions(values, drawn, (np.arange(20), np.arange(30)), {}, normal(), KIND)
+    values, above, _ = blobs()
+    values[17:, 26:] = values[0, :] = 6
+    _, regions = find_regions(values, above, (np.arange(20), np.arange(30)), {}, normal(), KIND)
     assert [region.box for region in regions] == [(0, 0, 30, 1), (26, 17, 30, 20)]
 
 
 def test_no_region_below_the_level():
-    values, drawn, centers = blobs(0.5)
-    mask, regions = find_regions(values, drawn, centers, {}, normal(), KIND)
+    values, above, centers = blobs(0.5)
+    mask, regions = find_regions(values, above, centers, {}, normal(), KIND)
     assert not mask.any() and regions == []
 
 
 def test_all_of_the_picture_is_a_region_without_a_rest():
     values = np.full((3, 4), 9.0, np.float32)
-    mask, (region,) = find_regions(
-        values, values, (np.arange(3), np.arange(4)), {"camera_traces": values}, normal(), KIND
-    )
+    centers, traces = (np.arange(3), np.arange(4)), {"camera_traces": values}
+    mask, (region,) = find_regions(values, lambda level: values > level, centers, traces, normal(), KIND)
     assert mask.all() and region.area == 1 and region.evidence == {} and region.strongest is None
 
 
 def test_one_window():
     values = np.full((1, 1), 9.0, np.float32)
-    mask, regions = find_regions(values, np.full((5, 7), 9.0), (np.array([2]), np.array([3])), {}, normal(), KIND)
+    drawn, centers = np.full((5, 7), 9.0), (np.array([2]), np.array([3]))
+    mask, regions = find_regions(values, lambda level: drawn > level, centers, {}, normal(), KIND)
     assert mask.all() and [region.box for region in regions] == [(0, 0, 7, 5)]
 
 
@@ -318,15 +317,16 @@ def test_a_part_between_windows_is_no_region():
     drawn = np.full((4, 40), -4.0)
     drawn[:, 28:32] = 9
     drawn[:, 18:20] = 5
-    mask, regions = find_regions(values, drawn, (np.array([2]), np.array([5, 30])), {}, normal(), KIND)
+    centers = (np.array([2]), np.array([5, 30]))
+    mask, regions = find_regions(values, lambda level: drawn > level, centers, {}, normal(), KIND)
     assert [region.box for region in regions] == [(28, 0, 32, 4)] and mask.sum() == 16
 
 
 def test_a_level_below_zero_bounds_the_region():
     """Authentic pictures all lie far below: what exceeds them is a region, though less likely tampered than not."""
     calibration = Calibration({KIND: records(np.linspace(-9, -5, 99))})
-    values, drawn, centers = blobs(-3.0, low=-8.0)
-    mask, regions = find_regions(values, drawn, centers, {}, calibration, KIND)
+    values, above, centers = blobs(-3.0, low=-8.0)
+    mask, regions = find_regions(values, above, centers, {}, calibration, KIND)
     np.testing.assert_array_equal(mask, values == -3)
     assert len(regions) == 1
 
@@ -334,8 +334,8 @@ def test_a_level_below_zero_bounds_the_region():
 def test_a_peak_equal_to_an_authentic_one_is_no_region():
     """In float32 the level would be rounded onto the authentic peak itself."""
     calibration = Calibration({KIND: records([float(np.float32(2.7))] * 50)})
-    values, drawn, centers = blobs(2.7)
-    assert find_regions(values, drawn, centers, {}, calibration, KIND)[1] == []
+    values, above, centers = blobs(2.7)
+    assert find_regions(values, above, centers, {}, calibration, KIND)[1] == []
     assert len(find_regions(*blobs(2.71), {}, calibration, KIND)[1]) == 1
 
 

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from sklearn.metrics import roc_auc_score
 
 from exiflang.localization import windows
-from exiflang.localization.consistency import resize_windows
+from exiflang.localization.consistency import resize_windows, windows_above
 from exiflang.localization.evidence import (
     LOW_FREQUENCIES,
     MEANINGS,
@@ -467,6 +467,8 @@ def test_stripes_of_a_picture_are_worth_the_whole(monkeypatch, pixels, of_file):
     image, history = load_image(data), read_history(data) if of_file else None
     whole = gather_evidence(image, history, 24, 7)
     drawn = resize_windows(whole.maps["gradient"], 157, 203, 24, 7)
+    above = windows_above(float(np.median(drawn)), whole.maps["gradient"], 157, 203, 24, 7)
+    np.testing.assert_array_equal(above, drawn > np.median(drawn))
     monkeypatch.setattr(windows, "STRIPE_PIXELS", pixels)
     striped = gather_evidence(image, history, 24, 7)
     for name in MEANINGS:

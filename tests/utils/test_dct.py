@@ -1,6 +1,9 @@
 """Quantized coefficients as files store them."""
 
 import io
+import os
+import struct
+import time
 
 import numpy as np
 import pytest
@@ -71,6 +74,19 @@ def test_luma_of_a_path_and_of_bytes(tmp_path):
         np.testing.assert_array_equal(luma.quantized, read_dct(jpeg()).Y)
         assert (luma.height, luma.width, luma.turn) == (24, 40, None)
         assert luma.steps.ravel().tolist() == list(standard_tables(90)[0])
+
+
+def test_what_is_not_there_or_no_file_has_no_luma(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert [read_luma(tmp_path / name) for name in ("missing.jpg", "pipe.jpg", ".")] == [None] * 3
+
+
+def test_luma_of_a_file_too_large_to_decode_is_not_read():
+    data = bytearray(jpeg())
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", 13_000, 13_000)
+    start = time.process_time()
+    assert read_luma(bytes(data)) is None and time.process_time() - start < 1
 
 
 def test_luma_has_its_own_table_wherever_it_is_stored():
