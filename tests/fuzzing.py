@@ -17,7 +17,6 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +34,7 @@ from exiflang.simulation.cameras import CAMERAS
 from exiflang.simulation.exposure import draw_settings, photo_exif
 from exiflang.utils.files import write_json
 from exiflang.utils.images import ImageError
+from exiflang.utils.processes import worker_pool
 
 MOST_SECONDS, MOST_BYTES = 5.0, 1 << 30  # of CPU and of memory, for one file
 PATIENCE = 60.0  # seconds of the clock: a busy machine is slow, but does not hang
@@ -345,7 +345,7 @@ def fuzz(
 def fuzz_all(number: int, seed: int, shared: Path | None, keep: Path | None) -> dict:
     """`fuzz` of all formats, as many at a time as there are cores."""
     fuzz_one = partial(fuzz, number, seed, shared, keep)
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(os.cpu_count()) as pool:
         found = [waiting.result() for waiting in [pool.submit(fuzz_one, formats=(kind,)) for kind in FORMATS]]
     return {
         "files": sum(part["files"] for part in found),
