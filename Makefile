@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test wheel golden weights probes reference ablation bench scale fuzz inspect screenshots clean
+.PHONY: help install reproduce test docs wheel golden weights probes reference ablation bench scale fuzz inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install "pip>=25.1" # the first that knows --group
 	$(BIN)/python -m pip install --no-deps --extra-index-url $(TORCH_INDEX) -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e ".[all]" --group dev
+	$(BIN)/python -m pip install -c constraints.txt -e ".[all]" --group dev --group docs
 	@touch $@
 
 reproduce: $(INSTALLED) ## data, training and evaluation of the demo, into reports/runs/<id>/
@@ -31,6 +31,10 @@ test: $(INSTALLED) ## ruff, mypy, stripped notebooks, pytest; notebooks run with
 	$(BIN)/python -m mypy
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
+
+docs: $(INSTALLED) ## build docs/_build/html, with the newest run of reports/runs (or the tiny preset) as tutorials
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
 
 wheel: $(INSTALLED) ## build dist/*.whl, and look into a picture with it and the core alone in a fresh venv (needs network)
 	rm -rf build dist
@@ -76,4 +80,4 @@ screenshots: $(INSTALLED) ## renew the README's pictures of the inspector (needs
 	$(BIN)/python -m tests.screenshots
 
 clean: ## forget generated data, demo weights and runs (never data/models/exiflang-base)
-	rm -rf data/demo data/tiny data/ablation data/models/demo data/models/demo-shuffled data/models/tiny reports/runs
+	rm -rf data/demo data/tiny data/ablation data/models/demo data/models/demo-shuffled data/models/tiny reports/runs docs/_build docs/_generated

@@ -183,6 +183,33 @@ def _detection_table(detected: Mapping[str, Any]) -> str:
     return table(["pictures", "spliced + authentic", *methods, "splices flagged", "authentic flagged"], rows)
 
 
+def headline(found: Mapping[str, Any]) -> str:
+    """The README's table: how well each set is localized and detected, next to what needs no training."""
+    rows = []
+    for name, about in ABOUT.items():
+        own, detected = found["localization"][name]["all"], found["detection"][name]
+        scores = [f"**{own[LEARNED]:.2f}**", f"{own[BEST_HAND_MADE]:.2f}"]
+        aps = [f"**{detected['ap'][LEARNED]:.2f}**", f"{detected['ap'][_METHODS[2]]:.2f}"]
+        counts = f"{detected['spliced']} + {detected['authentic']}"
+        rows.append([about, counts, *scores, *aps, f"**{detected['flagged']['share']:.2f}**"])
+    columns = ["pictures", "spliced + authentic", "p-mAP", "of a hand-made readout"]
+    columns += ["detection AP", f"of the {_METHODS[2]}", "flagged"]
+    alarms = found["detection"]["authentic, measured"]["false_alarms"]
+    said = (
+        f"*flagged*: at a nominal false-alarm rate of {FALSE_ALARMS:.0%}. {alarms['pictures']} authentic photos of "
+        f"cameras that calibrated nothing show a rate of {alarms['share']:.2f} (95 % limits {alarms['low']:.2f} to "
+        f"{alarms['high']:.2f})."
+    )
+    return f"{table(columns, rows)}\n\n{said}"
+
+
+#: What the README calls the sets.
+ABOUT = {
+    "splices": "composites of cameras that training never saw",
+    "casia_1": "CASIA 1 (small pictures)",
+    "forgeries": "forgeries made by people",
+    "yardstick": "composites on the host's JPEG grid and off it",
+}
 _METHODS = (LEARNED, BEST_HAND_MADE, "quantization table alone")
 
 
@@ -197,7 +224,8 @@ def _limits(found: Mapping[str, Any] | None) -> str:
 def renew() -> None:
     """Renews reports/golden/readout.json, the README's tables and the model card's."""
     found = gather()
-    publish("readout", found, {"readout": markdown(found)}, packaged_model() / "README.md")
+    tables = {"readout": markdown(found), "headline": headline(found)}
+    publish("readout", found, tables, project_path("README.md"), packaged_model() / "README.md")
 
 
 #: Command line; returns the exit code, see `run_command`.

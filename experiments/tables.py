@@ -1,4 +1,4 @@
-"""What the scripts of golden figures share: spread over seeds, tables, their place in a README."""
+"""What the scripts of golden figures share: spread over seeds, tables, their place in a page."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,10 +52,9 @@ def with_table(readme: str, preset: str, table: str) -> str:
 
 
 def publish(name: str, golden: Mapping[str, Any], tables: Mapping[str, str], *pages: Path) -> None:
-    """Write reports/golden/<name>.json, put `tables` between the comments of their names in README.md and `pages`, and
-    print them."""
+    """Write reports/golden/<name>.json, put `tables` between the comments of their names in `pages`, and print them."""
     write_json(project_path(f"reports/golden/{name}.json"), golden)
-    for page in (project_path("README.md"), *pages):
+    for page in pages:
         text = page.read_text(encoding="utf-8")
         for block, markdown in tables.items():
             text = with_table(text, block, markdown)

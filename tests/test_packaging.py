@@ -27,7 +27,7 @@ EXTRAS = {
     if name != "all"
 }
 RUNTIME = [*CORE, *chain.from_iterable(EXTRAS.values())]
-DEVELOPMENT = [Requirement(line) for line in PYPROJECT["dependency-groups"]["dev"]]
+DEVELOPMENT = [Requirement(line) for group in ("dev", "docs") for line in PYPROJECT["dependency-groups"][group]]
 CONSTRAINTS = project_path("constraints.txt").read_text().splitlines()
 PINS = dict(line.split("==") for line in CONSTRAINTS if not line.startswith("#"))
 CONDA_NAMES = {"pytorch": "torch"}

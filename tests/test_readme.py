@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, one block after the other, and its commands name what exists."""
+"""The Python of README and docs runs as it stands, one block after the other, and their commands name what exists."""
 
 import re
 
@@ -11,7 +11,10 @@ from exiflang.models.tokenizer import train_tokenizer
 from exiflang.pipeline.parameters import declared_parameters, project_path
 from exiflang.pipeline.runner import NOTEBOOKS
 
-README = project_path("README.md").read_text(encoding="utf-8")
+PAGES = [project_path("README.md"), *sorted(project_path("docs").glob("[!_]*/*.md"))]
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+# A block after a comment that says so needs what a test does not have.
+NOT_RUN = re.compile(r"<!-- not run: .*? -->\n```python\n.*?```", re.DOTALL)
 
 
 def test_python_blocks_run(tmp_path, monkeypatch, capsys):
@@ -34,11 +37,10 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
         Image.fromarray(scene).save(tmp_path / "benchmarks/columbia" / folder / f"{name}.{ending}")
 
     names = {"patches": torch.zeros(2, 3, 32, 32, dtype=torch.uint8)}
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+    for path in PAGES:
+        for block in re.findall(r"```python\n(.*?)```", NOT_RUN.sub("", path.read_text(encoding="utf-8")), re.DOTALL):
+            exec(compile(block, path.name, "exec"), names)
 
-    assert len(blocks) == 5
     assert names["tags"]["Make"] == "Canon"
     said = capsys.readouterr().out
     assert names["result"].heatmap.shape == (96, 128) and "(96, 128)" in said
@@ -48,8 +50,8 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
 
 def test_parameters_and_presets_named_in_commands_exist():
     known = set().union(*(declared_parameters(f"notebooks/{stem}.ipynb") for stem in NOTEBOOKS))
-    given = re.findall(r" -p (\w+) ", README)
-    presets = re.findall(r"(?:--preset|exiflang run) (\w+)", README)
+    given = re.findall(r" -p (\w+) ", TEXT)
+    presets = re.findall(r"(?:--preset|exiflang run) (\w+)", TEXT)
     assert given and set(given) <= known | {"name"}
     assert {"demo", "base", "paper"} <= set(presets)
     assert all(project_path(f"notebooks/params/{preset}.yaml").exists() for preset in presets)
@@ -57,12 +59,16 @@ def test_parameters_and_presets_named_in_commands_exist():
 
 def test_make_targets_named_exist():
     targets = re.findall(r"^(\w+):", project_path("Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    named = re.findall(r"`make (\w+)", README) + re.findall(r"^make (\w+)", README, re.MULTILINE)
+    named = re.findall(r"`make (\w+)", TEXT) + re.findall(r"^make (\w+)", TEXT, re.MULTILINE)
     assert named and set(named) - {"TORCH_INDEX"} <= set(targets)
 
 
-def test_files_named_in_readme_and_notebooks_exist():
+def test_files_named_in_pages_and_notebooks_exist():
     notebooks = sorted(project_path("notebooks").glob("*.ipynb"))
-    texts = [README, *(path.read_text(encoding="utf-8") for path in notebooks)]
+    texts = [TEXT, *(path.read_text(encoding="utf-8") for path in notebooks)]
     named = {name for text in texts for name in re.findall(r"\b(?:exiflang|experiments|tests)/[\w/]+\.\w+", text)}
     assert named and not [name for name in sorted(named) if not project_path(name).exists()]
+
+
+def test_readme_is_short():
+    assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 150

@@ -1,16 +1,27 @@
 """Executed notebook -> one HTML file that loads nothing from anywhere.
 
-nbconvert's own page fetches require.js, MathJax, mermaid and the widget manager from CDNs. Here those blocks are empty
-and a Content-Security-Policy forbids every load: a report opened years later, or offline, shows the same page.
+nbconvert's own page fetches require.js, MathJax, mermaid and the widget manager from CDNs. Here those blocks are empty,
+formulas are MathML, and a Content-Security-Policy forbids every load: a report opened years later, or offline, shows
+the same page.
 """
 
+from __future__ import annotations
+
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exiflang.utils.extras import extra
 from exiflang.utils.files import write_whole
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+
+# Code, which has dollars of its own; a formula in a paragraph; one in a line.
+_FORMULA = re.compile(r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|(?<![\\$])\$(?=\S)([^$\n]*[^\s\\$])\$(?!\d)", re.DOTALL)
 
 # plotly's WebGL traces compile their shaders' wrappers at run time, hence 'unsafe-eval'; nothing may be fetched.
 _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
@@ -25,28 +36,52 @@ style-src 'unsafe-inline'; img-src data: blob:; font-src data:; worker-src blob:
 
 
 def write_html(notebook: str | Path, target: str | Path) -> Path:
-    """Convert the executed `notebook` (.ipynb) to the self-contained HTML file `target` and returns it.
+    """Convert the executed `notebook` (.ipynb) to the self-contained HTML file `target` and return its path.
 
-    Figures saved as plotly JSON become interactive divs that share one inline plotly.js, without the cloud button; text
-    is escaped by nbconvert. Widgets, which need a running kernel, are left out. The file is replaced in one step.
+    Figures share one inline plotly.js, without the cloud button; formulas are MathML; text is escaped by nbconvert.
+    Widgets, which need a running kernel, are left out. The file is replaced in one step.
     """
     with extra("notebook"):
         import nbformat
         from nbconvert import HTMLExporter
-        from plotly.io import to_html
 
     target = Path(target)
     document = nbformat.read(notebook, as_version=4)
     document.metadata.pop("widgets", None)
+    with_html_figures(document)
+    for cell in document.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_mathml(cell.source)
+    resources = {"metadata": {"name": Path(notebook).stem}}
+    page, _ = HTMLExporter(raw_template=_TEMPLATE).from_notebook_node(document, resources=resources)
+    write_whole(target, page)
+    return target
+
+
+def with_html_figures(document: NotebookNode, plotlyjs: str | bool = True) -> None:
+    """Turn figures saved as plotly's JSON into interactive HTML, and drop widgets.
+
+    plotlyjs: address of plotly.js; True: the first figure brings it along for all.
+    """
+    with extra("notebook"):
+        from plotly.io import to_html
+
     options = {"config": {"showSendToCloud": False, "displaylogo": False}, "full_html": False, "validate": False}
-    library = True  # the first figure brings plotly.js for all
     for data in [output.get("data", {}) for cell in document.cells for output in cell.get("outputs", [])]:
         data.pop(WIDGET_MIME, None)
         if figure := data.get(PLOTLY_MIME):
             data.clear()
             shown = {key: figure.get(key) for key in ("data", "layout")}
-            data["text/html"], library = to_html(shown, include_plotlyjs=library, **options), False
-    resources = {"metadata": {"name": Path(notebook).stem}}
-    page, _ = HTMLExporter(raw_template=_TEMPLATE).from_notebook_node(document, resources=resources)
-    write_whole(target, page)
-    return target
+            data["text/html"], plotlyjs = to_html(shown, include_plotlyjs=plotlyjs, **options), False
+
+
+def with_mathml(markdown: str) -> str:
+    """Replace the formulas of a Markdown text, `$...$` and `$$...$$`, by MathML; code is left alone."""
+    with extra("notebook"):
+        from latex2mathml.converter import convert
+
+    def drawn(found: re.Match[str]) -> str:
+        code, block, inline = found.groups()
+        return code or convert(block or inline, display="block" if block else "inline")
+
+    return _FORMULA.sub(drawn, markdown)

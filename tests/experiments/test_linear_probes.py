@@ -1,4 +1,4 @@
-"""The probes' golden file: from finished runs, into the README."""
+"""The probes' golden file: from finished runs, and its tables."""
 
 import json
 
@@ -42,8 +42,6 @@ def runs(tmp_path, monkeypatch):
         return folder
 
     (tmp_path / "reports/golden").mkdir(parents=True)
-    blocks = [f"<!-- golden:probe-{name} -->\n<!-- /golden:probe-{name} -->\n" for name in ("real", "demo")]
-    (tmp_path / "README.md").write_text("".join(blocks))
     monkeypatch.setattr(probe_figures, "run_pipeline", fake)
     for module in (probe_figures, tables):
         monkeypatch.setattr(module, "project_path", lambda path: tmp_path / path)
@@ -51,7 +49,7 @@ def runs(tmp_path, monkeypatch):
     return calls
 
 
-def test_what_is_missing_is_made_and_what_is_there_is_not(runs, tmp_path):
+def test_what_is_missing_is_made_and_what_is_there_is_not(runs, tmp_path, capsys):
     assert main([]) == 0
     probe = ["05_probe"]
     control = {"model_dir": "data/models/demo-shuffled", "exif": "shuffled"}
@@ -62,7 +60,7 @@ def test_what_is_missing_is_made_and_what_is_there_is_not(runs, tmp_path):
     ]
     golden = json.loads((tmp_path / "reports/golden/probe.json").read_text())
     assert golden["demo"] == golden["real"] == {"protocol": {"folds": 5}, "rows": ROWS}
-    assert (tmp_path / "README.md").read_text().count("**0.50 ± 0.04**") == 2
+    assert capsys.readouterr().out.count("**0.50 ± 0.04**") == 2
 
     runs.clear()
     (tmp_path / "data/base/heldout").mkdir(parents=True)

@@ -1,11 +1,8 @@
-"""The report of the benchmarks: gathered, as a table, and in the README."""
-
-import json
+"""The report of the benchmarks: gathered, and as a table."""
 
 import pandas as pd
 import pytest
 
-from exiflang.pipeline.parameters import project_path
 from experiments.speed import report
 from experiments.speed.curves import _measure, _peak_memory
 from experiments.speed.loop import localize
@@ -119,8 +116,3 @@ def test_loops_run_from_picture_to_heatmap():
     image = noise(0.005)
     heatmap, mask, components = localize(Color(), image, 16, 8)
     assert heatmap.shape == image.shape[:2] and mask.shape == components.shape[:2]
-
-
-def test_the_readme_shows_the_golden_file():
-    golden = json.loads(project_path("reports/golden/speed.json").read_text(encoding="utf-8"))
-    assert markdown(golden) in project_path("README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The README's table of formats: what is read of each, and that exiftool reads the same."""
+"""The documentation's table of formats: what is read of each, and that exiftool reads the same."""
 
 import io
 import json
@@ -15,8 +15,8 @@ from exiflang.inspection.picture import open_picture
 from exiflang.pipeline.parameters import project_path
 from exiflang.utils.images import load_image
 
-README = project_path("README.md").read_text(encoding="utf-8")
-TABLE = README.partition("| format | EXIF | what turns it upright |\n|---|---|---|\n")[2].partition("\n\n")[0]
+PAGE = project_path("docs/howto/inspect.md").read_text(encoding="utf-8")
+TABLE = PAGE.partition("| format | EXIF | what turns it upright |\n|---|---|---|\n")[2].partition("\n\n")[0]
 ROWS = {
     name: (exif, turned)
     for line in TABLE.splitlines()

@@ -4,8 +4,9 @@ import re
 from html.parser import HTMLParser
 
 import nbformat
+import pytest
 
-from exiflang.pipeline.html import write_html
+from exiflang.pipeline.html import with_mathml, write_html
 
 
 class Loads(HTMLParser):
@@ -60,3 +61,33 @@ def test_html_loads_nothing_and_has_one_library_for_all_figures(tmp_path):
     assert "&lt;script&gt;alert('stream')" in page
     assert "a widget" in page
     assert "<title>n</title>" in page
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "costs $5, not $6",
+        "no formula",
+        "`$HOME`",
+        "```sh\necho $HOME $PATH\n```",
+        r"an escaped \$x\$",
+        "$ 5 and 6 $",
+        "",
+    ],
+)
+def test_text_without_formulas_stays_as_it_is(text):
+    assert with_mathml(text) == text
+
+
+def test_formulas_become_mathml():
+    drawn = with_mathml("let $x_i \\ge 0$ and\n\n$$\n\\frac{1}{n} \\sum_i x_i\n$$\n\nin `$code$`")
+    assert drawn.count("<math ") == 2 and "$code$" in drawn and drawn.count("$") == 2
+    assert 'display="inline"' in drawn and 'display="block"' in drawn and "<mfrac>" in drawn
+
+
+def test_the_notebooks_formulas_are_drawn(tmp_path):
+    cells = [nbformat.v4.new_markdown_cell("with $p \\le \\alpha$ it is")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "n.ipynb")
+    page = write_html(tmp_path / "n.ipynb", tmp_path / "n.html").read_text()
+    assert "<mi>&#x003B1;</mi>" in page or "<mi>α</mi>" in page
+    assert "with <math" in page and "$p" not in page
