@@ -1,8 +1,8 @@
 """Photo → tags → text (paper, section 3.1).
 
-`read_exif` reads a picture file into `{tag: value}` in one spelling, whoever wrote or printed it; `exif_to_text` writes
-the tags as one sentence, "Make: Canon, Model: Canon EOS 700D, ...", which is what the text tower is given.
-Raises `ExifError` for what cannot be read.
+`read_exif` reads a picture file into `{tag: value}` with canonical names and values, whichever software wrote them;
+`exif_to_text` joins the tags into one sentence, "Make: Canon, Model: Canon EOS 700D, ...", the input of the text tower.
+Raises `ExifError` for input that cannot be read.
 """
 
 import lazy_loader

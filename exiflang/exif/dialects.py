@@ -1,21 +1,21 @@
-"""The dialects of EXIF readers: what exiv2, exiftool and metadata-extractor print, put into exifread's terms.
+"""The dialects of EXIF readers: output of exiv2, exiftool and metadata-extractor, translated into exifread's terms.
 
     exifread                          "EXIF FNumber": "14/5"
     exiv2, pyexiv2                    "Exif.Photo.FNumber": "28/10", translated "F2.8"
     exiftool -j, -G, -G1              "FNumber", "EXIF:FNumber", "ExifIFD:FNumber": 2.8
-    metadata-extractor (YFCC100M)     "Exif SubIFD.F-Number": "28/10", described "f/2.8", of old "F2.8"
+    metadata-extractor (YFCC100M)     "Exif SubIFD.F-Number": "28/10", described "f/2.8" ("F2.8" in old versions)
 
-Directories that are not the picture's own keep their prefix, which no tag has. What a reader loses stays lost:
+Directories other than the picture's own keep their prefix, which matches no tag. What a reader drops is lost:
 
-    any, in words        digits: f-number (of exiv2 two digits), focal length and zoom have one decimal, an APEX value
-                         may be 0.1 off, or more below f/2 and above 1/4 s; codes without a word. Raw values (exiv2
-                         -Pkv, pyexiv2, exiftool -n) have all.
-    exiftool -j, -G      whose pixel layout it is (file, picture, thumbnail), and with -j beside JFIF or Photoshop whose
-                         resolution: left out. -j also fills in, or prefers, the maker note's ISO, white balance,
-                         metering mode, sharpness and the like: take -G1. A software "1.10" is written as a number:
-                         read the JSON with parse_float=str.
-    metadata-extractor   flash mode unless auto and fired ("did not fire, auto" is code 16 or 24: read as "did not
-                         fire", true of both), "no flash function", fractions of reference black and white.
+    any, described       precision: f-numbers (two digits in exiv2), focal lengths and zoom ratios have one decimal, an
+                         APEX value may be off by 0.1, or by more below f/2 and above 1/4 s; codes without a
+                         description. Raw values (exiv2 -Pkv, pyexiv2, exiftool -n) are complete.
+    exiftool -j, -G      which image a pixel layout describes (file, picture, thumbnail) and, with -j and a JFIF or
+                         Photoshop segment, which one a resolution describes: both are left out. -j also fills in, or
+                         prefers, the maker note's ISO, white balance, metering mode, sharpness and the like: use -G1.
+                         It writes the software version "1.10" as a number: parse the JSON with parse_float=str.
+    metadata-extractor   flash mode unless auto and fired ("did not fire, auto" is code 16 or 24, so it is read as "did
+                         not fire", true of both), "no flash function", fractions of reference black and white.
 """
 
 import math
@@ -33,10 +33,10 @@ EXIFREAD, BARE, EXIV2, EXIFTOOL, EXTRACTOR = "exifread", "bare", "exiv2", "exift
 
 
 def in_exifread_terms(printed: Mapping[str, object]) -> Iterator[tuple[str, str, str]]:
-    """Directory ("Image", "EXIF", "Interoperability", "GPS", or "" if unsaid), name and text of each value.
+    """Directory ("Image", "EXIF", "Interoperability", "GPS", or "" if unknown), name and text of each value.
 
-    Names are EXIF's or exifread's. Values of exifread and unknown keys come as they are; keys that are no strings and
-    values without a `str` (too deep, None) are left out.
+    Names are EXIF's or exifread's. exifread's values and unknown keys pass through unchanged; keys that are not strings
+    and values without a usable `str` (None, nested too deeply) are skipped.
     """
     plain = not _PLAIN_EXIFTOOL.isdisjoint(printed)
     bare_doubts = _LAYOUT if _OTHER_RESOLUTIONS.isdisjoint(printed) else _LAYOUT | _RESOLUTION
@@ -46,14 +46,14 @@ def in_exifread_terms(printed: Mapping[str, object]) -> Iterator[tuple[str, str,
             continue
         try:
             text = str(value)
-        except (RecursionError, ValueError):  # nested too deep, an integer of thousands of digits
+        except (RecursionError, ValueError):  # nested too deeply, or an integer of thousands of digits
             continue
         reader, folder, name = _read_key(key)
         doubts = group_doubts if reader == EXIFTOOL and not folder else frozenset()
         if reader == BARE and plain:
             reader, name, doubts = EXIFTOOL, _EXIFTOOL_NAMES.get(name, name), bare_doubts
         if reader == EXTRACTOR and name == "SubjectLocation" and len(text[:MAX_TEXT].split()) > 2:
-            name = "SubjectArea"  # it calls both tags so
+            name = "SubjectArea"  # metadata-extractor uses one name for both tags
         if tag := NAMES.get(name) if reader != EXIFREAD else None:
             if tag.name in doubts:
                 continue
@@ -80,9 +80,9 @@ _EXIFTOOL_NAMES = {
     "InteropIndex": "InteroperabilityIndex", "LensInfo": "LensSpecification", "ModifyDate": "DateTime",
     "OwnerName": "CameraOwnerName", "SerialNumber": "BodySerialNumber",
 }  # fmt: skip
-# They give away that bare names are exiftool's: its own names, save those that `private=True` gives out.
+# Any of these shows that bare names are exiftool's: names only exiftool uses, except those `private=True` returns.
 _PLAIN_EXIFTOOL = frozenset({"SourceFile", "ExifToolVersion", *_EXIFTOOL_NAMES} - set(PRIVATE))
-# Without its directory such a tag may as well tell of the file's pixels, the thumbnail's, or JFIF's resolution.
+# Without a directory, such a tag may describe the file's pixels, the thumbnail's, or JFIF's resolution instead.
 _LAYOUT = frozenset(("ImageWidth", "ImageLength", "BitsPerSample", "Compression", "PhotometricInterpretation",
                      "SamplesPerPixel", "PlanarConfiguration", "YCbCrSubSampling"))  # fmt: skip
 _RESOLUTION = frozenset(("XResolution", "YResolution", "ResolutionUnit"))
@@ -100,13 +100,13 @@ _EXTRACTOR_NAMES = {fold(name): name for name in (*NAMES, *PRIVATE)} | {
 
 @lru_cache(4096)
 def _read_key(key: str) -> tuple[str, str, str]:
-    """Reader, directory and name, both in exifread's terms; a bare name is any reader's."""
+    """Reader, and directory and name in exifread's terms; a bare name can come from any reader."""
     if (cut := key.rfind(":") + 1) and (place := _DIRECTORIES.get(key[:cut])):
         return *place, _EXIFTOOL_NAMES.get(key[cut:], key[cut:])
     directory, _, name = key.rpartition(".")
     if place := _DIRECTORIES.get(directory):
         reader, folder = place
-        if code := re.fullmatch(r"(?:Unknown tag \()?0x([0-9a-f]{4})\)?", name):  # newer than the reader
+        if code := re.fullmatch(r"(?:Unknown tag \()?0x([0-9a-f]{4})\)?", name):  # a tag newer than the reader
             name = EXIF_TAGS.get(int(code[1], 16), ("",))[0] or f"Tag 0x{code[1].upper()}"
         elif reader == EXTRACTOR:
             name = "".join(filter(str.isalnum, name)) if folder == "GPS" else _EXTRACTOR_NAMES.get(fold(name), "")
@@ -116,7 +116,7 @@ def _read_key(key: str) -> tuple[str, str, str]:
 
 
 # ----------------------------------------------- values -----------------------------------------------
-# EXIF's value -> other readers' words for it, where they are not those of the standard or of exifread.
+# EXIF value -> other readers' descriptions, where they differ from those of the standard and of exifread.
 _WORDS: dict[str, Mapping[int, str] | Mapping[str, str]] = {
     "Orientation": {
         1: "Top, left side (Horizontal / normal)", 2: "Top, right side (Mirror horizontal) | Mirror horizontal",
@@ -207,7 +207,7 @@ _WORDS: dict[str, Mapping[int, str] | Mapping[str, str]] = {
 }  # fmt: skip
 _VALUES = {tag: {fold(word): str(value) for value, words in table.items() for word in words.split(" | ")}
            for tag, table in _WORDS.items()}  # fmt: skip
-# metadata-extractor sees "auto" in the lower bit of the flash mode: all but "fired" and "auto" leaves the mode open.
+# metadata-extractor takes the lower bit of the flash mode for "auto": only "fired" with "auto" determines the mode.
 _VALUES["Flash"] |= {
     fold(f"Flash {fired}{back}{auto}{eyes}"): str(
         (fired == "fired") * (25 if auto else 1) | {"": 0, ", return not detected": 4, ", return detected": 6}[back]
@@ -218,7 +218,7 @@ _VALUES["Flash"] |= {
     for auto in ("", ", auto")
     for eyes in ("", ", red-eye reduction")
 }  # fmt: skip
-_GAIN_OF_EXTRACTOR = {"lowgaindown": "2", "highgainup": "3"}  # it has them in the wrong order
+_GAIN_OF_EXTRACTOR = {"lowgaindown": "2", "highgainup": "3"}  # metadata-extractor swaps these two
 
 _UNKNOWN_CODE = re.compile(r"(?:Unknown )?\((0x[0-9a-fA-F]{1,4}|[0-9]{1,5})\)")
 _UNIT = re.compile(r"(?<=[0-9.]) ?(?:mm|cm|m|metres|sec|s|EV|pixels|bits?/pixel|bits/component/pixel|samples/pixel"
@@ -229,7 +229,7 @@ _APEX = {"ShutterSpeedValue", "ApertureValue", "MaxApertureValue"}
 
 
 def _exif_value(name: str, text: str, reader: str) -> str:
-    """The value as EXIF has it: code, number or list of numbers; text that is none of another reader's stays."""
+    """The value as EXIF stores it: code, number or list of numbers; text that no other reader prints is kept."""
     if name in _TEXTS:
         return text
     table = _GAIN_OF_EXTRACTOR if reader == EXTRACTOR and name == "GainControl" else _VALUES.get(name, {})
@@ -247,18 +247,18 @@ def _exif_value(name: str, text: str, reader: str) -> str:
     number = re.sub(r"^([0-9]+)/-(?=[0-9])", r"-\1/", number).removesuffix("/1")
     if reader == EXTRACTOR and name.startswith("FocalPlane"):
         size = _ratio(number)
-        return f"{1 / size:.6f}" if 0 < size < 1 else number  # it describes the size of a pixel
+        return f"{1 / size:.6f}" if 0 < size < 1 else number  # it prints the pixel size instead
     return number
 
 
 def _ratio(text: str) -> float:
-    """The positive number of "1/30" or "2.8", 0 for any other text."""
+    """The positive number in "1/30" or "2.8"; 0 for any other text."""
     match = _RATIO.fullmatch(text)
     return float(match[1]) / (float(match[2] or 1) or math.inf) if match else 0
 
 
 def _apex(name: str, text: str) -> str:
-    """Seconds or f-number as the logarithm that EXIF holds (EXIF 2.32, annex C)."""
+    """Seconds or f-number as the logarithm that EXIF stores (EXIF 2.32, annex C)."""
     value = _ratio(text)
     if value <= 0:
         return ""
@@ -266,7 +266,7 @@ def _apex(name: str, text: str) -> str:
 
 
 _VERSION = r"([0-9]{1,2})\.([0-9]{1,2})", lambda m: f"{m[1]:0>2}{m[2]:0<2}"  # "2.20" -> "0220"
-# The pattern of a whole value, and how EXIF has it; a value of another pattern stays.
+# Pattern of an entire value, and its EXIF form; a value that does not match is kept.
 _FORMS: dict[str, tuple[str, Callable[[re.Match[str]], str]]] = {
     "ExifVersion": _VERSION, "FlashpixVersion": _VERSION,
     # "Y, Cb, Cr, -" -> "YCbCr"
@@ -275,7 +275,7 @@ _FORMS: dict[str, tuple[str, Callable[[re.Match[str]], str]]] = {
     "LensSpecification": (
         r"([0-9./?]+)(?:-([0-9./?]+))? ?mm(?: [fF]/?([0-9./?]+)(?:-([0-9./?]+))?)?",
         lambda m: f"{m[1]} {m[2] or m[1]} {m[3] or '?'} {m[4] or m[3] or '?'}"),
-    # "[Red,Green][Green,Blue]" -> "RGGB", and exiftool's "2 2 0 1 1 2" -> the two sizes in 16 bits
+    # "[Red,Green][Green,Blue]" -> "RGGB", and exiftool's "2 2 0 1 1 2" -> two 16-bit sizes
     "CFAPattern": (
         r"((?:\[(?:(?:Red|Green|Blue|Cyan|Magenta|Yellow|White),?){1,6}\]){1,6})|2\s+2\s+(\S+(?:\s+\S+){3})",
         lambda m: "".join(re.findall("[A-Z]", m[1])) if m[1] else f"2 0 2 0 {m[2]}"),

@@ -1,6 +1,6 @@
-"""A picture file, a shard's JSON or what exiv2, exiftool or metadata-extractor printed → {tag: value}, in one spelling.
+"""A picture file, a shard's JSON, or output of exiv2, exiftool or metadata-extractor → canonical {tag: value}.
 
-Tags, their order and the form of their values stand in `tags.py`, other readers' spellings in `dialects.py`.
+`tags.py` defines the tags, their order and the form of their values; `dialects.py` covers other readers' spellings.
 """
 
 import contextlib
@@ -21,26 +21,26 @@ from exiflang.exif.tags import NAMES, PRIVATE, ExifError, _position, clean
 from exiflang.utils.images import DAMAGE
 from exiflang.utils.typed import typed
 
-MAX_READ = 4 << 20  # bytes of one read: a corrupt text length asks for 4 GB
-MAX_BYTES, MAX_READS = 32 << 20, 200_000  # of one picture; a rich camera file takes some 4,000 small reads
+MAX_READ = 4 << 20  # bytes per read: a corrupt text length can request 4 GB
+MAX_BYTES, MAX_READS = 32 << 20, 200_000  # per picture; a metadata-rich file takes about 4,000 reads
 
 
 _FOLDERS = ("", "Image", "EXIF", "Interoperability")  # the picture's own; "Thumbnail", "MakerNote", "IFD 2" are not
 
 
 def canonical_tags(printed: Mapping[str, object], *, private: bool = False) -> dict[str, str]:
-    """Canonical tags from what a reader printed: the parsed `exif` of an img2dataset JSON, a line of YFCC100M's dump.
+    """Canonical tags from a reader's output, such as the parsed `exif` of an img2dataset JSON or a YFCC100M dump line.
 
     Args:
         printed: "EXIF ExposureTime" (exifread) or plain "ExposureTime" -> "1/125", "Exif.Photo.ExposureTime" (exiv2),
             "ExifIFD:ExposureTime" (exiftool), "Exif SubIFD.Exposure Time" -> "1/125 sec" (metadata-extractor); values
-            of any type are read by their `str`. What each reader loses: see `dialects`.
-        private: also keep GPS, serial numbers, names, comments and unique ids; sentences leave them out anyway.
+            of any type are converted with `str`. `dialects` lists what each reader loses.
+        private: also keep GPS, serial numbers, names, comments and unique ids; sentences omit them regardless.
 
     Returns:
         EXIF 2.32 tag name -> canonical value (not empty, printable, one line, at most 100 characters), in canonical
-        order whatever the order of `printed`. Unknown tags, thumbnails, maker notes, offsets and unusable values
-        ("", "0/0", padding) are absent. Of two directories that hold a tag, the one that the standard names wins.
+        order regardless of the order of `printed`. Unknown tags, thumbnails, maker notes, offsets and unusable values
+        ("", "0/0", padding) are absent. If two directories hold a tag, the one that the standard specifies wins.
         Idempotent.
     """
     found: dict[str, tuple[int, str]] = {}
@@ -60,7 +60,7 @@ def canonical_tags(printed: Mapping[str, object], *, private: bool = False) -> d
 
 # ------------------------------------- picture -> printed values --------------------------------------
 class _BoundedFile:
-    """A file from `start` on that stops feeding a reader caught in a loop (hostile counts, circular boxes)."""
+    """A file from `start` on that cuts off a reader caught in a loop (malicious counts, circular boxes)."""
 
     def __init__(self, file: BinaryIO, start: int = 0):
         self._file, self._start, self._bytes, self._reads = file, start, MAX_BYTES, MAX_READS
@@ -73,9 +73,7 @@ class _BoundedFile:
             raise ExifError("the file is open in text mode: open it with mode 'rb'")
         self._bytes -= len(data)
         if self._bytes < 0 or self._reads < 0:
-            raise ExifError(
-                "its EXIF asks for an unreasonable amount of reading (circular or hostile); use the picture without"
-            )
+            raise ExifError("its EXIF requires too much reading (circular or malicious); use the picture without EXIF")
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -86,7 +84,7 @@ class _BoundedFile:
 
 
 def _jpeg_tiff(file: _BoundedFile) -> int | None:
-    """Offset of the TIFF header in the first Exif APP1 segment that is not empty, wherever it stands."""
+    """Offset of the TIFF header in the first non-empty Exif APP1 segment, wherever it is."""
     offset = 2
     while True:
         file.seek(offset)
@@ -100,7 +98,7 @@ def _jpeg_tiff(file: _BoundedFile) -> int | None:
 
 
 def _webp_tiff(file: _BoundedFile) -> int | None:
-    """Offset of the TIFF header in the EXIF chunk, with or without the "Exif\\0\\0" that some writers put first."""
+    """Offset of the TIFF header in the EXIF chunk, with or without the "Exif\\0\\0" that some writers prepend."""
     offset = 12
     while True:
         file.seek(offset)
@@ -114,7 +112,7 @@ def _webp_tiff(file: _BoundedFile) -> int | None:
 
 
 def _png_tiff(file: _BoundedFile) -> int | io.BytesIO | None:
-    """Offset of the TIFF header in the eXIf chunk; or what stands in the text that served before there was one."""
+    """Offset of the TIFF header in the eXIf chunk, or the TIFF structure in the text chunk that predates it."""
     offset, profile = 8, None
     while True:
         file.seek(offset)
@@ -131,9 +129,9 @@ def _png_tiff(file: _BoundedFile) -> int | io.BytesIO | None:
 
 
 def _raw_profile(kind: bytes, chunk: bytes) -> io.BytesIO | None:
-    """A TIFF structure that a text chunk of PNG spells in hexadecimal digits, after a name and its length."""
+    """The TIFF structure that a PNG text chunk encodes as hexadecimal digits, after a name and a length."""
     with contextlib.suppress(ValueError, LookupError, SyntaxError, AttributeError):
-        text = PngImagePlugin.PngStream(io.BytesIO(chunk))  # bounds what compressed text may grow to
+        text = PngImagePlugin.PngStream(io.BytesIO(chunk))  # limits the size of decompressed text
         text.call(kind, 0, len(chunk))
         for name in ("exif", "APP1"):
             if spelled := text.im_text.get(f"Raw profile type {name}"):
@@ -143,45 +141,45 @@ def _raw_profile(kind: bytes, chunk: bytes) -> io.BytesIO | None:
 
 
 class _HeifFinder(HEICExifFinder):
-    """exifread's, which knows three brands of HEIF only and forgets that items are counted from a base."""
+    """exifread's parser, extended to all HEIF brands and to item offsets relative to a base offset."""
 
     def _parse_ftyp(self, box: Box) -> None:
         box.major_brand, box.minor_version = b"heic", 0
 
     def _parse_iloc(self, box: Box) -> None:
-        """Where each item lies: ISO/IEC 14496-12, 8.11.3."""
+        """Read the location of each item: ISO/IEC 14496-12, 8.11.3."""
         self.get_full(box)
         (offset_size, length_size), (base_size, index_size) = self.get_int4x2(), self.get_int4x2()
         number = self.get32 if box.version == 2 else self.get16
         box.locs = {}
         for _ in range(number()):
             item = number()
-            self.get(4 if box.version else 2)  # how it lies, and in which file: both taken for plain
+            self.get(4 if box.version else 2)  # construction method and data reference: assumed to be 0
             base, extents = self.get_int(base_size), []
-            for _ in range(self.get16() if offset_size + length_size else 0):  # each must cost a read
+            for _ in range(self.get16() if offset_size + length_size else 0):  # else a loop without reads
                 self.get_int(index_size if box.version else 0)
                 extents.append((base + self.get_int(offset_size), self.get_int(length_size)))
             box.locs[item] = extents
 
 
 def _heif_tiff(file: _BoundedFile) -> int | None:
-    """Offset of the TIFF header in the item Exif."""
+    """Offset of the TIFF header in the Exif item."""
     file.seek(0)
     offset, endian = _HeifFinder(cast(BinaryIO, file)).find_exif()
-    return (offset or file.tell()) if endian else None  # without "Exif\0\0" before it, the header is where we are
+    return (offset or file.tell()) if endian else None  # without "Exif\0\0", the header is at the current position
 
 
-_TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0")  # the last two are wrong, and read all the same
+_TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0")  # the last two are malformed but read anyway
 _NOT_LOOKED_FOR = {
     b"II+\0": "BigTIFF", b"MM\0+": "BigTIFF", b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000"
 }  # fmt: skip
 
 
 def _tiff(file: BinaryIO) -> int | io.BytesIO | None:
-    """Where a picture's EXIF begins; ExifError when it is no picture."""
+    """Where a picture's EXIF begins; ExifError if the file is not a picture."""
     whole = _BoundedFile(file)
     head = whole.read(12)
-    # exifread misses an Exif segment behind 4 kB of other segments, and a WebP's EXIF chunk in the form of the standard
+    # exifread misses an Exif segment after 4 kB of other segments, and a standard-conforming EXIF chunk in WebP
     if head[:3] == b"\xff\xd8\xff":
         return _jpeg_tiff(whole)
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
@@ -196,13 +194,13 @@ def _tiff(file: BinaryIO) -> int | io.BytesIO | None:
         return 0
     for start, name in _NOT_LOOKED_FOR.items():
         if head.startswith(start):
-            raise ExifError(f"EXIF of {name} is not looked for; use the picture without")
-    known = "no JPEG, TIFF, PNG, WebP, HEIC or AVIF picture; leave the file out"
+            raise ExifError(f"EXIF of {name} is not looked for; use the picture without EXIF")
+    known = "not a JPEG, TIFF, PNG, WebP, HEIC or AVIF picture; leave the file out"
     raise ExifError(known if head else "the file is empty; leave it out")
 
 
 def _printed_tags(file: BinaryIO) -> dict[str, object]:
-    """What exifread prints for a picture, {} when the picture holds no EXIF; ExifError when it is no picture."""
+    """exifread's output for a picture, {} if it has no EXIF; ExifError if the file is not a picture."""
     start = _tiff(file)
     if start is None:
         return {}
@@ -210,8 +208,8 @@ def _printed_tags(file: BinaryIO) -> dict[str, object]:
         file, start = start, 0
     file.seek(start)
     if start and file.read(2) not in (b"II", b"MM"):
-        raise ExifError("its EXIF block is no TIFF structure; use the picture without EXIF")
-    logging.getLogger("exifread").setLevel(logging.CRITICAL)  # it warns of each odd value; what matters is raised here
+        raise ExifError("its EXIF block is not a TIFF structure; use the picture without EXIF")
+    logging.getLogger("exifread").setLevel(logging.CRITICAL)  # it warns of each odd value; errors are raised here
     bounded = cast(BinaryIO, _BoundedFile(file, start))  # exifread only reads, seeks and tells
     return exifread.process_file(bounded, details=False, extract_thumbnail=False)
 
@@ -220,11 +218,11 @@ def read_exif(source: str | PathLike | bytes | BinaryIO, *, private: bool = Fals
     """The EXIF of a picture as canonical tags (see `canonical_tags`), in canonical order; {} when it has none.
 
     Args:
-        source: path, the picture's bytes, or a seekable binary file (read from its start; its position is put back).
+        source: path, the picture's bytes, or a seekable binary file (read from its start; its position is restored).
         private: also return GPS, serial numbers, names, comments and unique ids.
 
     Raises:
-        ExifError: the file is missing, is no picture, or its EXIF is broken beyond reading. Time and memory bounded.
+        ExifError: the file is missing or not a picture, or its EXIF is too damaged to read. Bounded in time and memory.
         TypeError: `source` is of another type.
     """
     if isinstance(source, (str, PathLike)):

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from exiflang.exif.tags import TAGS, is_private
 
-REFERENCE_SENTENCE_VERSION = 0  # `sentence_version` of a model that reads these sentences, not those of `exif`
+REFERENCE_SENTENCE_VERSION = 0  # `sentence_version` of models that use these sentences instead of `exif_to_text`
 
 _WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DUMP_NAMES = {tag.name: _WORD_STARTS.sub(" ", tag.name) for tag in TAGS} | {
@@ -21,24 +21,24 @@ _DUMP_NAMES = {tag.name: _WORD_STARTS.sub(" ", tag.name) for tag in TAGS} | {
     "YCbCrSubSampling": "YCbCr Sub-Sampling",
 }  # fmt: skip
 
-# What `is_private` has under EXIF's names ("XPAuthor", "ImageUniqueID"), and texts that come from outside of EXIF.
+# Spellings that `is_private` knows by EXIF's names ("XPAuthor", "ImageUniqueID"), and text from outside EXIF.
 _PRIVATE_IN_DUMPS = re.compile(r"comment|title|unique|windows xp|iptc|xmp", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?\d{1,20}(/0*[1-9]\d{0,19}|\.\d{1,20})?", re.ASCII)
 
 
 def reference_sentence(tags: Mapping[str, str]) -> str:
-    """Tags -> ", ".join("tag: value") in the order given, cleaned as the paper's reference code does.
+    """Tags -> ", ".join("tag: value") in the given order, cleaned as in the paper's reference code.
 
-    The reference was trained on YFCC100M's EXIF dump. "Exif IFD0.Make" loses its directory. Names of EXIF 2.32
-    ("FNumber", as `read_exif` gives them) take the dump's spelling, that of metadata-extractor ("F-Number", and
-    "White Balance" for LightSource); any other name stays as given. Resolutions and exposure bias become whole numbers,
-    rounded down; focal length has one decimal; of ISO the first word counts. Any other value longer than 20 characters
-    is "Unknown", else only a-zA-Z0-9.,/- are kept, spaces dropped too.
+    The reference was trained on YFCC100M's EXIF dump. "Exif IFD0.Make" loses its directory. EXIF 2.32 names ("FNumber",
+    as returned by `read_exif`) become the dump's spelling, that of metadata-extractor ("F-Number", and "White Balance"
+    for LightSource); any other name is kept. Resolutions and exposure bias are rounded down to whole numbers; focal
+    length has one decimal; only the first word of an ISO value is used. Any other value longer than 20 characters
+    becomes "Unknown"; a shorter one keeps only a-zA-Z0-9.,/- and loses its spaces.
 
-    Dates stay, as in the reference. GPS, serial numbers, owners, comments, titles and unique ids are left out, which
-    the reference does not promise. A number that is none ("0/0", "inf", "") is cleaned like any other value, and a tag
-    without a value stays as "tag: ". No tags: "". What a reader has put into words ("Normal program") is not turned
-    back into the dump's text. Raises nothing for any strings.
+    Dates are kept, as in the reference. GPS, serial numbers, owners, comments, titles and unique ids are left out,
+    which the reference does not guarantee. An invalid number ("0/0", "inf", "") is cleaned like any other value, and a
+    tag without a value stays as "tag: ". Without tags, the sentence is "". Descriptions ("Normal program") are not
+    converted back into the dump's text. Accepts any strings without raising.
     """
     named = ((key, key.split(".", 1)[-1]) for key in tags)
     shown = ((_DUMP_NAMES.get(name, name), tags[key]) for key, name in named if not _private(key, name))

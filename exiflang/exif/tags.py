@@ -1,8 +1,8 @@
-"""The dictionary of the EXIF language: the tags of a sentence in canonical order, and how each value is written.
+"""The dictionary of the EXIF language: the tags of a sentence in canonical order, and the canonical form of each value.
 
-Names and enumerations are EXIF 2.32's (CIPA DC-008-2019). A formatter takes what any reader printed ("14/5",
-"2.8", "(2.8,)") and returns the one canonical text, or "" when the value says nothing; its own output stays as is.
-Any change here alters sentences: raise `text.SENTENCE_VERSION`, which means new weights.
+Names and enumerations follow EXIF 2.32 (CIPA DC-008-2019). A formatter takes any reader's output ("14/5", "2.8",
+"(2.8,)") and returns the canonical text, or "" if the value carries no information; its own output is unchanged.
+Any change here alters sentences: raise `text.SENTENCE_VERSION`, which requires new weights.
 """
 
 import ast
@@ -32,12 +32,12 @@ def clean(text: str, limit: int = MAX_VALUE) -> str:
 
 
 def fold(text: str) -> str:
-    """Letters and digits alone, case folded: how words of different readers are compared."""
+    """Only letters and digits, case-folded: the key for comparing different readers' wording."""
     return "".join(filter(str.isalnum, text.casefold()))
 
 
 def _numbers(text: str) -> list[Fraction | None]:
-    """Numbers of "1/125", "(5.6,)" or "[18, 55, 0/0, 0/0]", None where unknown (x/0); [] if anything else is there."""
+    """Numbers in "1/125", "(5.6,)" or "[18, 55, 0/0, 0/0]", None for unknown (x/0); [] if there is any other text."""
     numbers: list[Fraction | None] = []
     for token in re.split(r"[\s,\[\]()'\"]+", text):
         whole, _, denominator = token.partition("/")
@@ -58,7 +58,7 @@ def _decimal(number: Fraction, digits: int) -> str:
 
 
 def _number(digits: int, zero: bool = False) -> Callable[[str], str]:
-    """A decimal; without `zero` a number must be above 0 (EXIF writes 0 or 0xFFFFFFFF for "unknown" there)."""
+    """A decimal; unless `zero`, a number must be positive (EXIF writes 0 or 0xFFFFFFFF for "unknown" there)."""
 
     def show(text: str) -> str:
         number = (_numbers(text) or [None])[0]
@@ -70,7 +70,7 @@ def _number(digits: int, zero: bool = False) -> Callable[[str], str]:
 
 
 def _list(count: int, zero: bool = True) -> Callable[[str], str]:
-    """`count` decimals (0: two to four), spaces between, "?" for an unknown one; without `zero` 0 is unknown too."""
+    """`count` decimals (0: two to four), separated by spaces, "?" for unknown; unless `zero`, 0 is unknown too."""
 
     def show(text: str) -> str:
         known = [round(n, 3) if n is not None and abs(n) < 2**32 - 1 else None for n in _numbers(text)]
@@ -98,8 +98,8 @@ def _distance(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """A string without padding; dropped when it holds neither letter nor digit but 0 ("----", "000")."""
-    if re.fullmatch(r"b'.*'|b\".*\"", text):  # what exifread prints for bytes that are no UTF-8
+    """A string without padding; dropped if it has no letter and no digit other than 0 ("----", "000")."""
+    if re.fullmatch(r"b'.*'|b\".*\"", text):  # exifread's output for bytes that are not UTF-8
         try:
             text = ast.literal_eval(text).decode("latin-1")
         except (SyntaxError, ValueError):
@@ -126,7 +126,7 @@ def _components(text: str) -> str:
 
 
 def _filter_array(text: str) -> str:
-    """Color filter array row by row, "RGGB", from two 16-bit sizes (either byte order) and one byte a filter."""
+    """Color filter array row by row, "RGGB", from two 16-bit sizes (either byte order) and one byte per filter."""
     codes = _numbers(text)
     if 8 <= len(codes) <= 40 and all(c in range(7) for c in codes[4:]):
         text = "".join("RGBCMYW"[int(c)] for c in codes[4:] if c is not None)
@@ -144,7 +144,7 @@ def _flash_text(code: int) -> str:
 
 
 def _enum(code: int, texts: list[str] | dict[int, str]) -> Callable[[str], str]:
-    """EXIF's text from a number, from exifread's text or its own; a reserved code stays a number (a maker's habit)."""
+    """EXIF's text from a number, exifread's text or itself; a reserved code, which some makers use, stays a number."""
     texts = dict(texts if isinstance(texts, dict) else enumerate(texts))
     table = EXIF_TAGS.get(code, ("", None))[1]
     printed = {text: value for value, text in table.items() if text} if isinstance(table, dict) else {}
@@ -153,7 +153,7 @@ def _enum(code: int, texts: list[str] | dict[int, str]) -> Callable[[str], str]:
     def show(text: str) -> str:
         numbers = _numbers(text)
         value = numbers[0] if 0 < len(numbers) <= 4 else codes.get(fold(text))
-        if value is None:  # exifread runs the texts of several values together: the first one counts
+        if value is None:  # exifread concatenates the texts of several values: use the first
             first = max((t for t in printed if text.startswith(t)), key=len, default="")
             rest = text[len(first) :]
             value = printed[first] if first and (rest in printed or rest.isdecimal()) else None
@@ -170,7 +170,7 @@ def _date(text: str) -> str:
     return text if re.fullmatch(r"[0-9:+ -]{1,25}", text) and (text[0] in "+-" or text.strip("0: ")) else ""
 
 
-# They tell people and single devices: never in a sentence, read only with `private=True`.
+# These identify people and individual devices: never in a sentence, read only with `private=True`.
 PRIVATE = ("Artist", "CameraOwnerName", "Copyright", "DocumentName", "HostComputer", "ImageDescription", "ImageHistory",
            "ImageUniqueID", "OwnerName", "PageName", "BodySerialNumber", "LensSerialNumber", "SerialNumber",
            "UserComment", "XPAuthor", "XPComment", "XPKeywords", "XPSubject", "XPTitle")  # fmt: skip
@@ -178,7 +178,7 @@ _PRIVATE_KEYS = {name.casefold() for name in PRIVATE}
 
 
 def is_private(name: str) -> bool:
-    """Whether a tag names a person, a place, a single device or a single picture, whatever its spelling."""
+    """Whether a tag identifies a person, a place, a device or a single picture, regardless of spelling."""
     name = "".join(filter(str.isalnum, name)).casefold()
     return name.startswith("gps") or "serial" in name or "owner" in name or name in _PRIVATE_KEYS
 
@@ -192,7 +192,7 @@ class Tag(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The directory that the standard puts it in, by exifread's name."""
+        """exifread's name of the directory that the standard assigns to the tag."""
         return "Interoperability" if self.code < 0x0B else "Image" if self.code < 0x829A else "EXIF"
 
     @property
@@ -217,7 +217,7 @@ _LIGHTS = {0: "unknown", 1: "Daylight", 2: "Fluorescent", 3: "Tungsten (incandes
            17: "Standard light A", 18: "Standard light B", 19: "Standard light C", 20: "D55", 21: "D65", 22: "D75",
            23: "D50", 24: "ISO studio tungsten", 255: "other light source"}  # fmt: skip
 
-# The canonical order: what made the picture, how it was taken, how it was written: cut short, it keeps the camera.
+# The canonical order is device, exposure, file format: a truncated sentence keeps the camera.
 # fmt: off
 TAGS = [
     *_tags(_text, Make=0x010F, Model=0x0110, Software=0x0131),
@@ -288,7 +288,7 @@ TAGS = [
 ]
 # fmt: on
 NAMES = {spelling: tag for tag in TAGS for spelling in tag.printed_names}
-# They tell photos apart, not cameras: kept out of sentences unless asked for.
+# These distinguish photos, not cameras: kept out of sentences unless requested.
 DATE_NAMES = frozenset(tag.name for tag in TAGS if tag.show is _date)
 _ORDER = {tag.name: position for position, tag in enumerate(TAGS)}
 

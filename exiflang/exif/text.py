@@ -1,4 +1,4 @@
-"""Canonical tags → one sentence, and the tags that are common enough for it (paper, section 3.1)."""
+"""Canonical tags → one sentence, and the vocabulary of common tags (paper, section 3.1)."""
 
 import re
 from collections import Counter
@@ -7,19 +7,19 @@ from dataclasses import asdict, dataclass, field, fields
 
 from exiflang.exif.tags import DATE_NAMES, ExifError, _position, clean, is_private
 
-SENTENCE_VERSION = 1  # a model's config.json carries it: any change of any sentence needs new weights
+SENTENCE_VERSION = 1  # stored in a model's config.json: any change to a sentence requires new weights
 
 
 # ------------------------------------- canonical tags -> sentence -------------------------------------
 def exif_to_text(tags: Mapping[str, str]) -> str:
     """One sentence in canonical order, ", ".join("tag: value"); "" when no tag remains.
 
-    A value cannot break the grammar: ", " inside it becomes "; ", so splitting at ", " and then at the first ": " gives
-    the tags back. Private tags (GPS, serial numbers, names, comments, unique ids) never enter, nor do dates and time
-    offsets: they would make each sentence unique. (The paper's own wording is `reference_sentence`.)
+    A value cannot break the grammar: ", " inside it becomes "; ", so splitting at ", " and then at the first ": "
+    recovers the tags. Private tags (GPS, serial numbers, names, comments, unique ids) are never included, nor are dates
+    and time offsets, which would make each sentence unique. (`reference_sentence` gives the paper's own wording.)
 
     Args:
-        tags: tag -> value, usually from `read_exif`; names that EXIF does not know come last, by alphabet.
+        tags: tag -> value, usually from `read_exif`; names unknown to EXIF come last, alphabetically.
     """
     words = []
     for name in sorted(tags, key=_position):
@@ -32,11 +32,11 @@ def exif_to_text(tags: Mapping[str, str]) -> str:
 
 @dataclass
 class TagVocabulary:
-    """The tags common enough to be learned: those in at least `min_share` of the photos it was fitted on.
+    """The tags common enough to learn: those in at least `min_share` of the photos it was fitted on.
 
     Args:
-        min_share: 0..1. The paper keeps 0.49 (about 44 tags of YFCC100M); 0.05 suits the default sentence.
-        min_tags: photos with fewer tags are left out of `fit`. The paper asks for 11.
+        min_share: 0..1. The paper uses 0.49 (about 44 tags of YFCC100M); 0.05 suits the default sentence.
+        min_tags: photos with fewer tags are skipped by `fit`. The paper requires 11.
         photos, shares: set by `fit`: number of photos counted; tag -> share of them (0..1), most common first, private
             tags left out.
     """
@@ -56,7 +56,7 @@ class TagVocabulary:
         return sorted((tag for tag, share in self.shares.items() if share >= self.min_share), key=_position)
 
     def fit(self, photos: Iterable[Mapping[str, str]]) -> "TagVocabulary":
-        """Counts the tags of photos; ExifError when no photo has `min_tags` tags."""
+        """Count the tags of photos; ExifError if no photo has `min_tags` tags."""
         counts: Counter[str] = Counter()
         self.photos = 0
         for tags in photos:
@@ -64,7 +64,7 @@ class TagVocabulary:
                 self.photos += 1
                 counts.update(tag for tag in tags if not is_private(tag))
         if not self.photos:
-            raise ExifError(f"no photo has {self.min_tags} EXIF tags or more: use photos as the camera wrote them")
+            raise ExifError(f"no photo has {self.min_tags} EXIF tags or more: use original camera files")
         common_first = sorted(counts, key=lambda tag: (-counts[tag], _position(tag)))
         self.shares = {tag: counts[tag] / self.photos for tag in common_first}
         return self
@@ -76,7 +76,7 @@ class TagVocabulary:
         return {tag: value for tag, value in tags.items() if self.shares.get(tag, -1) >= self.min_share}
 
     def to_dict(self) -> dict:
-        """All of it, for JSON."""
+        """The vocabulary as JSON-compatible data."""
         return asdict(self)
 
     @classmethod

@@ -1,7 +1,7 @@
-"""Simulated cameras: photos with true EXIF, and splices of two of them, from a seed alone.
+"""Simulated cameras: photos with ground-truth EXIF, and splices of two photos, each reproducible from a seed.
 
-A scene goes through lens, sensor, demosaicing, in-camera processing and JPEG of one of the `CAMERAS` → the bytes of a
-JPEG file; `make_splice` pastes a region of one camera's photo into another's → file and mask bool [H, W].
+A scene passes through the lens, sensor, demosaicing, in-camera processing and JPEG of one of the `CAMERAS` → the bytes
+of a JPEG file; `make_splice` pastes a region of one camera's photo into another's → file and mask bool [H, W].
 """
 
 import lazy_loader

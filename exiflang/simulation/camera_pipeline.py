@@ -16,7 +16,7 @@ _LIGHT_TINTS = {0: (1.0, 1.0), 1: (1.0, 1.0), 3: (1.12, 0.85), 4: (0.97, 1.04), 
 
 
 def scene_size(camera: Camera, width: int, height: int) -> tuple[int, int]:
-    """Width and height in pixels of the scene that a photo of so many pixels is taken of."""
+    """Width and height in pixels of the scene needed for a photo of `width` x `height` pixels."""
     wide, high = (2 * math.ceil(n * camera.sensor_scale / 2) + 2 * MARGIN for n in (width, height))
     return wide, high
 
@@ -24,7 +24,7 @@ def scene_size(camera: Camera, width: int, height: int) -> tuple[int, int]:
 def develop(
     camera: Camera, settings: Settings, rng: np.random.Generator, scene: np.ndarray, width: int, height: int
 ) -> np.ndarray:
-    """The photo of a scene of `scene_size`, float32 [H, W, 3], linear light in 0..2: uint8 [height, width, 3]."""
+    """Develop a scene of `scene_size`, float32 [H, W, 3], linear light in 0..2, into uint8 [height, width, 3]."""
     light = expose(camera, settings, through_lens(camera, settings, scene))
     mosaic = sense(camera, settings, light, rng)
     linear = to_srgb(camera, settings, demosaic(mosaic, camera.cfa, camera.demosaicing), rng)
@@ -46,7 +46,7 @@ def through_lens(camera: Camera, settings: Settings, scene: np.ndarray) -> np.nd
     shifts = (camera.chromatic[0], 0.0, camera.chromatic[1])
     picture = np.empty_like(scene)
     for channel, shift in enumerate(shifts):
-        # Divided by 1 + |k1| so that the corners never look outside the scene.
+        # The division by 1 + max(k1, 0) keeps sampling inside the scene at the corners.
         factor = (1 + k1 * radius2) / np.float32(1 + max(k1, 0)) + np.float32(shift * (1 - zoom * 2 / 3) / corner)
         map_x, map_y = x * factor + np.float32((width - 1) / 2), y * factor + np.float32((height - 1) / 2)
         picture[..., channel] = cv2.remap(
@@ -108,7 +108,7 @@ def demosaic(mosaic: np.ndarray, cfa: str, method: str) -> np.ndarray:
     if method == "malvar":
         return _malvar(mosaic, cfa)
     if method == "vng":
-        # OpenCV has it for 8 bits only: companded by a square root, as many cameras store raw data.
+        # OpenCV's VNG is 8-bit only: compand with a square root, as many cameras do for raw data.
         code = getattr(cv2, f"COLOR_Bayer{cfa}2RGB_VNG")
         rgb = cv2.demosaicing(np.round(np.sqrt(mosaic) * 255).astype(np.uint8), code).astype(np.float32) / 255
         return rgb * rgb
@@ -146,7 +146,7 @@ def _malvar(mosaic: np.ndarray, cfa: str) -> np.ndarray:
 
 
 def to_srgb(camera: Camera, settings: Settings, raw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """White balance, with the error automatic balance leaves or the cast of a chosen light, then the color matrix."""
+    """White balance, with automatic balance's residual error or a preset light's cast, then the color matrix."""
     red_cast, blue_cast = _LIGHT_TINTS[settings.light_source]
     error = np.exp(rng.normal(0, 0.03, 2))
     gains = (camera.white_gains[0] * red_cast * error[0], 1.0, camera.white_gains[1] * blue_cast * error[1])
@@ -165,8 +165,8 @@ def tone_curve(camera: Camera, contrast_setting: int) -> np.ndarray:
 def finish(camera: Camera, settings: Settings, linear: np.ndarray, width: int, height: int) -> np.ndarray:
     """Tone curve, saturation, denoising of luma and chroma, resampling and sharpening: to uint8 [height, width, 3].
 
-    Luma is denoised by a bilateral filter (Tomasi and Manduchi 1998) as wide as the noise expected at this ISO, chroma
-    by a Gaussian; sharpening is an unsharp mask with a small dead zone. Both follow the photo's settings.
+    Luma is denoised with a bilateral filter (Tomasi and Manduchi 1998) matched to the noise expected at this ISO,
+    chroma with a Gaussian; sharpening is an unsharp mask of limited amplitude. Both follow the photo's settings.
     """
     curve = tone_curve(camera, settings.contrast)
     encoded = np.take(curve, (linear * (_CURVE_STEPS - 1)).astype(np.uint16))  # [H, W, 3]
@@ -192,7 +192,7 @@ def finish(camera: Camera, settings: Settings, linear: np.ndarray, width: int, h
 
 
 def _to_output(camera: Camera, plane: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Cuts the margin off; cameras whose sensor is not their output resample: by area down, bicubic up."""
+    """Crop the margin; if sensor and output sizes differ, resample: area averaging down, bicubic up."""
     inner = plane[MARGIN:-MARGIN, MARGIN:-MARGIN]
     if camera.sensor_scale == 1:
         return inner[:height, :width]

@@ -1,7 +1,7 @@
-"""Twelve fictional makes with four camera models each: everything that makes the traces of a simulated camera.
+"""Twelve fictional makes with four camera models each: all parameters that shape a simulated camera's traces.
 
 Models of a make share its house style (demosaicing, tone curve, quantization tables, EXIF wording) and differ in
-sensor, lens and strength of processing. All of it is drawn from one fixed seed. No name is a real brand.
+sensor, lens and strength of processing. All parameters are drawn from one fixed seed. No name is a real brand.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Tables = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera model. Lengths in pixels are those of the sensor; levels are shares of full scale, 0..1."""
+    """One camera model. Lengths in pixels refer to the sensor; levels are fractions of full scale, 0..1."""
 
     make: str
     model: str
@@ -34,7 +34,7 @@ class Camera:
     focal_range: tuple[float, float]  # mm
     crop_factor: float
     max_aperture: float  # f-number at the wide end
-    falloff: float  # share of the cos^4 law left after the camera's own correction
+    falloff: float  # fraction of the cos^4 law left after in-camera correction
     distortion: tuple[float, float]  # Brown's k1 at the wide and at the long end, radius 1 at the corner
     chromatic: tuple[float, float]  # lateral shift of red and of blue at the corner, wide end, pixels
     isos: tuple[int, ...]
@@ -68,7 +68,7 @@ class Camera:
         return {"fine": self.fine_tables, "normal": self.normal_tables}[quality]
 
 
-# The house style of a make: its name, how its models are called, its software and the law of its quantization tables.
+# The house style of each make: its name, patterns of model and software names, and the law of its quantization tables.
 _MAKES = (
     ("Altamere", "AX-{}", "Ver.{major}.{minor:02d}", "annex_k"),
     ("BRENVIK CORPORATION", "B{}", "{model} V{major}.{minor}", "ramp"),
@@ -122,7 +122,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _models_of(first: int) -> list[Camera]:
-    """The four models of make number `first`, which also spreads demosaicings evenly."""
+    """The four models of make number `first`; the number also distributes the demosaicing methods evenly."""
     make, pattern, wording, law = _MAKES[first]
     rng = np.random.default_rng((_SEED, first))
     demosaicings = (DEMOSAICINGS[first % 4], DEMOSAICINGS[(first + 1 + first // 4) % 4])
@@ -180,7 +180,7 @@ def _hardware(rng: np.random.Generator, law: str, strength: float, slope: float)
 
 
 def _processing(rng: np.random.Generator, style: dict[str, float]) -> dict[str, Any]:
-    """The models of a make vary around its style."""
+    """Processing parameters of one model, which vary around its make's style."""
     return {
         "gamma": float(style["gamma"] + rng.normal(0, 0.06)),
         "contrast": float(np.clip(style["contrast"] + rng.normal(0, 0.06), 0, 0.8)),

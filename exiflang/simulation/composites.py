@@ -1,6 +1,6 @@
-"""Composites of any two photos as a forger leaves them: to measure localization on, and to teach a readout.
+"""Realistic composites of any two photos, to evaluate localization and to train a readout.
 
-`splices.py` makes the demo's: always off the host's JPEG grid, at native scale. Here each of these is a choice.
+The demo's composites from `splices.py` are always off the host's JPEG grid and at native scale. Here both are options.
 """
 
 import io
@@ -17,21 +17,21 @@ SHAPES, FILLS = ("blob", "box", "side"), ("donor", "clone", "smooth")
 
 @dataclass(frozen=True)
 class Edit:
-    """What is done to a host and a donor, which are whole photos whose JPEG grid, if any, begins at their corner.
+    """The edits applied to a host and a donor: whole photos whose JPEG grid, if any, starts at their corner.
 
-    Raises `ValueError` for values out of their range.
+    Raises `ValueError` for values out of range.
     """
 
     size: tuple[int, int]  # (width, height) of the composite, cut from the host
-    area: tuple[float, float]  # least and most of the tampered share of it, about: 0.001..0.7
-    shape: str = "blob"  # or "box", "side": all of the picture on one side of a wavy line, as of a new sky
-    regions: int = 1  # blobs or boxes that share the area; those that overlap cover less
-    fill: str = "donor"  # or "clone": another part of the host, "smooth": what lies around it, without detail
-    on_grid: bool = True  # the host stays on its own JPEG grid, or leaves it in both axes
+    area: tuple[float, float]  # approximate minimum and maximum tampered fraction: 0.001..0.7
+    shape: str = "blob"  # or "box", "side": everything on one side of a wavy line, like a replaced sky
+    regions: int = 1  # blobs or boxes that share the area; overlaps reduce the total
+    fill: str = "donor"  # or "clone": a different part of the host, "smooth": the surroundings, without detail
+    on_grid: bool = True  # whether the host stays on its own JPEG grid; if not, it leaves the grid in both axes
     scale: float = 1.0  # of the donor
     mirrored: bool = False  # the donor
-    gain: float = 1.0  # of the levels of what is filled in
-    feather: float = 0.0  # sigma in pixels of the region's edge
+    gain: float = 1.0  # factor on the levels of the filled region
+    feather: float = 0.0  # sigma of the region's edge, pixels
 
     def __post_init__(self) -> None:
         for name, value, known in (("shape", self.shape, SHAPES), ("fill", self.fill, FILLS)):
@@ -46,9 +46,9 @@ class Edit:
 def compose(host: np.ndarray, donor: np.ndarray, edit: Edit, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A composite of two photos, uint8 [H, W, 3] each: uint8 [height, width, 3] and its mask, bool [height, width].
 
-    The donor's grid never falls on the host's. A donor that is smaller than the region at the scale asked for is
-    enlarged until it holds it. The mask is what was cut out: a feathered edge reaches about three sigmas beyond it.
-    Raises `ValueError` for a host smaller than the composite, and for a size in which no such region fits.
+    The donor's grid never aligns with the host's. A donor too small for the region at the requested scale is enlarged
+    to cover it. The mask marks the cut region; a feathered edge extends about three sigmas beyond it.
+    Raises `ValueError` if the host is smaller than the composite, or if no such region fits into it.
     """
     picture, corner = cut(host, edit.size, edit.on_grid, rng)
     mask = np.zeros(picture.shape[:2], bool)
@@ -58,7 +58,7 @@ def compose(host: np.ndarray, donor: np.ndarray, edit: Edit, rng: np.random.Gene
     weight: np.ndarray = mask.astype(np.float32)
     if edit.feather:
         weight = cv2.GaussianBlur(weight, (0, 0), edit.feather)
-    ys, xs = np.nonzero(weight > 1 / 512)  # what is less changes no pixel
+    ys, xs = np.nonzero(weight > 1 / 512)  # smaller weights change no pixel
     box = (slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1))
     if edit.fill == "smooth":
         pasted = _smooth_fill(picture, mask, rng)[box]
@@ -74,14 +74,16 @@ def compose(host: np.ndarray, donor: np.ndarray, edit: Edit, rng: np.random.Gene
 def cut(
     photo: np.ndarray, size: tuple[int, int], on_grid: bool, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """A random part, uint8 [height, width, 3], and its top and left.
+    """A random crop, uint8 [height, width, 3], and its top and left.
 
-    On the grid both are multiples of 16, a whole block of subsampled chroma; else multiples of 8 in neither axis, if
-    the photo is large enough. Raises `ValueError` for a photo smaller than `size`, (width, height).
+    On the grid, both are multiples of 16, the size of a subsampled chroma block; off the grid, neither is a multiple of
+    8 if the photo is large enough. Raises `ValueError` for a photo smaller than `size`, (width, height).
     """
     width, height = size
     if photo.shape[0] < height or photo.shape[1] < width:
-        raise ValueError(f"the photo has {photo.shape[1]} x {photo.shape[0]} pixels, the part {width} x {height}")
+        raise ValueError(
+            f"the photo has {photo.shape[1]} x {photo.shape[0]} pixels, the part {width} x {height}: use a larger photo"
+        )
     corner = []
     for side, wanted in zip(photo.shape[:2], (height, width), strict=True):
         places = np.arange(side - wanted + 1)
@@ -115,7 +117,7 @@ def _region(rng: np.random.Generator, width: int, height: int, area: tuple[float
 def _taken(
     donor: np.ndarray, edit: Edit, shape: tuple[int, int], at: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """The donor's pixels for a box of `shape`, which lies `at` (row, column) of the host: [h, w, 3]."""
+    """The donor's pixels for a box of `shape`, located `at` (row, column) in the host: [h, w, 3]."""
     if edit.mirrored:
         donor = donor[:, ::-1]
     least = max((wanted + 8) / side for wanted, side in zip(shape, donor.shape[:2], strict=True))
@@ -123,7 +125,7 @@ def _taken(
         kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         donor = cv2.resize(np.ascontiguousarray(donor), None, fx=scale, fy=scale, interpolation=kernel)
     place = []
-    grid = (0, donor.shape[1] if edit.mirrored else 0)  # where the donor's begins, modulo 8
+    grid = (0, donor.shape[1] if edit.mirrored else 0)  # origin of the donor's grid, modulo 8
     for side, wanted, host, begin in zip(donor.shape[:2], shape, at, grid, strict=True):
         places = np.arange(side - wanted + 1)
         place.append(int(rng.choice(places[(places - begin - host) % 8 != 0])))
@@ -132,7 +134,7 @@ def _taken(
 
 
 def _smooth_fill(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a simple inpainting leaves: the surroundings carried inward, and a little noise: float32 [H, W, 3]."""
+    """Simple inpainting: the surroundings extended inward, plus slight noise; float32 [H, W, 3]."""
     factor = max(1, max(mask.shape) // 128)
     small = cv2.resize(picture, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
     holes = cv2.resize(mask.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
@@ -143,7 +145,7 @@ def _smooth_fill(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator
 
 
 def encode_picture(picture: np.ndarray, fmt: str) -> bytes:
-    """uint8 [H, W, 3] as "png", or "jpeg" and a quality of 1..100. Raises `ValueError` for another format."""
+    """Encode uint8 [H, W, 3] as "png", or "jpeg" and a quality in 1..100. Raises `ValueError` for another format."""
     kind, quality = fmt[:4], fmt[4:]
     if fmt != "png" and not (kind == "jpeg" and quality.isdecimal() and 1 <= int(quality) <= 100):
         raise ValueError(f"unknown format {fmt!r}: use png, or jpeg with a quality, such as jpeg75")

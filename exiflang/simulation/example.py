@@ -1,4 +1,4 @@
-"""A composite to try things on: photos that come with scikit-image, as two simulated cameras would have taken them."""
+"""An example composite: photos bundled with scikit-image, rendered as if taken by two simulated cameras."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ from exiflang.simulation.cameras import CAMERAS, Camera
 from exiflang.simulation.exposure import draw_settings, photo_exif
 from exiflang.simulation.render import decoded, encoded
 
-HOST, DONOR = 22, 4  # a clear case, chosen to show what is what
+HOST, DONOR = 22, 4  # indices of cameras that give a clear result
 SIZE = (1024, 682)  # width, height in pixels
-FACE = (-137, 199)  # rows and columns that bring the cat's face into the mask
+FACE = (-137, 199)  # shift in rows and columns that puts the cat's face into the mask
 
 
 def example_picture(folder: str | Path) -> Path:
-    """Write `example.jpg` into a folder, and return its path: a cat that another camera took lies in the coffee.
+    """Write `example.jpg` into a folder and return its path: a coffee cup with a cat pasted in from another camera.
 
-    The file carries the EXIF of the camera that took the coffee. The same bytes on one machine.
+    The file carries the EXIF of the camera that took the coffee. Its bytes are reproducible on one machine.
     """
     from skimage import data
 
@@ -35,7 +35,7 @@ def example_picture(folder: str | Path) -> Path:
 
 
 def example_mask() -> np.ndarray:
-    """What is spliced into the example: bool [H, W]."""
+    """The spliced region of the example: bool [H, W]."""
     width, height = SIZE
     mask = np.zeros((height, width), np.uint8)
     cv2.ellipse(mask, (690, 190), (190, 150), 0, 0, 360, 1, -1)
@@ -43,7 +43,7 @@ def example_mask() -> np.ndarray:
 
 
 def _photo(camera: Camera, picture: np.ndarray, seed: int) -> tuple[np.ndarray, Image.Exif]:
-    """uint8 [H, W, 3] as `camera` would take it, compressed once: uint8 of `SIZE`, and its EXIF."""
+    """uint8 [H, W, 3] as taken by `camera` and compressed once: uint8 of `SIZE`, and its EXIF."""
     width, height = SIZE
     rng = np.random.default_rng(seed)
     settings = draw_settings(camera, rng)

@@ -1,4 +1,4 @@
-"""What the photographer and the camera choose for one photo, and the EXIF tags that tell it."""
+"""The settings that photographer and camera choose for one photo, and the EXIF tags that record them."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from exiflang.simulation.cameras import Camera
 
 @dataclass(frozen=True)
 class Settings:
-    """What the photographer and the camera chose for one photo; pixels and EXIF both follow from it."""
+    """The settings of one photo, from photographer and camera; pixels and EXIF both follow from them."""
 
     iso: int
     exposure_time: float  # seconds
@@ -93,7 +93,7 @@ def photo_exif(camera: Camera, settings: Settings, width: int, height: int) -> I
         "FocalLengthIn35mmFilm": round(settings.focal_length * camera.crop_factor),
         "SceneCaptureType": settings.scene_type, "Contrast": settings.contrast, "Saturation": settings.saturation,
         "Sharpness": settings.sharpness,
-        # the same of every photo of every camera
+        # identical for all photos of all cameras
         "ComponentsConfiguration": b"\x01\x02\x03\x00", "FlashPixVersion": b"0100", "ColorSpace": 1,
         "SensingMethod": 2, "FileSource": b"\x03", "ExposureMode": 0, "DigitalZoomRatio": IFDRational(1),
     }  # fmt: skip

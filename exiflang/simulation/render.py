@@ -1,4 +1,4 @@
-"""Simulated photos with true EXIF, and splices of two of them: the data the demo trains on and is tested with.
+"""Simulated photos with ground-truth EXIF: the data that the demo trains and tests on.
 
 A photo depends only on the camera, the seed and the size. The chain is scene (`scenes`) -> lens, sensor and in-camera
 processing (`camera_pipeline`) -> JPEG with the camera's own quantization tables and EXIF of its settings.
@@ -38,7 +38,7 @@ def render_photo(camera: Camera, seed: int, size: tuple[int, int] | None = None)
 
 
 def develop_photo(camera: Camera, seed: int, size: tuple[int, int]) -> np.ndarray:
-    """The pixels that `render_photo` compresses, never compressed themselves: uint8 [height, width, 3]."""
+    """The uncompressed pixels behind `render_photo`: uint8 [height, width, 3]."""
     return _develop(camera, seed, size)[0]
 
 
@@ -51,7 +51,7 @@ def _develop(camera: Camera, seed: int, size: tuple[int, int]) -> tuple[np.ndarr
 
 
 def encoded(camera: Camera, settings: Settings, pixels: np.ndarray, **options: Image.Exif) -> bytes:
-    """Pixels uint8 [H, W, 3] as a JPEG file with the camera's tables and subsampling; options: of Pillow's `save`."""
+    """Encode uint8 [H, W, 3] as JPEG with the camera's tables and subsampling; options: those of Pillow's `save`."""
     luma, chroma = camera.tables(settings.quality)
     file = io.BytesIO()
     Image.fromarray(pixels).save(
@@ -65,7 +65,7 @@ def decoded(data: bytes) -> np.ndarray:
 
 
 def _generator(seed: int, *names: str) -> np.random.Generator:
-    """Random numbers for a seed and names, not for the position of a camera in a list."""
+    """A generator seeded by a number and names, so a camera's position in a list does not matter."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed must be a whole number, zero or larger, not {seed!r}")
     return np.random.default_rng((int(seed), *(zlib.crc32(name.encode()) for name in names)))
@@ -101,7 +101,7 @@ def _checked_cameras(cameras: Sequence[Camera]) -> list[Camera]:
 
 
 def _mapped(function: Callable[[Any], Any], jobs: list, workers: int, unit: str) -> Iterator:
-    """function of every job, in order, with a progress bar; one worker: in this process."""
+    """Apply `function` to every job, in order, with a progress bar; a single worker is this process."""
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, not {workers}")
     if workers == 1:
@@ -109,7 +109,7 @@ def _mapped(function: Callable[[Any], Any], jobs: list, workers: int, unit: str)
         return
     pool = worker_pool(workers, cv2.setNumThreads, 1)
     try:
-        with _interrupts_ignored():  # by the processes that start here: Ctrl-C ends them through this one
+        with _interrupts_ignored():  # in the worker processes: on Ctrl-C, this process ends them
             done = pool.map(function, jobs, chunksize=2)
         yield from tqdm(done, total=len(jobs), unit=f" {unit}")
     finally:
@@ -118,7 +118,7 @@ def _mapped(function: Callable[[Any], Any], jobs: list, workers: int, unit: str)
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # no other may set signals
+    if threading.current_thread() is not threading.main_thread():  # other threads cannot set signal handlers
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

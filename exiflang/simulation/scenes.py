@@ -1,9 +1,9 @@
 """Procedural scenes in linear light with the statistics of natural pictures.
 
 The base is the dead-leaves model (Lee, Mumford and Huang, "Occlusion models for natural images", IJCV 2001): opaque
-shapes painted back to front, their radii by a power law with exponent -3. Every leaf has its own color, texture
-(1/f noise, grain or a grating) and shading; some show a piece of a photo that scikit-image or scikit-learn ships.
-Each scene holds the whole range of brightness, color and texture, so that none of them tells two scenes apart.
+shapes painted back to front, with radii from a power law of exponent -3. Every leaf has its own color, texture
+(1/f noise, grain or a grating) and shading; some show part of a photo shipped with scikit-image or scikit-learn.
+Each scene covers the full range of brightness, color and texture, so none of these distinguishes two scenes.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _PHOTO_SHARE = 0.35  # of the background shapes
 
 @dataclass
 class _Leaves:
-    """Shapes in painting order; arrays of length n unless said otherwise. `photo` is -1 where there is none."""
+    """Shapes in painting order; arrays of length n unless noted. `photo` is -1 for a shape without a photo."""
 
     x: np.ndarray
     y: np.ndarray
@@ -57,7 +57,7 @@ def _random_colors(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _background_shapes(rng: np.random.Generator, width: int, height: int) -> _Leaves:
-    """Large shapes that cover the picture about three times; some show a photo (its brightness is the color's)."""
+    """Large shapes that cover the picture about three times; some show a photo (with the color's brightness)."""
     longer = max(width, height)
     radius = rng.uniform(*_SHAPES_RADII, 40) * longer
     count = max(8, int(np.searchsorted(np.cumsum(2.0 * radius**2), 3 * width * height)))
@@ -81,7 +81,7 @@ def _paint_sky(rng: np.random.Generator, labels: np.ndarray, shapes: _Leaves) ->
 
 
 def _small_leaves(rng: np.random.Generator, labels: np.ndarray, shapes: _Leaves) -> _Leaves:
-    """Power-law leaves, crowded in some parts and absent in others; most resemble the shape that they lie on."""
+    """Power-law leaves, crowded in some parts and absent in others; most resemble the shape beneath."""
     height, width = labels.shape
     count = max(8, int(width * height * _LEAVES_PER_PIXEL))
     low, high = _LEAF_RADII[0], min(_LEAF_RADII[1], 0.25 * max(width, height))
@@ -179,7 +179,7 @@ def _pink_noise(rng: np.random.Generator, width: int, height: int, exponent: flo
 
 @lru_cache(maxsize=1)
 def _shipped_photos() -> tuple[np.ndarray, ...]:
-    """Photos inside scikit-image and scikit-learn, linear, mean 1, shrunk so that none of their own traces is left."""
+    """Photos bundled with scikit-image and scikit-learn: linear, mean 1, downscaled to remove their own traces."""
     from skimage import data
     from sklearn.datasets import load_sample_images
 
@@ -192,7 +192,7 @@ def _shipped_photos() -> tuple[np.ndarray, ...]:
 
 
 def _fill_photos(rng: np.random.Generator, scene: np.ndarray, labels: np.ndarray, photo: np.ndarray) -> None:
-    """Multiplies shapes that show a photo by a mirrored or turned piece of it: a photo lit by the shape's color."""
+    """Multiplies photo shapes by a mirrored or rotated crop of their photo: a photo lit by the shape's color."""
     photos = _shipped_photos()
     for number in np.flatnonzero(photo >= 0):
         piece = np.rot90(photos[photo[number] % len(photos)], rng.choice([0, 0, 1, 2, 3]))

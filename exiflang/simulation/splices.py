@@ -1,4 +1,4 @@
-"""Splices of two simulated photos, and authentic pictures beside them: what a localizer is tried on."""
+"""Splices of two simulated photos, and matching authentic pictures: test data for a localizer."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from exiflang.simulation.cameras import Camera
 from exiflang.simulation.render import _checked_cameras, _checked_size, _generator, _mapped, decoded, render_photo
 
 FORMATS = ("png", "jpeg95", "jpeg85")
-_TAMPERED = (0.06, 0.24)  # share of the pixels aimed at
+_TAMPERED = (0.06, 0.24)  # target fraction of the pixels
 _TRIES = 1000
 
 
@@ -36,10 +36,10 @@ class Splice:
 def make_splice(
     host: Camera, donor: Camera, seed: int, size: tuple[int, int] = (1024, 768), fmt: str = "png"
 ) -> Splice:
-    """A region of a donor's photo in a host's photo of another scene, 5 to 25 % of the pixels, at native scale.
+    """A region of a donor's photo in a host's photo of a different scene, 5 to 25 % of the pixels, at native scale.
 
-    Both photos have been through their camera's JPEG. The block grids of host, donor and saved file differ by an
-    offset that is no multiple of 8 in both axes. The file carries no metadata.
+    Both photos have been JPEG-compressed by their cameras. In both axes, the block grids of host, donor and saved file
+    are mutually offset by amounts that are not multiples of 8. The file carries no metadata.
     size: (width, height); fmt: "png", "jpeg95" or "jpeg85". Raises ValueError for other values.
     """
     width, height = _checked_size(size)
@@ -48,7 +48,7 @@ def make_splice(
     mask = random_region(rng, width, height)
     ys, xs = np.nonzero(mask)
     donor_photo = decoded(render_photo(donor, int(rng.integers(2**62)), (width + 16, height + 16)))
-    # Shifts keep the region inside the donor's photo: column x of the splice shows column x + shift of it.
+    # Shifts keep the region inside the donor's photo: column x of the splice shows donor column x + shift.
     shift_x = _misaligned(rng, -xs.min(), width + 16 - 1 - xs.max(), offset[0])
     shift_y = _misaligned(rng, -ys.min(), height + 16 - 1 - ys.max(), offset[1])
     picture[ys, xs] = donor_photo[ys + shift_y, xs + shift_x]
@@ -56,7 +56,7 @@ def make_splice(
 
 
 def make_authentic(camera: Camera, seed: int, size: tuple[int, int] = (1024, 768), fmt: str = "png") -> Splice:
-    """The picture `make_splice` would start from, through the same path without a donor; the mask is all False."""
+    """The host picture of `make_splice`, encoded the same way but without a donor; the mask is all False."""
     width, height = _checked_size(size)
     picture, _ = _host_picture(camera, seed, width, height)
     return Splice(_encoded(picture, fmt), np.zeros((height, width), bool), camera.name, None, fmt, 0.0)
@@ -71,7 +71,7 @@ def _host_picture(host: Camera, seed: int, width: int, height: int) -> tuple[np.
 
 
 def _misaligned(rng: np.random.Generator, low: int, high: int, other: int = 0) -> int:
-    """An integer in low..high that is a multiple of 8 neither by itself nor counted from `other`."""
+    """A random n in low..high such that neither n nor n - `other` is a multiple of 8."""
     allowed = [n for n in range(int(low), int(high) + 1) if n % 8 and (n - other) % 8]
     return int(rng.choice(allowed))
 
@@ -81,9 +81,9 @@ def random_region(
 ) -> np.ndarray:
     """One blob or polygon inside the picture: bool [height, width].
 
-    aim: its share of the picture lies between these two, or a little beyond: 5 to 25 % by default.
+    aim: minimum and maximum fraction of the picture, met approximately: 5 to 25 % by default.
 
-    Raises `ValueError` for a picture of so few pixels that it has no such region.
+    Raises `ValueError` if the picture is too small for such a region.
     """
     mask = np.zeros((height, width), np.uint8)
     least, most = aim[0] / 1.2, aim[1] / 0.96
@@ -98,7 +98,7 @@ def random_region(
             radii = rng.uniform(0.7, 1.3, corners)
         stretch = np.sqrt(rng.uniform(0.6, 1.6))
         shape = np.stack([radii * np.cos(angles) * stretch, radii * np.sin(angles) / stretch], axis=1)  # [n, 2]
-        # In shares of width and height, scaled to the area aimed at, but never larger than the picture.
+        # In fractions of width and height, scaled to the target area but never larger than the picture.
         wanted = np.sqrt(rng.uniform(*aim) / cv2.contourArea(shape.astype(np.float32)))
         shape *= min(wanted, 0.96 / np.ptp(shape, axis=0).max())
         low, high = -shape.min(axis=0), 1 - shape.max(axis=0)
@@ -130,15 +130,15 @@ def write_splices(
     workers: int = 2,
     size: tuple[int, int] = (1024, 768),
 ) -> Path:
-    """Writes `count` splices and then `authentic` untouched pictures of `cameras`: the folder layout of benchmarks.
+    """Write `count` splices and then `authentic` untouched pictures of `cameras`, in the folder layout of benchmarks.
 
     images/000.png ..., masks/000.png ... (255 = spliced) and index.csv with the columns name, kind, format,
-    host_camera, donor_camera, donor_scale, tampered_fraction. Formats take turns. The folder appears complete or not
-    at all; an existing one is an error (FileExistsError). Returns the folder.
+    host_camera, donor_camera, donor_scale, tampered_fraction. Formats alternate. The folder is created atomically; if
+    it exists, FileExistsError is raised. Returns the folder.
     """
     folder = Path(folder)
     if folder.exists():
-        raise FileExistsError(f"{folder} exists already: remove it or choose another folder")
+        raise FileExistsError(f"{folder} already exists: remove it or choose another folder")
     jobs = _splice_jobs(_checked_cameras(cameras), count, authentic, seed, _checked_size(size))
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -158,7 +158,7 @@ def write_splices(
 def _splice_jobs(
     cameras: Sequence[Camera], count: int, authentic: int, seed: int, size: tuple[int, int]
 ) -> list[tuple]:
-    """(host, donor or None, seed, size, format) for every picture; donors of another make where there is one."""
+    """(host, donor or None, seed, size, format) for every picture; the donor is of a different make if possible."""
     if count < 0 or authentic < 0 or count + authentic == 0:
         raise ValueError(f"count and authentic must be 0 or more and not both 0, not {count} and {authentic}")
     if count and len({camera.name for camera in cameras}) < 2:
@@ -179,7 +179,7 @@ def _splice_job(job: tuple) -> Splice:
 
 
 def _store(folder: Path, number: int, splice: Splice) -> dict[str, str]:
-    """Writes picture and mask, returns the row of index.csv."""
+    """Write picture and mask, and return the row of index.csv."""
     name = f"{number:03d}"
     (folder / "images" / (name + (".png" if splice.fmt == "png" else ".jpg"))).write_bytes(splice.data)
     Image.fromarray(splice.mask.astype(np.uint8) * 255).save(folder / "masks" / f"{name}.png")

@@ -143,13 +143,13 @@ def test_pictures_without_exif_give_nothing(tmp_path):
 def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "notes.jpg").write_text("not a picture")
     (tmp_path / "empty.jpg").touch()
-    for name, word in [("notes.jpg", "no JPEG"), ("empty.jpg", "empty"), ("none.jpg", "check"), ("", "check")]:
+    for name, word in [("notes.jpg", "not a JPEG"), ("empty.jpg", "empty"), ("none.jpg", "check"), ("", "check")]:
         with pytest.raises(ExifError, match=word) as error:
             read_exif(tmp_path / name)
         assert (name or tmp_path.name) in str(error.value)
     with pytest.raises(ExifError, match="cannot be opened"):
         read_exif("a\0b")
-    with pytest.raises(ExifError, match="no TIFF"):
+    with pytest.raises(ExifError, match="not a TIFF"):
         read_exif(b"\xff\xd8\xff\xe1\0\x10Exif\0\0garbage" + bytes(20))
     closed = io.BytesIO(picture())
     closed.close()
