@@ -1,8 +1,8 @@
-"""Tar shards → what training draws from them (paper, section 3.3).
+"""Tar shards → training data (paper, section 3.3).
 
-A data set gives pairs of a patch, uint8 [3, P, P], and the photo's EXIF sentence: `PatchDataset` from shards indexed at
-once, `StreamDataset` from shards anywhere. `Augmentation` rescales and recompresses a batch's patches and says so in
-their sentences. Raises `DataError` naming the shard.
+A data set yields pairs of a patch, uint8 [3, P, P], and the photo's EXIF sentence: `PatchDataset` from shards indexed
+up front, `StreamDataset` from shards streamed from anywhere. `Augmentation` rescales and recompresses a batch's patches
+and records both in their sentences. Raises `DataError` naming the shard.
 """
 
 import lazy_loader

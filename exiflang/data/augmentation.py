@@ -1,4 +1,4 @@
-"""What happens to a photo between camera and reader, on a whole batch: rescaling, JPEG, and the words that say so."""
+"""Batch augmentation with a photo's processing after the camera: rescaling, JPEG, and the matching sentences."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from exiflang.data.jpeg import jpeg, rescale
 
 _GRID = 16  # the period of a 4:2:0 JPEG in pixels
-_FACTORS = 3  # different factors in one batch: each is one call
+_FACTORS = 3  # different factors in one batch: each takes one call
 
 
 @dataclass(frozen=True)
@@ -20,31 +20,31 @@ class Plan:
     """What an `Augmentation` does to one batch of B photos with V views each."""
 
     size: int  # side of the patches
-    percents: np.ndarray  # int [B], the factor of each photo in hundredths; 100: not rescaled
-    qualities: np.ndarray  # int [B], at which each photo is recompressed; 0: it is not
-    positions: np.ndarray  # float [B, V, 2] in 0..1, where in its source each view lies: top and left
-    offsets: np.ndarray  # int [B, V, 2] in 0..15, of each view from the grid of its photo's JPEG: rows and columns
-    common_quality: int  # of the last JPEG of the whole batch; 0: there is none
-    common_offset: np.ndarray  # int [2] in 0..15, of all patches from the grid of that last JPEG
+    percents: np.ndarray  # int [B], each photo's factor in percent; 100: not rescaled
+    qualities: np.ndarray  # int [B], each photo's recompression quality; 0: not recompressed
+    positions: np.ndarray  # float [B, V, 2] in 0..1, top and left of each view in its source
+    offsets: np.ndarray  # int [B, V, 2] in 0..15, rows and columns between each view and its photo's JPEG grid
+    common_quality: int  # of the final JPEG of the whole batch; 0: none
+    common_offset: np.ndarray  # int [2] in 0..15, between all patches and the grid of that final JPEG
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Gives photos of a batch a processing history, and says it in their sentences: `..., Resized: 0.75`.
+    """Gives the photos of a batch a processing history and records it in their sentences: `..., Resized: 0.75`.
 
-    A photo is rescaled, then recompressed, then cut: all its views share that, but not their position on the JPEG's
-    grid. In the end the whole batch may get one JPEG of one quality, of which the sentences say nothing: shared by all
-    photos, it tells none apart. Both are 4:2:0 with IJG tables. Three factors are drawn a batch, one quality a photo.
-    With the defaults, sources of 256 pixels are enough.
+    A photo is rescaled, then recompressed, then cropped: all its views share that, but not their position on the JPEG
+    grid. Finally, the whole batch may get one JPEG of a single quality. The sentences do not mention it, because it is
+    shared by all photos and distinguishes none. Both JPEGs are 4:2:0 with IJG tables. Three factors are drawn per
+    batch, one quality per photo. With the defaults, sources of 256 pixels are large enough.
 
     Args:
-        sizes: sides of the patches in pixels; one is drawn a batch.
-        processing_probability: probability that a photo is processed at all.
-        resize, recompress: probability of each for a photo that is processed; neither may come up.
-        resize_range: least and largest factor; hundredths are drawn, without 1.
-        quality_range: least and largest quality of recompression.
-        common_jpeg: probability that the batch gets a last JPEG.
-        common_quality_range: least and largest quality of that.
+        sizes: sides of the patches in pixels; one is drawn per batch.
+        processing_probability: probability that a photo is processed.
+        resize, recompress: probability of each for a processed photo; possibly neither is applied.
+        resize_range: minimum and maximum factor; factors are drawn in steps of 0.01, without 1.
+        quality_range: minimum and maximum quality of recompression.
+        common_jpeg: probability that the batch gets a final JPEG.
+        common_quality_range: minimum and maximum quality of the final JPEG.
 
     Raises:
         ValueError: sizes below 1, probabilities outside 0..1, or ranges that are empty or out of bounds.
@@ -68,14 +68,14 @@ class Augmentation:
         low, high = self.resize_range
         if not 0.01 <= low <= high < math.inf:
             raise ValueError(
-                f"resize_range is {self.resize_range!r}: give the least factor, at least 0.01, and the largest"
+                f"resize_range is {self.resize_range!r}: give the minimum factor, at least 0.01, and the maximum"
             )
         for name in ("quality_range", "common_quality_range"):
             low, high = getattr(self, name)
             if not (isinstance(low, int) and isinstance(high, int) and 1 <= low <= high <= 100):
-                raise ValueError(f"{name} is {(low, high)!r}: give the least and the largest whole number in 1..100")
+                raise ValueError(f"{name} is {(low, high)!r}: give the minimum and the maximum whole number in 1..100")
         if self._resizes and not len(self._percents):
-            raise ValueError(f"resize_range {self.resize_range!r} holds no factor but 1: widen it, or set resize to 0")
+            raise ValueError(f"resize_range {self.resize_range!r} has no factor but 1: widen it, or set resize to 0")
 
     @property
     def _resizes(self) -> bool:
@@ -89,7 +89,7 @@ class Augmentation:
 
     @property
     def source_size(self) -> int:
-        """Side of the pictures that a call needs, in pixels: enough for the largest patch at the smallest factor."""
+        """Side in pixels of the source pictures for a call: enough for the largest patch at the smallest factor."""
         size = _framed(max(self.sizes)) if self.common_jpeg else max(self.sizes)
         if self._resizes or self.processing_probability * self.recompress > 0:
             percent = min(100, self._percents.min()) if self._resizes else 100
@@ -99,21 +99,21 @@ class Augmentation:
     def __call__(
         self, patches: Tensor, sentences: Sequence[str], seed: int | Sequence[int], process: int = 0
     ) -> tuple[Tensor, list[str]]:
-        """Process a batch; what is drawn depends on `seed`, `process`, B and V alone, whatever the device.
+        """Process a batch; the draws depend only on `seed`, `process`, B and V, on any device.
 
         Args:
             patches: uint8 [B, 3, S, S], or [B, V, 3, S, S] with V views of each photo; S at least `source_size`.
-            sentences: B of them; an empty one is none.
-            seed: e.g. (seed of the run, step); decides what all photos of the batch share: the size of the patches, the
-                common JPEG, the three factors.
-            process: which of several processes this is, whose batches are one another's negatives: they share the same.
+            sentences: B of them; "" stands for none.
+            seed: e.g. (seed of the run, step); determines what all photos of the batch share: the size of the patches,
+                the common JPEG, and the three factors.
+            process: index among processes whose batches are one another's negatives; they share the draws above.
 
         Returns:
-            uint8 [B, 3, P, P] or [B, V, 3, P, P] on the same device, P one of `sizes`, and the B sentences. A photo to
-            which nothing was done is a cut of its source, the common JPEG apart, and keeps its sentence.
+            uint8 [B, 3, P, P] or [B, V, 3, P, P] on the same device, P one of `sizes`, and the B sentences. An
+            unprocessed photo is a crop of its source, apart from the common JPEG, and keeps its sentence.
 
         Raises:
-            ValueError: patches of another dtype, shape or size, or another number of sentences.
+            ValueError: patches of the wrong dtype, shape or size, or the wrong number of sentences.
         """
         self._check(patches, sentences)
         views = patches.shape[1] if patches.ndim == 5 else 1
@@ -133,19 +133,19 @@ class Augmentation:
         if height != width or height < self.source_size:
             raise ValueError(
                 f"patches are {width} x {height} pixels, but sizes {tuple(self.sizes)} with this augmentation need "
-                f"squares of {self.source_size} or more: let the data set deliver source_size, or choose smaller sizes"
+                f"squares of {self.source_size} or more: have the data set deliver source_size, or choose smaller sizes"
             )
         if isinstance(sentences, str) or len(sentences) != len(patches):
-            raise ValueError(f"{len(sentences)} sentences for {len(patches)} photos: give a list with one a photo")
+            raise ValueError(f"{len(sentences)} sentences for {len(patches)} photos: give a list with one per photo")
 
     def plan(self, photos: int, views: int, seed: int | Sequence[int], process: int = 0) -> Plan:
-        """Draw what happens to a batch of `photos` with `views` each, as a call with these arguments does it."""
+        """Draw the processing of a batch of `photos` with `views` each, as a call with these arguments does."""
         rng = np.random.default_rng(seed)
         size = int(rng.choice(self.sizes))
         common, common_offset = rng.random() < self.common_jpeg, rng.integers(_GRID, size=2)
         common_quality = int(_draw(rng, self.common_quality_range))
         factors = rng.choice(self._percents, _FACTORS) if self._resizes else np.array([100])
-        rng = np.random.default_rng(np.append(seed, process))  # from here on a photo's own
+        rng = np.random.default_rng(np.append(seed, process))  # from here on, draws are per photo
         touched = rng.random(photos) < self.processing_probability
         resized = touched & (rng.random(photos) < self.resize)
         recompressed = touched & (rng.random(photos) < self.recompress)
@@ -165,12 +165,12 @@ def _draw(rng: np.random.Generator, bounds: Sequence[int], count: int | None = N
 
 
 def _framed(side: int) -> int:
-    """Whole coding units, in which a square of `side` fits at any position on their grid."""
+    """Side, in whole coding units, of a frame that holds a square of `side` at any position on the grid."""
     return -(-(side + _GRID - 1) // _GRID) * _GRID
 
 
 def _region(side: int, percent: int) -> int:
-    """Pixels of the source from which a rescaled picture of `side` pixels comes."""
+    """Source pixels per side that a rescaled picture of `side` pixels needs."""
     return -(-side * 100 // int(percent))
 
 
@@ -182,7 +182,7 @@ def _tell(sentence: str, percent: int, quality: int) -> str:
 
 
 def _processed(sources: Tensor, plan: Plan) -> Tensor:
-    """Views uint8 [N, 3, S, S] -> [N, 3, F, F], F the patch's side, or the frame's from which a common JPEG is cut."""
+    """Views uint8 [N, 3, S, S] -> [N, 3, F, F], F the side of the patch, or of the frame for a common JPEG."""
     views = plan.positions.shape[1]
     percents, qualities = (np.repeat(values, views) for values in (plan.percents, plan.qualities))  # [B] -> [N]
     positions, offsets = plan.positions.reshape(-1, 2), plan.offsets.reshape(-1, 2)  # [B, V, 2] -> [N, 2]

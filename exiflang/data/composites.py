@@ -1,4 +1,4 @@
-"""Composites whose tampered part is known: what a learned readout is trained on. Nobody has to forge a picture."""
+"""Composites with a known tampered region, to train a learned readout without manual forgeries."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -18,46 +18,46 @@ from exiflang.simulation.render import develop_photo, render_photo
 from exiflang.utils.folders import find_pictures
 from exiflang.utils.images import load_image
 
-#: Kinds of source and how often each is drawn among those that are there: whole photos teach most, single tiles are of
-#: the most photos and cameras, simulated ones never run out.
+#: Kinds of source, and how often each is drawn if available: whole photos are the most informative, single tiles cover
+#: the most photos and cameras, simulated photos never run out.
 SHARES: Mapping[str, float] = {"whole": 0.3, "tile": 0.5, "mosaic": 0.1, "simulated": 0.1}
-#: Shares of all pictures: those that nobody tampered with; of these, files of whole photos as they are; those that are
-#: saved once more as a whole, most of them resized before, as social networks do.
+#: Shares of: authentic pictures; unchanged files of whole photos among those; pictures that are recompressed as a
+#: whole, most of them after resizing, as on social networks.
 AUTHENTIC, UNTOUCHED, LAUNDERED = 0.2, 0.25, 0.2
 MOSAIC = (3, 4)  # rows and columns of tiles
-#: Tiles of fewer pixels a side hold no small region, and serve in mosaics alone.
+#: Smaller tiles, in pixels per side, have no room for a small region and are used only in mosaics.
 SMALLEST_TILE = 64
 _TEXT = "exif 0123456789 camera photo"
 
 
 @dataclass(frozen=True, eq=False)
 class Composite:
-    """A picture's file, and the mask of what is tampered in it: bool [H, W]."""
+    """A picture's file, and the mask of its tampered region: bool [H, W]."""
 
     data: bytes
     mask: np.ndarray
 
 
 class CompositeDataset(Dataset):
-    """Composites, and authentic pictures among them, made when they are asked for: picture i is always the same.
+    """Composites mixed with authentic pictures, made on access: picture i is always the same.
 
-    Host and donor are whole photos, tiles, mosaics of one camera's tiles, or simulated, and come as a camera wrote
-    them, as the web shows them (reduced and compressed), or never compressed. A region of 1 to 60 % is pasted in (or
-    cloned, or smoothed over): a blob, a box, several, or all on one side of a line; the donor rescaled, mirrored,
-    brightened; the edge sharp or feathered; the host most often on its own JPEG grid. Some are resized and saved once
-    more as a whole.
-    Of the authentic ones some carry a line of text, and some are files of whole photos, untouched.
+    Hosts and donors are whole photos, tiles, mosaics of one camera's tiles, or simulated photos, in one of three
+    states: as written by a camera, as shown on the web (downscaled and compressed), or never compressed. A region of
+    1 to 60 % is pasted in (or cloned, or smoothed over): a blob, a box, several, or everything on one side of a line.
+    The donor may be rescaled, mirrored or brightened; the edge is sharp or feathered; the host usually keeps its own
+    JPEG grid. Some pictures are then resized and recompressed as a whole.
+    Some authentic pictures carry a line of text, and some are unchanged files of whole photos.
 
     Args:
-        photos: files of whole photos that nobody edited; at least 384 x 256 pixels.
-        tiles: photos of which there are tiles, all of about one size.
-        length: how many pictures there are.
-        seed: of all of them.
-        shares: of the kinds of source, see `SHARES`; those without a source are left out.
+        photos: files of unedited whole photos of at least 384 x 256 pixels.
+        tiles: photos available as tiles, all of about the same size.
+        length: number of pictures.
+        seed: determines all pictures.
+        shares: of the kinds of source, see `SHARES`; kinds without a source are ignored.
 
-    Raises `ValueError` for unknown kinds of source, and if none of them is there, `DataError` if the first tile is
-    broken. Making a picture raises `ImageError` or `DataError` for a photo or a tile that is broken, `ValueError` for a
-    photo that is too small.
+    Raises `ValueError` for unknown kinds of source and if none is available, `DataError` if the first tile is broken.
+    Making a picture raises `ImageError` or `DataError` for a broken photo or tile, `ValueError` for a photo that is too
+    small.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class CompositeDataset(Dataset):
         self.photos, self.length, self.seed = list(photos), length, seed
         names = sorted(Path(photo).name for photo in self.photos), sorted(photo.id for photo in tiles)
         digests = [hashlib.sha256("\n".join(own).encode("utf-8", "surrogatepass")).hexdigest()[:16] for own in names]
-        #: What the pictures depend on, for records.
+        #: The inputs that determine the pictures, for records.
         self.settings: dict[str, Any] = {"length": length, "seed": seed, "photos": digests[0], "tiles": digests[1]}
         cameras: dict[str, list[Photo]] = {}
         for photo in tiles:
             cameras.setdefault(photo.camera, []).append(photo)
         needed = MOSAIC[0] * MOSAIC[1]
-        #: Photos of each camera; of each that has tiles for a mosaic.
+        #: Photos by camera: all cameras, and those with enough tiles for a mosaic.
         self.tiles = [own for _, own in sorted(cameras.items())]
         self.mosaics = [own for own in self.tiles if sum(len(photo.tiles) for photo in own) >= needed]
         there = {
@@ -121,7 +121,7 @@ class CompositeDataset(Dataset):
         return _saved(picture, mask, rng)
 
     def _two_photos(self, longer: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """Two different photos, or of two cameras; of one kind in most cases: uint8 [H, W, 3] each."""
+        """Two different photos, or photos of two cameras, usually of one kind: uint8 [H, W, 3] each."""
         kinds = list(self.shares)
         p = np.array([self.shares[kind] for kind in kinds])
         kind = str(rng.choice(kinds, p=p / p.sum()))
@@ -151,19 +151,19 @@ class CompositeDataset(Dataset):
         rows, cols = MOSAIC
         located = [(photo, location) for photo in photos for location in photo.tiles]
         tiles = [decode_tile(*located[i]) for i in rng.permutation(len(located))[: rows * cols]]
-        side = min(min(tile.shape[:2]) for tile in tiles) // 16 * 16  # so that all lie on one grid
+        side = min(min(tile.shape[:2]) for tile in tiles) // 16 * 16  # keeps all tiles on one grid
         grid = np.stack([tile[:side, :side] for tile in tiles]).reshape(rows, cols, side, side, 3)
         return grid.swapaxes(1, 2).reshape(rows * side, cols * side, 3)
 
 
 def composites_of(data_dir: str | Path, photos: str | Path, length: int, seed: int = 0) -> CompositeDataset:
-    """Composites of the training tiles of a data set, as `prepare` has written it, and of a folder of whole photos.
+    """Composites of the training tiles of a data set written by `prepare`, and of a folder of whole photos.
 
-    photos: "": none. Raises `DataError` for shards that cannot be used and for a folder without photos.
+    photos: "" for none. Raises `DataError` for shards that cannot be used and for a folder without photos.
     """
     files = find_pictures(Path(photos))[0] if photos else []
     if photos and not files:
-        raise DataError(f"{photos}: no photos in it; give a folder of whole photos that nobody edited")
+        raise DataError(f"{photos}: no photos in it; give a folder of unedited whole photos")
     return CompositeDataset(files, read_photos(find_shards(Path(data_dir) / "train"))[0], length, seed)
 
 
@@ -173,7 +173,7 @@ def _untouched(photo: str | Path) -> Composite:
 
 
 def _as_found(photo: np.ndarray, longer: int, rng: np.random.Generator) -> np.ndarray:
-    """As the camera wrote it, as the web shows it, or reduced and never compressed since: uint8 [H, W, 3]."""
+    """As written by the camera, as shown on the web, or downscaled and not compressed since: uint8 [H, W, 3]."""
     way = rng.choice(["camera", "web", "reduced"], p=[0.55, 0.32, 0.13])
     if way == "camera":
         return photo
@@ -183,7 +183,7 @@ def _as_found(photo: np.ndarray, longer: int, rng: np.random.Generator) -> np.nd
 
 
 def _part(host: np.ndarray, longer: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Width and height to cut from it."""
+    """Width and height of the crop."""
     height, width = host.shape[:2]
     wide = min(longer, width)
     return wide, min(round(wide * rng.uniform(0.6, 0.85)), height)
@@ -208,7 +208,7 @@ def _draw_edit(size: tuple[int, int], on_grid: bool, rng: np.random.Generator) -
 
 
 def _write_on(picture: np.ndarray, rng: np.random.Generator) -> None:
-    """A line of text, which is no forgery."""
+    """Draw a line of text, which does not count as tampering."""
     height = picture.shape[0]
     scale, place = height / 500 * float(rng.uniform(0.5, 1.5)), (8, int(rng.integers(height // 4, height - 8)))
     shade = tuple(int(v) for v in rng.integers(0, 256, 3))
@@ -216,7 +216,7 @@ def _write_on(picture: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _saved(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> Composite:
-    """The file, and the mask at its size; sometimes it is resized as a whole and saved once more."""
+    """The file, and the mask at the same size; some pictures are resized and recompressed as a whole."""
     data = encode_picture(picture, "png" if rng.random() < 0.25 else f"jpeg{rng.integers(45, 101)}")
     if rng.random() < LAUNDERED:
         picture = load_image(data)
@@ -228,7 +228,7 @@ def _saved(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> C
 
 
 def resized(picture: np.ndarray, scale: float) -> np.ndarray:
-    """uint8 [H, W, 3], of `scale` times the sides, at least one pixel each: means of areas where it gets smaller."""
+    """uint8 [H, W, 3] resized by `scale` to at least one pixel per side; downscaling averages areas."""
     scale = max(scale, 0.51 / min(picture.shape[:2]))
     kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=kernel)

@@ -1,4 +1,4 @@
-"""The index of a data set, a row a photo of the source → what the set holds, how common tags are, what was left out."""
+"""The index of a data set, one row per source photo → the set's contents, tag frequencies and left-out photos."""
 
 import json
 from collections import Counter
@@ -16,20 +16,20 @@ with extra("data"):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-NAMED = 20  # photos left out that are named, for each reason
+NAMED = 20  # left-out photos listed per reason
 
 
 def read_index(root: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The index of the data set in a folder or at a URL, a table a shard, in order (see `shard_job.INDEX`)."""
+    """The index of the data set in a folder or at a URL, one table per shard, in order (see `shard_job.INDEX`)."""
     store = Store(root)
     for name in store.names("index"):
         yield pq.read_table(pa.BufferReader(store.read(name)), columns=columns)
 
 
 def describe(root: str, splits: Sequence[str], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Counts of photos and cameras of each split, of what was left out and why, and the SHA-256 of each shard.
+    """Photo and camera counts of each split, left-out counts by reason, and the SHA-256 of each shard.
 
-    plan: may have `left_out` and `left_out_examples` of its own, of what no job was given.
+    plan: may have its own `left_out` and `left_out_examples`, for files that no job received.
     """
     photos: Counter[str] = Counter()
     cameras: dict[str, set[str]] = {split: set() for split in splits}
@@ -57,14 +57,14 @@ def describe(root: str, splits: Sequence[str], plan: Mapping[str, Any]) -> dict[
 
 
 def tag_vocabulary(root: str, min_share: float) -> TagVocabulary:
-    """How common each tag is among the photos trained on; `min_share` as in `TagVocabulary`."""
+    """How common each tag is among the training photos; `min_share` as in `TagVocabulary`."""
     tables = (table.filter(pa.compute.equal(table["split"], "train")) for table in read_index(root, ["split", "tags"]))
     names = (tags for table in tables for tags in table["tags"].to_pylist())
     return TagVocabulary(min_share).fit(dict.fromkeys(tags, "") for tags in names)
 
 
 def kept_photos(root: str) -> pd.DataFrame:
-    """A row a photo kept: split, camera, year (Int32, may be missing), tiles, tables (see `shard_job.INDEX`)."""
+    """One row per photo kept: split, camera, year (Int32, may be missing), tiles, tables (see `shard_job.INDEX`)."""
     columns = ["split", "camera", "year", "tiles", "tables"]
     table = pa.concat_tables(read_index(root, columns)).to_pandas()
     return table[table["split"].notna()].astype({"year": "Int32", "tiles": int}).reset_index(drop=True)

@@ -25,10 +25,10 @@ def quantization_tables(quality: int | Tensor) -> Tensor:
 
 @torch.no_grad()
 def jpeg(pixels: Tensor, quality: int | Tensor) -> Tensor:
-    """The pixels after one save as JPEG (4:2:0) and one load, as libjpeg (and so Pillow) computes them.
+    """The pixels after one JPEG save (4:2:0) and load, as computed by libjpeg (and so by Pillow).
 
-    All steps are libjpeg's integer formulas (colors, chroma averaged and upsampled by its "fancy" triangle filter,
-    accurate DCT), and exact in floating point. Sides need not be multiples of 8. No gradient flows.
+    All steps are libjpeg's integer formulas (colors, averaged chroma, "fancy" triangle upsampling, accurate DCT), exact
+    in floating point. Sides need not be multiples of 8. Gradients are not tracked.
 
     Args:
         pixels: uint8 [B, 3, H, W].
@@ -38,12 +38,12 @@ def jpeg(pixels: Tensor, quality: int | Tensor) -> Tensor:
         uint8 [B, 3, H, W].
 
     Raises:
-        ValueError: another shape, dtype or quality.
+        ValueError: wrong shape, dtype or quality.
     """
     levels = _to_levels(pixels)
     tables = quantization_tables(quality).to(levels.device)
     if tables.ndim == 3 and len(tables) != len(levels):
-        raise ValueError(f"{len(tables)} qualities for {len(levels)} pictures: give one, or one a picture")
+        raise ValueError(f"{len(tables)} qualities for {len(levels)} pictures: give one, or one per picture")
     height, width = levels.shape[2:]
     luma, chroma = _encoder_planes(levels)
     luma = _through_blocks(luma, tables[..., :1, :])[..., :height, :width]
@@ -59,7 +59,7 @@ def _to_levels(pixels: Tensor) -> Tensor:
 
 
 def _encoder_planes(levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Levels [B, 3, H, W] -> luma [B, 1, h, w] and chroma [B, 2, h', w'], filled up to whole blocks as libjpeg does.
+    """Levels [B, 3, H, W] -> luma [B, 1, h, w] and chroma [B, 2, h', w'], padded to whole blocks as in libjpeg.
 
     Columns are repeated before chroma is averaged, rows after.
     """
@@ -71,8 +71,8 @@ def _encoder_planes(levels: Tensor) -> tuple[Tensor, Tensor]:
     return luma, chroma
 
 
-# libjpeg's accurate integer DCT (jfdctint.c, jidctint.c) as one matrix: 8192 sqrt(8) times the DCT-II, with the
-# roundings that its shared factors cause. Rows then columns forward, columns then rows back, rounded in between.
+# libjpeg's accurate integer DCT (jfdctint.c, jidctint.c) as one matrix: 8192 sqrt(8) times the DCT-II, including the
+# rounding of its shared factors. Rows then columns forward, columns then rows back, rounded in between.
 _DCT = torch.tensor(
     [
         [8192, 8192, 8192, 8192, 8192, 8192, 8192, 8192],
@@ -90,7 +90,7 @@ _DCT = torch.tensor(
 
 # Weights are libjpeg's, in 1/65536: all sums stay below 2^24 and so are exact in float32.
 def _to_ycc(levels: Tensor) -> tuple[Tensor, Tensor]:
-    """jccolor.c; Cb and Cr have the middle 128 in them, and round a half down."""
+    """jccolor.c; Cb and Cr include the offset 128, and halves round down."""
     red, green, blue = levels.split(1, dim=1)  # 3 x [B, 1, H, W]
     luma = (19595 * red).add_(green, alpha=38470).add_(blue, alpha=7471).add_(32768)
     middle = (128 << 16) + 32767
@@ -114,7 +114,7 @@ def _to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
 
 
 def _columns(even: float, odd: float, like: Tensor) -> Tensor:
-    """A row that alternates between two values, as libjpeg's rounding does from column to column."""
+    """A row that alternates between two values, like libjpeg's rounding in successive columns."""
     return torch.tensor([even, odd], device=like.device).repeat(-(-like.shape[3] // 2))[: like.shape[3]]
 
 
@@ -125,7 +125,7 @@ def _downsample(chroma: Tensor) -> Tensor:
 
 
 def _upsample(chroma: Tensor) -> Tensor:
-    """Triangle filter [B, 2, h, w] -> [B, 2, 2h, 2w]; jdsample.c, `h2v2_fancy_upsample`, left out for tiny ones."""
+    """Triangle filter [B, 2, h, w] -> [B, 2, 2h, 2w]; jdsample.c, `h2v2_fancy_upsample`, skipped for tiny planes."""
     if chroma.shape[3] <= 2:
         return F.interpolate(chroma, scale_factor=2, mode="nearest")
     fine = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
@@ -133,7 +133,7 @@ def _upsample(chroma: Tensor) -> Tensor:
 
 
 def _through_blocks(plane: Tensor, tables: Tensor) -> Tensor:
-    """Quantize the DCT of all blocks and come back: levels [B, C, h, w], tables [B or none, 1, 64] -> [B, C, h, w]."""
+    """Quantize the DCT of all blocks and invert it: levels [B, C, h, w], tables [B or none, 1, 64] -> [B, C, h, w]."""
     coefficients = _quantized(plane, tables).mul_(_tiled(tables))
     levels = _by_rows(_DCT.T / 2**18, _by_columns(_DCT.T / 2**11, coefficients))
     return levels.add_(128).clamp_(0, 255).view(plane.shape).float()
@@ -141,12 +141,12 @@ def _through_blocks(plane: Tensor, tables: Tensor) -> Tensor:
 
 def _quantized(plane: Tensor, tables: Tensor) -> Tensor:
     """DCT coefficients in steps of their table, whole numbers: [B, C, h, w] -> [B, C, h / 8, 8, w / 8, 8]."""
-    # Doubles hold all sums, and neither TF32 nor autocast touches their products; Apple's GPUs have none.
+    # Doubles hold all sums and are unaffected by TF32 and autocast; Apple's GPUs do not support them.
     exact = torch.float32 if plane.device.type == "mps" else torch.float64
     blocks = (plane - 128).to(exact).unflatten(3, (-1, 8)).unflatten(2, (-1, 8))
     eighths = _by_columns(_DCT / 2**15, _by_rows(_DCT / 2**11, blocks))
     steps = 8 * _tiled(tables)
-    return eighths.abs().add_(steps / 2).div_(steps).floor_().copysign_(eighths)  # a half goes away from zero
+    return eighths.abs().add_(steps / 2).div_(steps).floor_().copysign_(eighths)  # halves round away from zero
 
 
 def _tiled(tables: Tensor) -> Tensor:
@@ -165,20 +165,20 @@ def _by_columns(matrix: Tensor, blocks: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rescale(pixels: Tensor, factor: float) -> Tensor:
-    """Bicubic with antialiasing, as Pillow's `resize(..., BICUBIC)`: by columns, to whole levels, then by rows.
+    """Bicubic with antialiasing, as Pillow's `resize(..., BICUBIC)`: horizontally, rounded to levels, then vertically.
 
-    The factor is kept exactly: where a side times the factor is no whole number, Pillow's `box` would end at
+    The factor is exact: if a side times the factor is not a whole number, the equivalent `box` of Pillow ends at
     `floor(side * factor) / factor`.
 
     Args:
         pixels: uint8 [B, 3, H, W].
-        factor: above 0; below 1 makes pictures smaller.
+        factor: above 0; below 1 shrinks pictures.
 
     Returns:
         uint8 [B, 3, floor(H * factor), floor(W * factor)].
 
     Raises:
-        ValueError: another shape, dtype or factor, or a picture that would have no pixel left.
+        ValueError: wrong shape, dtype or factor, or a picture that would have no pixel left.
     """
     levels = _to_levels(pixels)
     if not 0 < factor < math.inf:
@@ -186,7 +186,7 @@ def rescale(pixels: Tensor, factor: float) -> Tensor:
     exact = factor * (1 + 1e-12)  # 100 * 0.29 is a little less than 29 in floats
     if min(levels.shape[2:]) * exact < 1:
         height, width = levels.shape[2:]
-        raise ValueError(f"{width} x {height} pixels times {factor} leave none: choose a larger factor")
+        raise ValueError(f"{width} x {height} pixels times {factor} leave no pixel: choose a larger factor")
     for scale in ((1.0, exact), (exact, 1.0)):
         levels = F.interpolate(levels, scale_factor=scale, mode="bicubic", antialias=True)
         levels = levels.add_(0.5).floor_().clamp_(0, 255)

@@ -1,4 +1,4 @@
-"""Pictures laid out of the tiles of one camera: stand-ins for whole photos where shards hold tiles alone."""
+"""Mosaics of one camera's tiles: stand-ins for whole photos where shards hold only tiles."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,18 +9,18 @@ from exiflang.data.shards import Photo
 
 
 def camera_mosaics(photos: Sequence[Photo], rows: int = 3, cols: int = 4, seed: int = 0) -> Iterator[np.ndarray]:
-    """Pictures laid out of tiles of one camera, for `calibrate`: uint8 [rows * side, cols * side, 3] each.
+    """Mosaics of one camera's tiles, for `calibrate`: uint8 [rows * side, cols * side, 3] each.
 
-    Photos of a camera come in random order, all tiles of a photo side by side, no tile twice; a mosaic takes `rows *
-    cols` of them in raster order, and a camera gives as many mosaics as it has tiles for. `side` is the smallest side
-    of its tiles. Exposure and quality differ between the photos of a camera, so that mosaics are less of one piece than
-    photos are: calibrated on mosaics alone, heatmaps and scores err towards authentic. Given one photo at a time,
-    mosaics are of one exposure.
+    A camera's photos come in random order, with all tiles of a photo adjacent and no tile repeated; a mosaic takes
+    `rows * cols` of them in raster order, and a camera gives as many mosaics as it has tiles for. `side` is the
+    smallest side of its tiles. Because exposure and quality differ between a camera's photos, mosaics are less uniform
+    than photos: calibration on mosaics alone biases heatmaps and scores toward authentic. If photos are given one at a
+    time, each mosaic has a single exposure.
 
     Raises `ValueError` if no camera has tiles for one mosaic, `DataError` naming a tile that is broken.
     """
     if rows < 1 or cols < 1:
-        raise ValueError(f"a mosaic of {rows} x {cols} tiles has none: rows and cols must be at least 1")
+        raise ValueError(f"a mosaic of {rows} x {cols} tiles is empty: rows and cols must be at least 1")
     cameras: dict[str, list[Photo]] = {}
     for photo in photos:
         cameras.setdefault(photo.camera, []).append(photo)

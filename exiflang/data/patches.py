@@ -1,4 +1,4 @@
-"""Photos in shards → the patches and sentences that training draws from them."""
+"""Photos in shards → the patches and sentences for training."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from exiflang.exif.text import TagVocabulary, exif_to_text
 from exiflang.utils.images import ImageError, load_image
 from exiflang.utils.storage import Store
 
-TAG_STREAM = 0x7A65  # sets the random numbers of tags apart from those of crops
+TAG_STREAM = 0x7A65  # separates the random numbers of tags from those of crops
 
 
 def decode_tile(photo: Photo, location: TileLocation) -> np.ndarray:
@@ -40,9 +40,9 @@ def decode_views(
 ) -> Tensor:
     """`views` random crops of `photo`: uint8 [V, 3, P, P], the first of them the one that `decode_patch` draws.
 
-    No tile is drawn again before each has had its turn, so that views share no more of the scene than they must; the
-    position in its tile is drawn for each view by itself. A tile is decoded once, however many views fall on it. Raises
-    `DataError` naming a tile that is broken or smaller than a patch.
+    No tile repeats before each has been drawn once, which minimizes the scene content that views share; each view's
+    position in its tile is drawn independently. A tile is decoded once, however many views use it. Raises `DataError`
+    naming a tile that is broken or smaller than a patch.
     """
     pixels: dict[TileLocation, np.ndarray] = {}
     waiting: list[TileLocation] = []
@@ -65,23 +65,23 @@ def decode_views(
 
 
 def sentence_of(photo: Photo, vocabulary: TagVocabulary | None) -> str:
-    """The whole sentence of a photo, of the tags that `vocabulary` keeps if there is one."""
+    """The complete sentence of a photo, limited to the tags that `vocabulary` keeps, if given."""
     return exif_to_text(vocabulary.transform(photo.tags) if vocabulary else photo.tags)
 
 
 def read_vocabulary(root: str, min_share: float) -> TagVocabulary:
-    """What `tags.json` of a data set tells of its tags, cut at `min_share`. Raises `DataError` if it is not there."""
+    """The vocabulary in a data set's `tags.json`, cut at `min_share`. Raises `DataError` if it is missing."""
     try:
         state = json.loads(Store(root).read("tags.json"))
         del state["kept"]
         return TagVocabulary.from_dict(state | {"min_share": min_share})
     except (OSError, ValueError, LookupError, TypeError) as error:
         advice = "set min_share to 0, or prepare the data again with 01_prepare_data"
-        raise DataError(f"{root}/tags.json: cannot be read, to leave rare tags out: {advice}") from error
+        raise DataError(f"{root}/tags.json: cannot be read, so rare tags cannot be dropped: {advice}") from error
 
 
 def draw_tags(sentence: str, rng: np.random.Generator, tag_dropout: float, shuffle_tags: bool) -> str:
-    """`sentence` without some of its tags, of which one always stays, or in random order (see `PatchDataset`)."""
+    """`sentence` with some tags dropped, but never all, or in random order (see `PatchDataset`)."""
     if not tag_dropout and not shuffle_tags:
         return sentence
     words = np.array(sentence.split(", "), dtype=object)  # no value holds ", ": see `exif_to_text`
@@ -92,7 +92,7 @@ def draw_tags(sentence: str, rng: np.random.Generator, tag_dropout: float, shuff
 
 
 def check_drawing(patch_size: int, views: int, tag_dropout: float) -> None:
-    """Raises `ValueError` for a number out of its range (see `PatchDataset`)."""
+    """Raises `ValueError` for a number out of range (see `PatchDataset`)."""
     if patch_size < 1:
         raise ValueError(f"patch_size is {patch_size}: it must be at least 1 pixel")
     if not isinstance(views, int) or views < 1:
@@ -104,28 +104,28 @@ def check_drawing(patch_size: int, views: int, tag_dropout: float) -> None:
 class PatchDataset(Dataset):
     """Random patches of each photo with the photo's EXIF sentence: item i is `(uint8 [3, P, P], str)`.
 
-    Patch and sentence depend on `(seed, epoch, i)` alone, so that runs repeat and resume exactly, whatever the workers.
+    Patch and sentence depend only on `(seed, epoch, i)`, so runs repeat and resume exactly with any number of workers.
 
     Args:
         shards: paths of the shards, e.g. `find_shards(folder)`.
         patch_size: side of the crop in pixels.
-        seed: decides crops, tags left out and their order, and the permutation of `exif="shuffled"`.
-        exif: "own", or "shuffled": the control in which each photo gets the sentence of another one, for good.
-        views: patches of each photo. With more than one, an item's patches are uint8 [V, 3, P, P], on different tiles
-            as far as the photo has them (see `decode_views`); the first does not depend on how many follow.
-        tag_dropout: 0..1, below 1: the probability by which each tag is left out of an item's sentence. One tag always
-            stays.
+        seed: determines crops, dropped tags and their order, and the permutation of `exif="shuffled"`.
+        exif: "own", or "shuffled": the control in which each photo permanently gets a different photo's sentence.
+        views: patches per photo. With more than one, an item's patches are uint8 [V, 3, P, P], from different tiles as
+            far as the photo has them (see `decode_views`); the first does not depend on how many follow.
+        tag_dropout: probability that a tag is dropped from an item's sentence: at least 0 and below 1. One tag is
+            always kept.
         shuffle_tags: whether the tags of an item's sentence come in random order.
-        vocabulary: leaves its rare tags out of the sentences.
-        cache: decode all tiles at once and keep them in memory: 3 bytes a pixel, 1.8 GB for 9,309 tiles of 256 px. An
-            item then takes a tenth of the time. Worker processes share it if they are forked and copy it if not.
+        vocabulary: drops its rare tags from the sentences.
+        cache: decode all tiles up front and keep them in memory: 3 bytes per pixel, 1.8 GB for 9,309 tiles of 256 px.
+            An item then takes a tenth of the time. Forked worker processes share the cache, spawned ones copy it.
 
-    `photos` and `sentences` (whole ones) stand in order of the items; `left_out` counts unusable tiles by reason.
+    `photos` and `sentences` (complete ones) are in the order of the items; `left_out` counts unusable tiles by reason.
 
     Raises:
         DataError: a shard cannot be used (see `read_photos`); on access, a tile that is broken or smaller than a patch
-            (with `cache` a broken one at once).
-        ValueError: another value of `exif`, or a number out of its range.
+            (with `cache`, a broken one immediately).
+        ValueError: an unknown value of `exif`, or a number out of range.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class PatchDataset(Dataset):
         self.sentences = [sentence_of(photo, vocabulary) for photo in self.photos]
         if exif == "shuffled":
             order = np.random.default_rng([seed, 0x5EED]).permutation(len(self.photos))
-            giver = dict(zip(order, np.roll(order, 1), strict=True))  # one cycle: nobody keeps the own sentence
+            giver = dict(zip(order, np.roll(order, 1), strict=True))  # one cycle: no photo keeps its own sentence
             self.sentences = [self.sentences[giver[i]] for i in range(len(order))]
         self.patch_size, self.seed, self.epoch = patch_size, seed, 0
         self.views, self.tag_dropout, self.shuffle_tags = views, tag_dropout, shuffle_tags
@@ -158,22 +158,22 @@ class PatchDataset(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the photos, their tiles, their sentences and how items are drawn; not with the folder."""
+        """A hash of the photos, tiles, sentences and drawing options; independent of the folder."""
         tiles = [[photo.id, [(shard.name, *location) for shard, *location in photo.tiles]] for photo in self.photos]
         what = [self.patch_size, self.seed, tiles, self.sentences]
         drawn = [self.views, float(self.tag_dropout), bool(self.shuffle_tags)]
-        if drawn != [1, 0.0, False]:  # else it stays that of the runs begun before there was a choice
+        if drawn != [1, 0.0, False]:  # the defaults keep the fingerprint of runs that predate these options
             what.append(drawn)
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     @property
     def summary(self) -> str:
-        """What is in it, for a person."""
+        """A description for display."""
         different = len(set(self.sentences))
         return f"{len(self)} photos, {different} different sentences, left out: {dict(self.left_out)}"
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other items from now on."""
+        """Draw different items from now on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -182,7 +182,7 @@ class PatchDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         rng = np.random.default_rng([self.seed, self.epoch, index])
         patches = decode_views(self.photos[index], self.patch_size, self.views, rng, self._pixels)
-        rng = np.random.default_rng([self.seed, self.epoch, index, TAG_STREAM])  # its own: crops stay what they were
+        rng = np.random.default_rng([self.seed, self.epoch, index, TAG_STREAM])  # separate, so that crops do not change
         sentence = draw_tags(self.sentences[index], rng, self.tag_dropout, self.shuffle_tags)
         return patches if self.views > 1 else patches[0], sentence
 

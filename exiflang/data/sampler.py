@@ -1,4 +1,4 @@
-"""Which photos a batch is made of: cameras balanced, and batches of one make as hard negatives."""
+"""The photos of each batch: balanced cameras, and batches of one make as hard negatives."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,29 +9,29 @@ from exiflang.data.shards import Photo, plain_name
 
 
 class CameraSampler(Sampler[int]):
-    """The photos of an epoch, as indices, batch after batch: a `sampler` for `DataLoader`, with its `drop_last=True`.
+    """The photo indices of an epoch, batch after batch: a `sampler` for a `DataLoader` with `drop_last=True`.
 
-    An epoch has as many draws as there are photos. With `balance` 0 each photo is drawn once. Otherwise each camera has
-    its share of the draws, and its photos take turns in them: none is drawn again before all others of the camera were,
-    and its repeats stand far apart; of a camera with more photos than draws, some wait for another epoch.
+    An epoch has as many draws as there are photos. With `balance` 0, each photo is drawn once. Otherwise each camera
+    gets a share of the draws, and its photos take turns: none repeats before all others of the camera have been drawn,
+    and repeats are far apart; if a camera has more photos than draws, some wait for a later epoch.
 
-    A batch of one make is filled from a make drawn in proportion to its draws that are left, with each photo once. A
-    make with fewer photos than that is topped up with photos of a second make drawn likewise, then of a third.
+    A same-make batch is filled from one make, drawn in proportion to its remaining draws, with each photo once. If the
+    make has too few photos, photos of a second make drawn the same way are added, then of a third.
 
-    Draws depend on `(seed, epoch)` alone. Names of cameras that differ by case, spaces or punctuation are one.
+    Draws depend only on `(seed, epoch)`. Camera names that differ in case, spaces or punctuation are the same.
 
     Args:
         photos: of the data set, in its order, e.g. `PatchDataset.photos`.
-        batch_size: draws that make a batch. With several processes whose batches are one another's negatives give that
-            of all of them together: Accelerate deals consecutive batches to its processes.
-        balance: 0..1; a camera with c photos is drawn in proportion to c^(1 - balance): 0 as often as it has photos, 1
-            as often as any other camera.
-        same_make: 0..1, share of the whole batches that are of one make. The remainder of the photos that fills no
-            batch stands last in the epoch.
-        seed: decides all draws.
+        batch_size: draws per batch. With several processes whose batches are one another's negatives, give the size of
+            all of them together: Accelerate deals consecutive batches to its processes.
+        balance: 0..1; a camera with c photos is drawn in proportion to c^(1 - balance): 0 in proportion to its photos,
+            1 as often as any other camera.
+        same_make: 0..1, share of the full batches that hold a single make. The remaining photos, which do not fill a
+            batch, come last in the epoch.
+        seed: determines all draws.
 
     Raises:
-        ValueError: no photos, or a number out of its range.
+        ValueError: no photos, or a number out of range.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CameraSampler(Sampler[int]):
         self._length = len(photos)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw another order from now on."""
+        """Draw a different order from now on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class CameraSampler(Sampler[int]):
         """How often each of the N photos is drawn: int [N], their sum N."""
         shares = np.array([len(members) for members in self._of_camera]) ** (1.0 - self.balance)  # [C]
         expected = shares.cumsum() * (len(self) / shares.sum())
-        # Whole numbers whose sum is N, each less than 1 from what is expected; rounded, or floats would miss a draw.
+        # Whole numbers that sum to N, each within 1 of its expectation; rounded, as float errors could lose a draw.
         edges = np.floor(expected.round(6) + rng.integers(10**6) / 10**6)
         draws = np.zeros(len(self), int)
         for members, number in zip(self._of_camera, np.diff(edges, prepend=0).astype(int), strict=True):
@@ -82,11 +82,11 @@ class CameraSampler(Sampler[int]):
         return draws
 
     def _batch_of_one_make(self, left: np.ndarray, totals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A batch out of the draws that are `left`, `totals` of each make, which are taken from there: int [B]."""
+        """A batch drawn from `left` (`totals` per make), both of which are reduced accordingly: int [B]."""
         batch: list[int] = []
         waiting = totals.copy()
         while room := self.batch_size - len(batch):
-            if not waiting.any():  # every make has given each of its photos once
+            if not waiting.any():  # every make has contributed each of its photos once
                 waiting = totals.copy()
             make = rng.choice(len(waiting), p=waiting / waiting.sum())
             members = self._of_make[make]
@@ -109,8 +109,8 @@ def _groups(names: Iterable[str]) -> list[np.ndarray]:
 
 
 def _spread(draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each photo as often as it is drawn, in random order, but the repeats of a photo equally far apart."""
+    """Each photo as often as it is drawn, in random order with the repeats of a photo evenly spaced."""
     photos = np.repeat(np.arange(len(draws)), draws)  # [N] -> [D]
-    turn = np.arange(len(photos)) - np.repeat(draws.cumsum() - draws, draws)  # 0, 1 ... of each photo
+    turn = np.arange(len(photos)) - np.repeat(draws.cumsum() - draws, draws)  # 0, 1 ... for each photo
     time = (turn + rng.random(len(draws))[photos]) / draws[photos]
     return photos[np.argsort(time, kind="stable")]

@@ -1,4 +1,4 @@
-"""Which shards a text names: a folder, a glob, a range in braces, here or at a URL; and a path to each of them."""
+"""The shards named by a folder, a glob or a range in braces, local or at a URL, and a local path to each of them."""
 
 import glob
 import os
@@ -21,18 +21,18 @@ T = TypeVar("T")
 
 
 def expand_shards(shards: str) -> list[str]:
-    """The locations of the shards that `shards` names, sorted, each once: absolute paths or URLs.
+    """The locations of the shards that `shards` names, sorted and unique: absolute paths or URLs.
 
-    `shards` is a folder, a path or a glob, or a URL of any of these that fsspec knows; "{00000..00123}" and "{a,b}" in
-    it stand for each of what they name. A web server, which may list nothing, is believed to have the shards that are
-    named one by one.
+    `shards` is a folder, a path or a glob, or a URL of any of these that fsspec supports; braces such as
+    "{00000..00123}" and "{a,b}" are expanded. Shards named individually on a web server are assumed to exist, since it
+    may not support listing.
 
-    Raises `DataError` if it names nothing, a shard that is not there, more than 1,000,000, or a location that cannot
-    be reached.
+    Raises `DataError` if nothing matches, a shard is missing, there are more than 1,000,000, or a location cannot be
+    reached.
     """
     if not shards.strip():
         raise DataError("no shards named: give a folder, a glob or a URL")
-    if not is_url(shards) and os.path.exists(absolute_path(shards)):  # a name with signs of its own
+    if not is_url(shards) and os.path.exists(absolute_path(shards)):  # a name that contains special characters
         return _local(shards)
     patterns = _expand_braces(shards)
     found = _listed(patterns) if is_url(shards) else [shard for pattern in patterns for shard in _local(pattern)]
@@ -44,31 +44,31 @@ def expand_shards(shards: str) -> list[str]:
 
 
 def shard_sizes(shards: Sequence[str]) -> list[int | None]:
-    """The size of each shard in bytes; None at a web server, which need not tell. Raises `DataError` as above."""
+    """The size of each shard in bytes; None on a web server, which may not report it. Raises `DataError` as above."""
     found: list[int | None] = []
     for folder, within in groupby(shards, key=lambda shard: shard.rpartition("/")[0] or "/"):
         names = [shard.rpartition("/")[2] for shard in within]
         sizes = dict.fromkeys(names) if _is_web(folder) else _sizes(folder)
         if missing := [name for name in names if name not in sizes]:
-            raise DataError(f"{folder}/{missing[0]}: no such shard: check the name, or fetch what is missing")
+            raise DataError(f"{folder}/{missing[0]}: no such shard: check the name, or download what is missing")
         found += [sizes[name] for name in names]
     return found
 
 
 def fetch_shard(shard: str, folder: Path) -> Path:
-    """A shard's path on this machine: its own, or that of a copy in `folder`. Raises `DataError`."""
+    """A local path of a shard: its own, or that of a copy in `folder`. Raises `DataError`."""
     parent, _, name = shard.rpartition("/")
     return _reach(shard, lambda: Store(parent).get(name, folder)) if is_url(shard) else Path(shard)
 
 
 def _expand_braces(pattern: str) -> list[str]:
-    """Innermost braces first, all patterns at once: they have the same groups."""
+    """Expand innermost braces first, in all patterns at once: they have the same groups."""
     patterns = [pattern]
     while any(sign in patterns[0] for sign in "{}"):
         expanded: list[str] = []
         for text in patterns:
             if not (group := re.search(r"\{([^{}]*)\}", text)):
-                raise DataError(f"{pattern}: braces that do not match: write e.g. {{00000..00123}} or {{a,b}}")
+                raise DataError(f"{pattern}: unbalanced braces: write e.g. {{00000..00123}} or {{a,b}}")
             parts = _alternatives(group[1], pattern)
             if len(expanded) + len(parts) > MAX_SHARDS:
                 raise DataError(f"{pattern}: names more than {MAX_SHARDS:,} shards: make larger ones, or use a glob")
@@ -78,7 +78,7 @@ def _expand_braces(pattern: str) -> list[str]:
 
 
 def _alternatives(group: str, pattern: str) -> Sequence[str]:
-    """What stands between braces: "08..10" → "08", "09", "10"; "a,b" → "a", "b"."""
+    """The alternatives in braces: "08..10" → "08", "09", "10"; "a,b" → "a", "b"."""
     if found := re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", group):
         first, last = int(found[1]), int(found[2])
         padded = any(len(end) > 1 and end.startswith("0") for end in found.groups())
@@ -105,7 +105,7 @@ def _local(pattern: str) -> list[str]:
 
 
 def _listed(patterns: Sequence[str]) -> list[str]:
-    """The shards at URLs: those of a glob or a folder, and those named one by one, which must be there."""
+    """The shards at URLs: those of a glob or a folder, and those named individually, which must exist."""
     named = [url for url in patterns if not _has_magic(url) and urlsplit(url).path.endswith(".tar")]
     shard_sizes(sorted(named))
     found = list(named)
@@ -121,7 +121,7 @@ def _listed(patterns: Sequence[str]) -> list[str]:
 
 
 def _sizes(folder: str) -> dict[str, int]:
-    """Name and size of each file directly in a folder, asked for at once: a store may hold 100,000."""
+    """Name and size of each file directly in a folder, in one request: a store may hold 100,000."""
     fs, path = _reach(folder, partial(fsspec.core.url_to_fs, folder))
     fs.invalidate_cache()
     found = _reach(folder, lambda: fs.ls(path, detail=True) if fs.isdir(path) else [])
@@ -137,7 +137,7 @@ def _has_magic(url: str) -> bool:
 
 
 def _reach(location: str, ask: Callable[[], T]) -> T:
-    """What `ask` finds. Raises `DataError` for whatever a file system raises: each has errors of its own."""
+    """The result of `ask`. Raises `DataError` for any exception: each file system has its own types."""
     try:
         return ask()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""WebDataset shards of tiles, in img2dataset's layout: found, indexed and read."""
+"""WebDataset shards of tiles, in img2dataset's layout: find, index and read."""
 
 import hashlib
 import io
@@ -18,16 +18,16 @@ from exiflang.exif.reader import canonical_tags
 from exiflang.utils.images import PICTURE_EXTENSIONS
 
 MAX_JSON_BYTES, MAX_TILE_BYTES = 1_000_000, 32_000_000
-TileLocation = tuple[Path, int, int]  # of a tile: shard, offset, size
+TileLocation = tuple[Path, int, int]  # shard, offset and size of a tile
 
 
 class DataError(ValueError):
-    """Shards that cannot be used; the message names the file and what to do."""
+    """Unusable shards; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a shard holds of one tile: its key, the encoded picture, and the JSON beside it.
+    """One tile in a shard: its key, the encoded picture, and its JSON.
 
     `meta` has img2dataset's fields (`exif`: a JSON string of printed tags, `width`, `height`), and `photo`: an id that
     the tiles of one photo share.
@@ -41,7 +41,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo in the shards: its id, canonical EXIF, and where each of its tiles lies."""
+    """A photo in the shards: its id, canonical EXIF, and the location of each tile."""
 
     id: str
     tags: dict[str, str]
@@ -49,22 +49,22 @@ class Photo:
 
     @property
     def make(self) -> str:
-        """The camera's maker, "unknown" if the tags do not say."""
+        """The camera's maker, "unknown" if the tags do not name it."""
         return self.tags.get("Make", "unknown")
 
     @property
     def camera(self) -> str:
-        """Make and model, the name by which cameras are told apart."""
+        """Make and model, the name that identifies a camera."""
         return f"{self.make} {self.tags.get('Model', 'unknown')}"
 
 
 def plain_name(name: str) -> str:
-    """Letters and digits of the name of a make or camera, case folded: "SONY DSC-W1" and "Sony DSC W1" are one."""
+    """Letters and digits of a make or camera name, case-folded: "SONY DSC-W1" and "Sony DSC W1" are one."""
     return "".join(sign for sign in unicodedata.normalize("NFKC", name).casefold() if sign.isalnum())
 
 
 def add_sample(tar: tarfile.TarFile, sample: Sample) -> None:
-    """Append a tile and its JSON to a tar that is open for writing; equal samples, equal bytes."""
+    """Append a tile and its JSON to a tar open for writing; equal samples give equal bytes."""
     text = json.dumps(sample.meta, sort_keys=True).encode()
     for extension, data in ((sample.extension, sample.data), ("json", text)):
         member = tarfile.TarInfo(f"{sample.key}.{extension}")
@@ -73,7 +73,7 @@ def add_sample(tar: tarfile.TarFile, sample: Sample) -> None:
 
 
 def find_shards(folder: str | Path) -> list[Path]:
-    """The shards of a folder in order. Raises `DataError` if there is none or a number is missing in between."""
+    """The shards of a folder in order. Raises `DataError` if there are none or the numbering has a gap."""
     shards = sorted(path for path in Path(folder).glob("*.tar") if not path.name.startswith("."))
     if not shards:
         raise DataError(f"{folder}: no .tar shard there; check the path, or run notebooks/01_prepare_data first")
@@ -83,8 +83,7 @@ def find_shards(folder: str | Path) -> list[Path]:
             if int(after.stem) > int(before.stem) + 1:
                 name = f"{int(before.stem) + 1:0{len(before.stem)}d}.tar"
                 raise DataError(
-                    f"{folder}: shard {name} is missing, the next is {after.name}: fetch what is missing, or renumber "
-                    "the rest to do without it"
+                    f"{folder}: shard {name} is missing, the next is {after.name}: download it, or renumber the rest"
                 )
     return shards
 
@@ -98,12 +97,12 @@ def read_member(shard: Path, offset: int, size: int) -> bytes:
     except OSError as error:
         raise DataError(f"{shard}: cannot be read ({error.strerror}): run notebooks/01_prepare_data again") from error
     if len(data) < size:
-        raise DataError(f"{shard}: ends in the middle of a tile: the shard is truncated, fetch or write it again")
+        raise DataError(f"{shard}: ends in the middle of a tile: the shard is truncated, download or write it again")
     return data
 
 
 def read_photos(shards: Sequence[Path]) -> tuple[list[Photo], Counter[str]]:
-    """As `index_photos`, and raises `DataError` also when no tile has EXIF."""
+    """Like `index_photos`, but also raises `DataError` if no tile has EXIF."""
     photos, unused = index_photos(shards)
     left_out = Counter({reason: len(names) for reason, names in unused.items()})
     if not photos:
@@ -116,12 +115,12 @@ def read_photos(shards: Sequence[Path]) -> tuple[list[Photo], Counter[str]]:
 
 
 def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[list[Photo], dict[str, list[str]]]:
-    """Index the shards: photos in order of first appearance, and the names of tiles left out, by reason.
+    """Index the shards: photos in order of first appearance, and the names of left-out tiles by reason.
 
-    Only the JSON members are read; names of members are never used as paths. Raises `DataError` for a shard that is
-    missing, and with `damaged="raise"` also for one that is no uncompressed tar, damaged or truncated. With "skip" such
-    a one loses the samples that the damage hits: reading goes on at the next whole header, each such jump is counted as
-    a "damaged part of a shard", and a half whose other half lay there under its own reason.
+    Only JSON members are read; member names are never used as paths. Raises `DataError` for a missing shard, and with
+    `damaged="raise"` also for one that is damaged, truncated, or not an uncompressed tar. With "skip", such a shard
+    loses only the affected samples: reading continues at the next intact header, each such jump counts as a "damaged
+    part of a shard", and a sample with only one half left counts under the reason for that half.
     """
     photos: dict[str, Photo] = {}
     left_out: defaultdict[str, list[str]] = defaultdict(list)
@@ -139,7 +138,7 @@ def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[lis
             if isinstance(meta, str):
                 left_out[meta].append(f"{shard.name}/{key}")
                 continue
-            if meta["exif"] != printed:  # tiles of a photo follow one another, and this is what takes the time
+            if meta["exif"] != printed:  # a photo's tiles are adjacent, and this step is the slow one
                 printed, tags = meta["exif"], canonical_tags(meta["exif"])
             if not tags:
                 left_out["tile without EXIF"].append(f"{shard.name}/{key}")
@@ -152,15 +151,15 @@ def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[lis
 
 
 def _read_index(shard: Path, skip: bool) -> tuple[dict[str, TileLocation], dict[str, dict | str], list[str], list[str]]:
-    """Of each key: where its tile lies, and its EXIF and photo or why it has none; keys that an earlier sample of the
-    shard had too, which counts as replaced, once for each; and where damaged parts begin."""
+    """For each key: the location of its tile, and its EXIF and photo or the reason it has none; keys that an earlier
+    sample of the shard already used, once per replaced sample; and where damaged parts begin."""
     pictures: dict[str, TileLocation] = {}
     metas: dict[str, dict | str] = {}
     seen: dict[str, Counter[str]] = {"picture": Counter(), "json": Counter()}
     damage, end = [], 0
     try:
         size = shard.stat().st_size
-        # offsets in a compressed tar would be none in the file; ignore_zeros: looks for the next header behind damage
+        # a compressed tar's offsets are not file offsets; ignore_zeros: continue at the next header after damage
         with tarfile.open(shard, "r:", ignore_zeros=skip) as tar:
             for member in tar:
                 if member.size < 0:
@@ -180,23 +179,23 @@ def _read_index(shard: Path, skip: bool) -> tuple[dict[str, TileLocation], dict[
     except OSError as error:
         advice = "run notebooks/01_prepare_data again, or correct the path"
         raise DataError(f"{shard}: cannot be read ({error.strerror}): {advice}") from error
-    except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two: numbers in headers that are none
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two: invalid numbers in headers
         if not skip:
-            message = f"{shard}: not a whole, uncompressed tar file ({error}): fetch or write it again"
+            message = f"{shard}: not a complete, uncompressed tar file ({error}): download or write it again"
             raise DataError(message) from error
         damage.append(end)
     else:
-        # tarfile takes a damaged header for the end; the end that writers write is a block of zeros.
+        # tarfile mistakes a damaged header for the end; writers mark the end by a block of zeros.
         if size < end + tarfile.BLOCKSIZE or any(read_member(shard, end, tarfile.BLOCKSIZE)):
             damage.append(end)
     if damage and not skip:
-        raise DataError(f"{shard}: damaged at byte {damage[0]}: fetch or write it again")
+        raise DataError(f"{shard}: damaged at byte {damage[0]}: download or write it again")
     again = (seen["picture"] | seen["json"]) - Counter(pictures.keys() | metas.keys())
     return pictures, metas, sorted(again.elements()), [f"byte {place}" for place in damage]
 
 
 def _key_and_kind(member: tarfile.TarInfo) -> tuple[str, str]:
-    """A member's key, and "picture", "json" or another extension; "" for what is no file."""
+    """A member's key, and "picture", "json" or a different extension; "" for members that are not files."""
     key, _, extension = member.name.rpartition(".")
     kind = "picture" if f".{extension.lower()}" in PICTURE_EXTENSIONS else extension.lower()
     return key, kind if member.isreg() else ""
@@ -214,24 +213,24 @@ def _read_json(shard: Path, member: tarfile.TarInfo) -> dict | str:
         return "JSON that cannot be read"
 
 
-SHARDS, SAMPLES = 3, 50  # that are looked at: it is one setting of a whole download
+SHARDS, SAMPLES = 3, 50  # to check: the setting is the same for an entire download
 MOST = {"picture": MAX_TILE_BYTES, "json": MAX_JSON_BYTES}
-HASHES = ("sha256", "sha512", "md5")  # the file's as it was fetched, under this name in its JSON
+HASHES = ("sha256", "sha512", "md5")  # hashes of the downloaded file, by their name in its JSON
 
 
 def warn_of_reencoding(shards: Sequence[str | Path]) -> None:
-    """Warn if the pictures of the first shard that says so are not the files that were fetched.
+    """Warn if the pictures of the first shard that records it differ from the downloaded files.
 
-    img2dataset writes a hash of the fetched file and its size in pixels into the JSON. Samples that have neither, or
-    are tiles of a `photo`, do not say; a shard that cannot be read raises no warning. Paths of this machine only.
+    img2dataset writes the downloaded file's hash and size in pixels into the JSON. Samples that have neither, or
+    are tiles of a `photo`, are skipped; a shard that cannot be read raises no warning. Local paths only.
     """
     for shard in shards[:SHARDS]:
         found = [changed for meta, data in _first_samples(Path(shard)) if (changed := _changed(meta, data)) is not None]
         if any(found):
             share = f"{sum(found)} of the first {len(found)} pictures"
             warnings.warn(
-                f"{shard}: {share} are not the files that were fetched, but were resized or compressed anew, and the "
-                "traces of the camera's own compression are gone: fetch again with img2dataset's "
+                f"{shard}: {share} were resized or recompressed after the download, so the "
+                "traces of the camera's own compression are gone: download again with img2dataset's "
                 "disable_all_reencoding=True and resize_mode='no'",
                 stacklevel=3,
             )
@@ -240,13 +239,13 @@ def warn_of_reencoding(shards: Sequence[str | Path]) -> None:
 
 
 def is_shard(path: Path) -> bool:
-    """Whether a tar file has a picture with JSON beside it among its first members."""
+    """Whether a tar file has a picture with JSON among its first members."""
     return any(True for _ in _first_samples(path))
 
 
 def _changed(meta: Mapping[str, Any], data: bytes) -> bool | None:
-    """Whether a picture is another than the one fetched; None if its JSON does not say."""
-    if "photo" in meta:  # smaller than the photo, since it is a piece of it
+    """Whether a picture differs from the downloaded one; None if its JSON does not say."""
+    if "photo" in meta:  # smaller than the photo because it is a crop
         return None
     sizes = [meta.get(name) for name in ("width", "height", "original_width", "original_height")]
     resized = None if None in sizes else sizes[:2] != sizes[2:]
@@ -271,4 +270,4 @@ def _first_samples(shard: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
             if isinstance(meta, dict):
                 yield meta, read_member(*locations["picture"][key])
     except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError):
-        return  # whoever indexes the shard says what is wrong with it
+        return  # indexing the shard reports the error

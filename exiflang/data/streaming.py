@@ -1,7 +1,7 @@
-"""Shards that are too many to index at once, here or at a URL → an endless, resumable stream of patches and sentences.
+"""Shards too many to index up front, local or at a URL → an endless, resumable stream of patches and sentences.
 
-Reader r of n (a process's worker) has every n-th shard of a pass, in an order of that pass, and mixes the photos of a
-few of them at a time. How far it has come is three numbers, so that a run goes on in the middle of a pass.
+Reader r of n (one worker of a process) gets every n-th shard of a pass, in that pass's order, and mixes the photos of a
+few shards at a time. Its position is three numbers, so a run can resume in the middle of a pass.
 """
 
 import hashlib
@@ -26,23 +26,23 @@ from exiflang.data.shards import DataError, Photo, TileLocation, index_photos, w
 from exiflang.exif.text import TagVocabulary
 from exiflang.utils.storage import absolute_place
 
-BLOCK = 4  # shards mixed at a time: neighbors in a shard are often of one camera; copies of so many lie on the disk
-ENOUGH = 100  # shards without any photo; a few may well have none
-TRIES = 20  # tiles of a photo that may be broken before it is given up
-SENTENCE_PHOTOS, SENTENCE_SHARDS = 10_000, 100  # that a tokenizer is trained on
-SHARDS, PHOTOS = 0x5A4D, 0xF070  # set the random numbers of orders apart from those of crops
-State = tuple[int, int, int]  # of a reader: pass, block, photos of the block that are behind it
+BLOCK = 4  # shards mixed at a time, as neighbors in a shard are often from one camera; as many copies are on disk
+ENOUGH = 100  # shards without any photo before reading stops; a few may well have none
+TRIES = 20  # broken tiles of a photo before it is skipped
+SENTENCE_PHOTOS, SENTENCE_SHARDS = 10_000, 100  # to train a tokenizer on
+SHARDS, PHOTOS = 0x5A4D, 0xF070  # separate the random numbers of orders from those of crops
+State = tuple[int, int, int]  # of a reader: pass, block, photos of the block already processed
 TrainingPair = tuple[Tensor, str]
 Tagged = tuple[TrainingPair, int, State, Counter[str]]
 START: State = (0, 0, 0)
 
 
 class StreamDataset(IterableDataset):
-    """Random patches of photos with their EXIF sentences, without end: items `(uint8 [3, P, P], str)`.
+    """An endless stream of random patches of photos with their EXIF sentences: items `(uint8 [3, P, P], str)`.
 
-    A pass gives each photo of each shard once, in an order of its own; a photo whose tiles lie in two shards counts as
-    two. An item depends on `(seed, pass, shard, photo)` alone. What cannot be used is left out and counted: shards
-    that cannot be read, damaged parts of shards, and tiles that are broken or smaller than a patch.
+    A pass yields each photo of each shard once, in a new order; a photo whose tiles are in two shards counts as two. An
+    item depends only on `(seed, pass, shard, photo)`. Unusable data is left out and counted: shards that cannot be
+    read, damaged parts of shards, and tiles that are broken or smaller than a patch.
 
     Args:
         shards: paths or URLs, e.g. `expand_shards(text)`. Those at URLs are copied to a temporary
@@ -50,8 +50,8 @@ class StreamDataset(IterableDataset):
         patch_size, seed, views, tag_dropout, shuffle_tags, vocabulary: as for `PatchDataset`.
 
     Raises:
-        ValueError: a number out of its range.
-        DataError: no shards; on reading, fewer shards than readers, or a reader's whole pass without a photo.
+        ValueError: a number out of range.
+        DataError: no shards; on reading, fewer shards than readers, or a reader's entire pass without a photo.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class StreamDataset(IterableDataset):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with names and sizes of the shards and how items are drawn; not with the folder."""
+        """A hash of the shards' names and sizes and the drawing options; independent of the folder."""
         names = [shard.rpartition("/")[2] for shard in self.shards]
         shards = list(zip(names, shard_sizes(self.shards), strict=True))
         drawn: list[Any] = [self.patch_size, self.seed, self.views, float(self.tag_dropout), bool(self.shuffle_tags)]
@@ -85,7 +85,7 @@ class StreamDataset(IterableDataset):
 
     @cached_property
     def sentences(self) -> list[str]:
-        """Whole sentences of the first 10,000 photos, to train a tokenizer on. Raises `DataError` if there are none."""
+        """Complete sentences of the first 10,000 photos, to train a tokenizer. Raises `DataError` if there are none."""
         found: list[str] = []
         left_out: Counter[str] = Counter()
         for number in range(min(len(self.shards), SENTENCE_SHARDS)):
@@ -100,29 +100,29 @@ class StreamDataset(IterableDataset):
 
     @property
     def summary(self) -> str:
-        """What is in it, for a person."""
+        """A description for display."""
         first = self.sentences
         return f"{len(self.shards)} shards, streamed; {len(set(first))} different sentences in the first {len(first)}"
 
     def __iter__(self) -> Iterator[TrainingPair]:
-        """Items of this one process, from the start; its `DataLoader` workers share the shards."""
+        """Items of this process, from the start; its `DataLoader` workers divide the shards among themselves."""
         worker = get_worker_info()
         number, readers = (worker.id, worker.num_workers) if worker else (0, 1)
         return (item for item, _, _ in self.read(number, readers, START))
 
     def check_readers(self, readers: int) -> None:
-        """Raises `DataError` if some of so many readers would have no shard."""
+        """Raises `DataError` if some of the readers would have no shard."""
         if readers > len(self.shards):
             raise DataError(
-                f"{len(self.shards)} shards for {readers} readers (processes times workers), {self.shards[0]} the "
-                "first: lower workers or processes, or prepare smaller shards (photos_per_shard)"
+                f"{len(self.shards)} shards for {readers} readers (processes times workers), starting with "
+                f"{self.shards[0]}: lower workers or processes, or prepare smaller shards (photos_per_shard)"
             )
 
     def read(self, number: int, readers: int, state: State) -> Iterator[tuple[TrainingPair, State, Counter[str]]]:
-        """What reader `number` of so many gives after `state`: an item, the state after it, what was newly left out."""
+        """The output of reader `number` after `state`: items, each with the next state and newly left-out counts."""
         self.check_readers(readers)
         first_pass, first_block, behind = state
-        barren = 0  # shards without an item since the last one
+        barren = 0  # shards since the last item
         left_out: Counter[str] = Counter()
         for turn in count(first_pass):
             mine = self._rng(turn, SHARDS).permutation(len(self.shards))[number::readers].tolist()
@@ -130,7 +130,7 @@ class StreamDataset(IterableDataset):
                 shards = mine[block * BLOCK : (block + 1) * BLOCK]
                 with tempfile.TemporaryDirectory(prefix="exiflang-") as folder:
                     photos = self._index(shards, Path(folder), left_out)
-                    if behind:  # what was left out here was told before the state was reached
+                    if behind:  # the block's counts were reported before the state was reached
                         left_out.clear()
                     order = self._rng(turn, shards[0], PHOTOS).permutation(len(photos)).tolist()
                     for position in range(behind, len(photos)):
@@ -156,7 +156,7 @@ class StreamDataset(IterableDataset):
     def _index(
         self, numbers: Sequence[int], folder: Path, left_out: Counter[str], look: bool = False
     ) -> list[tuple[tuple[int, int], Photo, str]]:
-        """Photos of these shards: (shard, number in it), tiles, sentence. The rest of the EXIF is not kept."""
+        """Photos of these shards: (shard, number in it), tiles, sentence. Other EXIF is dropped."""
         found = []
         for number in numbers:
             try:
@@ -176,7 +176,7 @@ class StreamDataset(IterableDataset):
         return found
 
     def _patches(self, photo: Photo, rng: np.random.Generator, left_out: Counter[str]) -> Tensor | None:
-        """Views of the tiles that can be used, each unusable one tried once; None if too many are."""
+        """Views of the usable tiles, with each unusable one tried once; None if too many are unusable."""
 
         def decode(photo: Photo, location: TileLocation) -> np.ndarray:
             try:
@@ -203,25 +203,25 @@ class StreamDataset(IterableDataset):
             "; ".join(f"{number} times {reason}" for reason, number in left_out.most_common(5)) or "no tile at all"
         )
         return DataError(
-            f"{self.shards[0]} and what is read with it: no photo that can be used ({reasons}): img2dataset writes "
-            "EXIF with extract_exif=True; a tile must be as large as a patch"
+            f"{self.shards[0]} and the shards read with it: no usable photo ({reasons}): img2dataset writes "
+            "EXIF with extract_exif=True; a tile must be at least as large as a patch"
         )
 
 
 class _Unusable(Exception):
-    """A tile's location, and why it cannot be used."""
+    """A tile's location, and the reason it is unusable."""
 
 
 class StreamLoader:
-    """Batches of a `StreamDataset` for one of several processes, in an order that a state can go on from exactly.
+    """Batches of a `StreamDataset` for one of several processes, in an order that a saved state resumes exactly.
 
-    Iterating gives `collate`'s batches on `device` without end, and goes on where the last iteration stopped.
+    Iterating yields `collate`'s batches on `device` without end, and continues where the last iteration stopped.
     `left_out` counts what this process's readers have left out so far, by reason.
 
     Args:
         collate: list of items → batch.
-        workers: processes that read, each its own shards; 0: this one.
-        process_index, processes: which of how many processes this is; none of them read the same shard in a pass.
+        workers: reader processes, each with its own shards; 0: the current process.
+        process_index, processes: index and number of the processes, none of which read the same shard in a pass.
 
     Raises `DataError` if there are fewer shards than readers, `processes * max(1, workers)`.
     """
@@ -252,7 +252,7 @@ class StreamLoader:
             collate_fn=partial(_tagged, self.collate),
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # its own: a resumed run must not take numbers from those of dropout
+            generator=torch.Generator(),  # separate: a resumed run must not consume random numbers of dropout
         )
         for found in batches:
             if isinstance(found, DataError):
@@ -264,7 +264,7 @@ class StreamLoader:
             yield patches.to(self.device, non_blocking=True), sentences
 
     def state_dict(self) -> dict[str, Any]:
-        """How far each reader has come with the batches given so far; JSON can hold it."""
+        """The position of each reader after the batches yielded so far, as JSON-compatible data."""
         return {
             **self._identity(),
             "batches": self._batches,
@@ -273,10 +273,10 @@ class StreamLoader:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there. Raises `DataError` if the shards, or processes and workers, are others than then."""
+        """Resume from a saved state. Raises `DataError` if shards, processes or workers have changed since."""
         for name, mine in self._identity().items():
             if state[name] != mine:
-                advice = "go on with the same shards and as many processes and workers, or start in an empty folder"
+                advice = "resume with the same shards and as many processes and workers, or start in an empty folder"
                 raise DataError(f"the stream's saved state has {name} {state[name]!r}, now it is {mine!r}: {advice}")
         self._states = [tuple(reader) for reader in state["readers"]]
         self._batches, self.left_out = state["batches"], Counter(state["left_out"])
@@ -293,7 +293,7 @@ class StreamLoader:
 class _Readers(IterableDataset):
     """A loader's items, each with its reader in this process, the state after it, and what was newly left out.
 
-    An error that ends them comes as the last item: raised in a worker it would reach the user as a traceback.
+    A final error is the last item: raised in a worker, it would reach the user as a traceback.
     """
 
     def __init__(self, loader: StreamLoader):
@@ -302,7 +302,7 @@ class _Readers(IterableDataset):
 
     def __iter__(self) -> Iterator[Tagged | DataError]:
         worker = get_worker_info()
-        # A loader asks worker 0 first, also when it goes on and the turn is another reader's.
+        # A loader asks worker 0 first, even if it resumes at the turn of a different reader.
         reader = ((worker.id if worker else 0) + self.batches) % len(self.states)
         try:
             for item, state, left_out in self.dataset.read(self.first + reader, self.readers, self.states[reader]):
@@ -314,7 +314,7 @@ class _Readers(IterableDataset):
 def _tagged(
     collate: Callable[[Sequence[TrainingPair]], Any], items: Sequence[Tagged | DataError]
 ) -> tuple[Any, int, State, dict[str, int]] | DataError:
-    """A batch, its reader, the state after it, and what was left out on the way; or the error that ended it."""
+    """A batch, its reader, the state after it, and what was left out meanwhile; or the error that ended the stream."""
     if isinstance(items[-1], DataError):
         return items[-1]
     tagged = [item for item in items if not isinstance(item, DataError)]  # all of them: an error comes last

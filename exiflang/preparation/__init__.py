@@ -1,7 +1,7 @@
-"""Photos of any source → tar shards of lossless tiles with their EXIF (paper, section 3.1 and its data).
+"""Photos from any source → tar shards of lossless tiles with their EXIF (paper, section 3.1 and its data).
 
-`prepare` reads a folder, shards, lists of URLs or YFCC100M's dumps, on one machine or a cluster, and writes tiles of
-256 px whose JPEG blocks are those of the camera, with `{tag: value}` beside each, split by photo and camera.
+`prepare` reads a folder, shards, lists of URLs or YFCC100M's dumps, on one machine or a cluster. It writes 256 px tiles
+that keep the camera's JPEG blocks, each with its `{tag: value}`, split by photo and camera.
 """
 
 import lazy_loader

@@ -1,13 +1,13 @@
-"""A source of photos → a data set: training shards, shards of held-out photos, and splices to be tested with.
+"""A source of photos → a data set: training shards, shards of held-out photos, and test splices.
 
-`train/*.tar` and `heldout/*.tar` hold tiles (see `shards`); the held-out photos are of cameras that are trained on.
-`choose/*.tar` and `report/*.tar`, where asked for, hold all photos of cameras that training never sees: one group to
-choose the training step by, the other to report figures on (see `Splitter`). `index/*.parquet` has a row a photo of the
-source, those left out with their reason (see `shard_job.INDEX`), `tags.json` how common each tag is among the photos
-trained on (see `TagVocabulary.to_dict`), and which ones are kept. For simulated cameras `splices/unseen/` and
-`splices/seen/` hold composites of cameras that training never and that it does see, in the layout that
-`load_benchmark("folder", ...)` reads. `dataset.json` describes all of it, counts each split's photos and cameras, and
-appears last.
+`train/*.tar` and `heldout/*.tar` hold tiles (see `shards`); held-out photos come from cameras in the training set.
+`choose/*.tar` and `report/*.tar`, if requested, hold all photos of cameras excluded from training: one group to select
+the training step, the other to report figures (see `Splitter`). `index/*.parquet` has one row per source photo,
+including photos that are left out, with the reason (see `shard_job.INDEX`). `tags.json` records how common each tag is
+among the training photos (see `TagVocabulary.to_dict`), and which tags are kept. For simulated cameras,
+`splices/unseen/` and `splices/seen/` hold composites of cameras outside and inside the training set, in the layout that
+`load_benchmark("folder", ...)` reads. `dataset.json` describes the data set, counts each split's photos and cameras,
+and is written last.
 """
 
 import json
@@ -34,7 +34,7 @@ from exiflang.simulation.splices import write_splices
 from exiflang.utils.locks import hold
 from exiflang.utils.storage import Store, is_url
 
-# What older data sets were made with, which do not name these.
+# Arguments that older data sets do not record, and the values they were made with.
 _ONCE = {"choose_share": 0.0, "report_share": 0.0, "sample": 0, "min_share": 0.05, "photos_per_shard": 1000,
          "private": False}  # fmt: skip
 
@@ -50,24 +50,24 @@ def prepare(
     limits: Limits = Limits(),
     work: Work = Work(),
 ) -> dict[str, Any]:
-    """Write the data set of `source` into `data_dir`, unless it is there already, and return its description.
+    """Write the data set of `source` into `data_dir`, unless it already exists, and return its description.
 
-    Run again after an interruption it does the shard jobs that are missing, to the same result. Of two runs at once on
-    one `data_dir` with the same arguments the second waits and returns what the first has made. At a URL there are no
-    locks: arguments are compared when a run begins, and it is up to you that no other one works on it. `grouped` makes
-    the groups of options from a flat mapping.
+    An interrupted run resumes: only missing shard jobs are done, with the same result. If two runs with the same
+    arguments share a `data_dir`, the second waits and returns the first one's result. There are no locks at a URL:
+    arguments are compared when a run starts, and you must ensure that no other run writes there. `grouped` builds the
+    option groups from a flat mapping.
 
     Args:
-        source: "simulated"; a folder of photos with EXIF, searched through; a folder or URL of tar shards in
-            img2dataset's layout, whose tiles are copied unchanged; a list of URLs, parquet or CSV with a column `url`
-            (and `photo`, an id, if it has one); or a folder with YFCC100M's dumps as published, `yfcc100m_dataset` and
-            `yfcc100m_exif`, each whole or in numbered parts, plain or `.bz2`.
-        data_dir: folder or fsspec URL to write to; holds one data set, made by one set of arguments.
-        seed: draws photos, tiles, and which makes of simulated cameras are held out.
+        source: "simulated"; a folder of photos with EXIF, searched recursively; a folder or URL of tar shards in
+            img2dataset's layout, whose tiles are copied unchanged; a list of URLs, as parquet or CSV with a column
+            `url` (and an optional id column `photo`); or a folder with YFCC100M's dumps as published,
+            `yfcc100m_dataset` and `yfcc100m_exif`, each whole or in numbered parts, plain or `.bz2`.
+        data_dir: folder or fsspec URL to write to; holds one data set, made with one set of arguments.
+        seed: determines photos, tiles, and the held-out makes of simulated cameras.
 
-    Raises `DataError` for a source with nothing usable, a job that failed, or a `data_dir` that holds another data set,
-    a damaged one or other files, or on which a run with other arguments works; `ValueError` for an option that does not
-    go with the source.
+    Raises `DataError` for a source with nothing usable, a failed job, or a `data_dir` that holds a different data set,
+    a damaged one or other files, or is in use by a run with different arguments; `ValueError` for an option that does
+    not apply to the source.
     """
     source = str(source)
     arguments = {"source": source, "seed": seed} | asdict(simulation) | asdict(split) | asdict(contents)
@@ -76,7 +76,7 @@ def prepare(
         folder = Path(store.root)
         lock = folder.with_name(f".{folder.name}.lock")
         with hold(lock, store.root, DataError, arguments) if store.local else nullcontext():
-            if not store.exists("dataset.json"):  # another run may have ended meanwhile
+            if not store.exists("dataset.json"):  # another run may have finished in the meantime
                 return _make(store, arguments, simulation, split, contents, limits, work)
     return _present(store, arguments)
 
@@ -91,7 +91,7 @@ def _make(
     work: Work,
 ) -> dict[str, Any]:
     if store.any() and (store.local or not store.exists("plan.json")):
-        raise DataError(f"{store.root} holds other files and no data set: choose another data_dir or empty it")
+        raise DataError(f"{store.root} holds other files but no data set: choose another data_dir or empty it")
     draft = Store(Path(store.root).with_name(f".{Path(store.root).name}.part")) if store.local else store
     plan: dict[str, Any] = {}
     if arguments["source"] == "simulated":
@@ -103,13 +103,13 @@ def _make(
     description = {"arguments": arguments} | describe(draft.root, split.names, plan) | extra
     _finish(draft, description, contents.min_share)
     if store.local:
-        os.replace(draft.root, store.root)  # an empty folder may stand there
+        os.replace(draft.root, store.root)  # an empty folder may exist there
     store.remove("plan", "plan.json")
     return description
 
 
 def _finish(draft: Store, description: dict[str, Any], min_share: float) -> None:
-    """Remove empty splits, and write what describes the rest."""
+    """Remove empty splits, and write the files that describe the rest."""
     if not description["photos"]["train"]:
         _discard(draft)
         raise DataError(_unusable(description))
@@ -122,28 +122,28 @@ def _finish(draft: Store, description: dict[str, Any], min_share: float) -> None
 def _unusable(description: dict[str, Any]) -> str:
     source = description["arguments"]["source"]
     if any(description["photos"].values()):
-        return f"{source}: all of its cameras are set apart: lower choose_share and report_share"
+        return f"{source}: no cameras are left to train on: lower choose_share and report_share"
     named = description["left_out_examples"]
     reasons = "; ".join(
         f"{number} left out: {reason}, e.g. {', '.join(named.get(reason, [])[:3]) or 'unnamed'}"
         for reason, number in description["left_out"].items()
     )
-    return f"{source}: no photo that can be used ({reasons or 'no photo found'})"
+    return f"{source}: no usable photo ({reasons or 'no photo found'})"
 
 
 def _present(store: Store, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The description of the data set that is there, which must be whole and made with the same arguments."""
+    """The description of the existing data set, which must be complete and made with the same arguments."""
     try:
         found = json.loads(store.read("dataset.json"))
         same = _ONCE | found["arguments"] == arguments
         shards = set(found["shards"])
     except (ValueError, TypeError, LookupError) as error:
-        raise DataError(f"{store.root}/dataset.json is damaged: remove the folder, it is then made anew") from error
+        raise DataError(f"{store.root}/dataset.json is damaged: remove the folder and run again") from error
     if not same:
         raise DataError(f"{store.root} holds a data set made with other arguments: choose another data_dir or clear it")
     there = {name for split in {shard.split("/")[0] for shard in shards} for name in store.names(split)}
     if gone := sorted(shards - there):
-        raise DataError(f"{store.root}/{gone[0]} is missing: remove the folder, it is then made anew")
+        raise DataError(f"{store.root}/{gone[0]} is missing: remove the folder and run again")
     return found
 
 
@@ -153,7 +153,7 @@ def _discard(draft: Store) -> None:
 
 
 def _plan(draft: Store, arguments: dict[str, Any], contents: Contents) -> dict[str, Any]:
-    """The plan that is there, or a new one if there is none of these arguments."""
+    """The existing plan if it was made with these arguments, else a new one."""
     if draft.exists("plan.json"):
         plan = json.loads(draft.read("plan.json"))
         if plan["arguments"] == arguments:
@@ -175,7 +175,7 @@ def _plan(draft: Store, arguments: dict[str, Any], contents: Contents) -> dict[s
 def _simulated(
     draft: Store, seed: int, simulation: Simulation, split: Split, contents: Contents, work: Work
 ) -> dict[str, Any]:
-    """All in one job, which begins anew after an interruption."""
+    """Make the whole data set in one job, which starts over after an interruption."""
     if not draft.local:
         raise ValueError("simulated photos need a data_dir on this machine, not a URL")
     seen, unseen = split_makes(simulation.unseen_makes, seed)
@@ -201,7 +201,7 @@ def _simulated(
 
 
 def split_makes(unseen_makes: int, seed: int) -> tuple[list[Camera], list[Camera]]:
-    """The simulated cameras that training sees, and all cameras of `unseen_makes` makes drawn by `seed`."""
+    """The simulated cameras used in training, and all cameras of `unseen_makes` makes drawn by `seed`."""
     makes = sorted({camera.make for camera in CAMERAS})
     if not 1 <= unseen_makes < len(makes):
         raise ValueError(f"unseen_makes is {unseen_makes}: it must be 1 to {len(makes) - 1}")

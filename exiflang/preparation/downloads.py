@@ -1,4 +1,4 @@
-"""URLs → bytes: politely, within limits, and from no private address unless that is allowed."""
+"""URLs → bytes, with limits on rate and size, and without private addresses unless they are allowed."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _TRANSLATED = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an I
 
 
 def is_public(address: str) -> bool:
-    """Whether an IPv4 or IPv6 address, and each IPv4 address that it leads to, is of one host and open to everybody.
+    """Whether an IPv4 or IPv6 address, and each IPv4 address embedded in it, is public and unicast.
 
-    Raises `ValueError` if it is no address.
+    Raises `ValueError` if it is not an address.
     """
     found = ip_address(address.partition("%")[0])
     places: list[IPv4Address | IPv6Address | None] = [found]
@@ -53,25 +53,26 @@ def public_socket(info: tuple[Any, ...]) -> socket.socket:
     return socket.socket(family=family, type=kind, proto=protocol)
 
 
-IN_ALL = 32  # files at a time
-TIMEOUT = 60.0  # seconds that an attempt may take
-MAX_BYTES, TOO_LARGE = 300_000_000, "larger than {:g} MB"  # of a file
-ATTEMPTS = 4  # how often a file is asked for, if the server is busy or breaks off; it goes on where it was
-AHEAD = 4  # URLs that wait for each one that is fetched, so that a slow host does not keep others waiting
-IN_MEMORY = 1 << 20  # bytes of a file that are held in memory until it is its turn; the rest on disk
-LONGEST_PAUSE = 120  # seconds that a server may ask to wait
+IN_ALL = 32  # simultaneous downloads
+TIMEOUT = 60.0  # seconds per attempt
+MAX_BYTES, TOO_LARGE = 300_000_000, "larger than {:g} MB"  # per file
+ATTEMPTS = 4  # per file, if the server is busy or the connection drops; downloads resume where they stopped
+AHEAD = 4  # queued URLs per active download, so that a slow host does not delay others
+IN_MEMORY = 1 << 20  # bytes of a file kept in memory until its turn; the rest goes to disk
+LONGEST_PAUSE = 120  # seconds; servers that request a longer wait are not retried
 REDIRECTS = 5
-AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one later
-# Begin of JPEG, PNG, TIFF, WebP, HEIF and AVIF, GIF, BMP, JPEG 2000 and PPM: what `load_image` reads, or says why not.
+AGAIN = {408, 425, 429, 500, 502, 503, 504}  # statuses worth a retry
+# Signatures of JPEG, PNG, TIFF, WebP, HEIF and AVIF, GIF, BMP, JPEG 2000 and PPM, which `load_image` reads or rejects
+# with a reason.
 PICTURE = re.compile(
     rb"\xff\xd8|\x89PNG|II[*+]\0|MM\0[*+]|RIFF....WEBP|....ftyp|GIF8|BM|....jP  |\xff\x4f\xff\x51|P[1-7Ff]\s", re.DOTALL
 )
-UNAVAILABLE = re.compile(r"/photo_(unavailable|not_found)\w*\.\w+$")  # Flickr's picture instead of one that is gone
+UNAVAILABLE = re.compile(r"/photo_(unavailable|not_found)\w*\.\w+$")  # Flickr's placeholder for a deleted picture
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file's bytes, or None and the reason: one of a few, without the URL. `later`: whether it may come yet."""
+    """A file's bytes, or None and a reason from a short list, without the URL. `later`: whether a retry may succeed."""
 
     name: str
     data: bytes | None
@@ -80,14 +81,14 @@ class Fetched:
 
 
 def fetch(urls: Iterable[tuple[str, str]], limits: Limits) -> Iterator[Fetched]:
-    """Fetch (name, URL) pairs, some ahead of others: one `Fetched` each, in their order, whatever goes wrong.
+    """Fetch (name, URL) pairs concurrently: one `Fetched` each, in order, whatever goes wrong.
 
-    Only http and https. A host that answers 429 or 503 is left alone for as long as it asks for, at most two minutes.
-    Pictures whose `X-Robots-Tag` refuses machine learning are not taken. Environment variables for proxies are ignored:
-    through a proxy no address could be checked.
+    Only http and https. A host that answers 429 or 503 is left alone for as long as it requests, at most two minutes.
+    Pictures whose `X-Robots-Tag` forbids machine learning are skipped. Environment variables for proxies are ignored,
+    because addresses cannot be checked through a proxy.
     """
     waiting: deque[tuple[str, Any]] = deque()
-    loop = get_loop()  # in a thread of its own: that of a notebook runs already
+    loop = get_loop()  # in a separate thread: a notebook's own loop is already running
     downloads = sync(loop, _open, limits)
     try:
         for name, url in urls:
@@ -112,7 +113,7 @@ def _result(name: str, future: Any) -> Fetched:
 async def _open(limits: Limits) -> _Downloads:
     connector = aiohttp.TCPConnector(
         limit=0,
-        limit_per_host=limits.per_host,  # of redirects too
+        limit_per_host=limits.per_host,  # including redirects
         ttl_dns_cache=300,
         socket_factory=None if limits.allow_private else public_socket,
     )
@@ -120,18 +121,18 @@ async def _open(limits: Limits) -> _Downloads:
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"exiflang/{__version__}", "Accept": "image/*", "Accept-Encoding": "identity"},
-        auto_decompress=False,  # else a few bytes might become many
-        timeout=aiohttp.ClientTimeout(total=None),  # `asyncio.timeout` counts all of an attempt
+        auto_decompress=False,  # against decompression bombs
+        timeout=aiohttp.ClientTimeout(total=None),  # `asyncio.timeout` covers the whole attempt
     )
     return _Downloads(session, limits)
 
 
 class _Refused(Exception):
-    """The answer is no, with the reason; asked again it would be the same."""
+    """A permanent failure, with the reason; a retry would not help."""
 
 
 class _Later(Exception):
-    """The answer is no for now; `pause`: seconds to leave the whole host alone."""
+    """A temporary failure; `pause`: seconds to leave the whole host alone."""
 
     def __init__(self, reason: str, pause: float = 0.0):
         super().__init__(reason)
@@ -139,18 +140,18 @@ class _Later(Exception):
 
 
 class _Body:
-    """A file as far as it came, and what it is known by, so that the rest can be asked for."""
+    """A partial download, and the validator needed to request the rest."""
 
     def __init__(self):
-        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115, closed by who reads it
+        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115, closed by the reader
         self.size, self.tag = 0, ""
 
     def rest(self) -> dict[str, str]:
-        """The headers that ask for what is missing, if it is still the same file."""
+        """Headers that request the missing bytes, provided that the file has not changed."""
         return {"Range": f"bytes={self.size}-", "If-Range": self.tag} if self.size and self.tag else {}
 
     def begin(self, answer: aiohttp.ClientResponse) -> None:
-        """Go on after what is there, or anew. Raises `_Later` if the answer is another piece."""
+        """Continue the partial download, or start over. Raises `_Later` if the response is a different range."""
         if answer.status != 206:
             self.file.seek(0)
             self.file.truncate()
@@ -163,7 +164,7 @@ class _Body:
 
 
 class _Downloads:
-    """A session and what is known of each host. Lives in the event loop."""
+    """A session and the state of each host. Lives in the event loop."""
 
     def __init__(self, session: aiohttp.ClientSession, limits: Limits):
         self._session = session
@@ -174,7 +175,7 @@ class _Downloads:
         self._bodies: WeakSet[IO[bytes]] = WeakSet()  # not yet read
 
     async def get(self, url: str) -> tuple[IO[bytes] | None, str, bool]:
-        """The file, or None, the reason and whether it may come later."""
+        """The file, or None, the reason and whether a retry may succeed."""
         if task := asyncio.current_task():
             self._tasks.add(task)
         body = _Body()
@@ -187,7 +188,7 @@ class _Downloads:
         return body.file, "", False
 
     async def close(self) -> None:
-        """Stop whatever is still going on."""
+        """Cancel pending downloads."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -202,7 +203,7 @@ class _Downloads:
         except ValueError:
             host = ""
         if not host:
-            raise _Refused("no http or https URL")
+            raise _Refused("not an http or https URL")
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with self._hosts[host]:
@@ -223,7 +224,7 @@ class _Downloads:
                 asyncio.timeout(TIMEOUT),
                 self._session.get(url, headers=body.rest(), max_redirects=REDIRECTS + 1) as answer,
             ):
-                if answer.status == 416:  # it is no longer as long as it was
+                if answer.status == 416:  # the file has become shorter
                     body.tag = ""
                     raise _Later("broke off")
                 _check(answer)
@@ -246,22 +247,22 @@ class _Downloads:
                 raise _Refused(PRIVATE) from error
             raise _Later("no connection") from error
         except (aiohttp.ClientError, ValueError) as error:
-            raise _Refused("no answer that can be read") from error
-        except OSError as error:  # of this machine's disk
-            raise _Later(f"cannot be kept: {error.strerror}") from error
+            raise _Refused("unreadable response") from error
+        except OSError as error:  # from the local disk
+            raise _Later(f"cannot be stored: {error.strerror}") from error
         body.file.seek(0)
         if not PICTURE.match(body.file.read(12)):
             raise _Refused("no picture" if body.size else "empty")
 
 
 def _check(answer: aiohttp.ClientResponse) -> None:
-    """Raise `_Refused` or `_Later` unless the answer is a picture that may be taken."""
+    """Raise `_Refused` or `_Later` unless the response is a picture that may be used."""
     if answer.status in AGAIN:
         raise _Later(f"HTTP {answer.status}", _pause(answer) if answer.status in (429, 503) else 0.0)
     if answer.status not in (200, 206):
         raise _Refused(f"HTTP {answer.status}")
     if UNAVAILABLE.search(answer.url.path):
-        raise _Refused("HTTP 404")  # in other words
+        raise _Refused("HTTP 404")  # the placeholder's meaning
     if re.search(r"\bno(image)?ai\b", ",".join(answer.headers.getall("X-Robots-Tag", [])), re.IGNORECASE):
         raise _Refused("not to be used for machine learning (X-Robots-Tag)")
     if (answer.content_length or 0) > MAX_BYTES:
@@ -269,7 +270,7 @@ def _check(answer: aiohttp.ClientResponse) -> None:
 
 
 def _pause(answer: aiohttp.ClientResponse) -> float:
-    """Seconds that the server asks to wait, as a number or as a date; 1 if it does not say."""
+    """Seconds to wait, which Retry-After gives as a number or as a date; 1 without it."""
     asked = answer.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d{1,9}", asked):
         return float(asked)

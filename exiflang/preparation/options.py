@@ -1,4 +1,4 @@
-"""The options of `prepare`, in groups, and the groups that a flat mapping of their names stands for."""
+"""The options of `prepare` in groups, and their construction from a flat mapping."""
 
 import difflib
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from exiflang.utils.typed import check_fields, typed
 
 @dataclass(frozen=True)
 class Simulation:
-    """The simulated cameras of the source "simulated", and the splices to test with.
+    """The simulated cameras of the source "simulated", and the test splices.
 
     Args:
-        photos_per_camera: of each camera that training may see.
-        unseen_makes: makes, of four cameras each, that training never sees; drawn by the seed.
-        splices, authentic: spliced and authentic pictures of unseen cameras, and half as many of seen ones.
+        photos_per_camera: number of photos of each camera that training may see.
+        unseen_makes: number of makes, of four cameras each, that training never sees; drawn by the seed.
+        splices, authentic: numbers of spliced and authentic pictures of unseen cameras; seen cameras get half as many.
     """
 
     photos_per_camera: int = 40
@@ -30,14 +30,14 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Split:
-    """Which photos training does not see.
+    """Which photos are excluded from training.
 
     Args:
         heldout_share: share of each camera's photos that is held out, above 0 and below 1.
-        choose_share, report_share: shares of the cameras set apart, to choose the training step by and to report
-            figures on; a few cameras may by chance give an empty group. Only names are compared (see `camera_group`): a
-            camera sold as "EOS 350D" here and as "EOS DIGITAL REBEL XT" there counts as two, which may come to lie in
-            two groups.
+        choose_share, report_share: shares of the cameras set aside to select the training step and to report figures;
+            with few cameras, a group may be empty by chance. Only names are compared (see `camera_group`): a camera
+            sold as "EOS 350D" in one place and as "EOS DIGITAL REBEL XT" in another counts as two, which may end up in
+            different groups.
     """
 
     heldout_share: float = 0.15
@@ -56,22 +56,22 @@ class Split:
 
     @property
     def names(self) -> list[str]:
-        """The splits that a data set has: "train", "heldout", and "choose" and "report" where they have a share."""
+        """The splits of a data set: "train", "heldout", and "choose" and "report" if their share is above 0."""
         apart = {"choose": self.choose_share, "report": self.report_share}
         return ["train", "heldout", *(name for name, share in apart.items() if share)]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What of the source the shards hold.
+    """The contents of the shards.
 
     Args:
-        tile_size, tiles_per_photo: side in pixels (a multiple of 32) and number of tiles cut from a photo.
+        tile_size, tiles_per_photo: side in pixels (a multiple of 32) and number of tiles cut from each photo.
         min_tags: photos with fewer EXIF tags are left out.
-        min_share: 0..1, share of the photos trained on below which `tags.json` calls a tag rare; shards keep all tags.
-        sample: photos drawn from YFCC100M's; 0: all.
-        photos_per_shard: photos of the source that make a shard job; existing shards make jobs of half a gigabyte.
-        private: keep GPS, serial numbers, names and comments in the shards; sentences leave them out anyway.
+        min_share: 0..1, share of the training photos below which `tags.json` calls a tag rare; shards keep all tags.
+        sample: number of photos drawn from YFCC100M; 0: all.
+        photos_per_shard: source photos per shard job; existing shards are grouped into jobs of half a gigabyte.
+        private: keep GPS, serial numbers, names and comments in the shards; sentences omit them regardless.
     """
 
     tile_size: int = 256
@@ -93,12 +93,12 @@ class Contents:
 
 @dataclass(frozen=True)
 class Limits:
-    """What downloads may take.
+    """Limits on downloads.
 
     Args:
-        per_host: files at a time from one host.
-        allow_private: also from addresses that are not public, such as 127.0.0.1 or 10.0.0.1: then a list of URLs from
-            elsewhere can reach what only this machine can.
+        per_host: simultaneous downloads from one host.
+        allow_private: also download from addresses that are not public, such as 127.0.0.1 or 10.0.0.1: a list of URLs
+            from elsewhere can then reach whatever this machine can.
 
     Raises `ValueError` for a number below 1.
     """
@@ -113,10 +113,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Work:
-    """Who does the work; the result is the same.
+    """The processes that do the work; they do not affect the result.
 
     Args:
-        workers: processes on this machine; 1: this one itself.
+        workers: processes on this machine; 1: the current process.
         scheduler: address of a running Dask scheduler instead, e.g. "tcp://10.0.0.1:8786" (see `run_jobs`).
     """
 
@@ -132,10 +132,10 @@ _GROUPS = {"simulation": Simulation, "split": Split, "contents": Contents, "limi
 
 
 def grouped(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A flat mapping of options, as presets and notebooks have it → the keyword arguments of `prepare`.
+    """A flat mapping of options, as in presets and notebooks → the keyword arguments of `prepare`.
 
-    `prepare(source, data_dir, **grouped({"seed": 1, "tile_size": 128, "workers": 4}))`; what is not named has its
-    default. Raises `ValueError` for a name that is no option, and for a value of another type or out of its range.
+    `prepare(source, data_dir, **grouped({"seed": 1, "tile_size": 128, "workers": 4}))`; other options keep their
+    defaults. Raises `ValueError` for an unknown option, and for a value of the wrong type or out of range.
     """
     names = {group: [field.name for field in fields(kind)] for group, kind in _GROUPS.items()}
     known = ["seed", *(name for group in names.values() for name in group)]
@@ -143,7 +143,7 @@ def grouped(options: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             close = " or ".join(difflib.get_close_matches(name, known))
             hint = f"did you mean {close}?" if close else f"choose among {', '.join(known)}"
-            raise ValueError(f"{name} is no option of prepare: {hint}")
+            raise ValueError(f"{name} is not an option of prepare: {hint}")
     chosen = {group: {name: options[name] for name in own if name in options} for group, own in names.items()}
     seed = typed("seed", options.get("seed", 0), int)
     return {"seed": seed} | {group: kind(**chosen[group]) for group, kind in _GROUPS.items()}

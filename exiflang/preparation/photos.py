@@ -1,4 +1,4 @@
-"""Photos of any source → their tiles and canonical EXIF, or why they are left out."""
+"""Photos from any source → their tiles and canonical EXIF, or the reason they are left out."""
 
 import json
 import tempfile
@@ -17,15 +17,15 @@ from exiflang.preparation.options import Contents
 from exiflang.preparation.tiles import cut_tiles
 from exiflang.utils.images import ImageError, decode_image
 
-#: Of a tile, where it is not the name that Pillow gives to the format.
+#: File extensions of tiles whose format Pillow names differently.
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "JPEG2000": "jp2"}
 
 
 @dataclass(frozen=True)
 class SourcePhoto:
-    """A photo of the source: its number there, its id, what to call it, its file or why there is none.
+    """A photo of the source: its number there, its id, its display name, and its file or the reason it is missing.
 
-    `exif` is the EXIF that the source has beside the file, as some reader printed it: it goes before the file's own.
+    `exif` is EXIF that the source supplies with the file, as printed by any reader; it overrides the file's own.
     """
 
     number: int
@@ -38,7 +38,7 @@ class SourcePhoto:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A photo with its canonical tags and its tiles; or the reason why it is left out, and which one that is."""
+    """A photo with its canonical tags and its tiles, or the reason it is left out, with a detail that identifies it."""
 
     photo: str
     name: str
@@ -56,7 +56,7 @@ class Prepared:
 def cut_photos(items: Iterable[SourcePhoto], rng: np.random.Generator, contents: Contents) -> Iterator[Prepared]:
     """Cut tiles from photos with enough tags (see `cut_tiles`).
 
-    One `Prepared` for each item. Of a photo without EXIF beside it that is broken or no picture nothing is known.
+    Yields one `Prepared` per item. A broken file or non-picture has tags only if the source supplies its EXIF.
     """
     size = contents.tile_size
     for item in items:

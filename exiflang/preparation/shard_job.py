@@ -1,7 +1,7 @@
-"""The piece of work of which a data set is made: one job of a plan → a shard of each split and its index.
+"""The unit of work of `prepare`: one shard job of a plan → a shard for each split, and its index.
 
-A job is done when its index is there, which is written last. Equal jobs give equal bytes, whoever does them: a job that
-is done twice, or again after an interruption, changes nothing.
+A job is done once its index exists, which is written last. Jobs are byte-for-byte reproducible on any worker: repeating
+one, or running it again after an interruption, changes nothing.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ with extra("data"):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-#: A row a photo of the source. Of one that is left out `split` and what follows are null, of any other `reason`.
+#: One row per source photo. `split` and the columns after it are null if a photo is left out, `reason` if it is not.
 INDEX = pa.schema(
     dict.fromkeys(("photo", "name", "reason", "detail", "split", "camera"), pa.string())
     | {"year": pa.int32(), "tags": pa.list_(pa.string()), "tiles": pa.int32()}
@@ -45,14 +45,14 @@ INDEX = pa.schema(
 
 
 def job_name(job: int) -> str:
-    """The name that a job's files share, e.g. "00012"."""
+    """The base name of a job's files, e.g. "00012"."""
     return f"{job:05d}"
 
 
 def run_job(root: str, job: int, limits: Limits) -> str:
     """Do job number `job` of the plan in the folder or URL `root`, unless it is done; returns the job's name.
 
-    limits: of downloads. Raises `DataError` for a shard of the source that cannot be read.
+    limits: for downloads. Raises `DataError` if a shard of the source cannot be read.
     """
     store, name = Store(root), job_name(job)
     if store.exists(f"index/{name}.parquet"):
@@ -75,7 +75,7 @@ def _read(rows: list[dict[str, Any]]) -> Iterator[SourcePhoto]:
     for row in rows:
         data, reason, path = None, "", Path(row["place"])
         try:
-            if not path.is_file():  # a pipe or a device would block for ever
+            if not path.is_file():  # a pipe or a device would block forever
                 reason = "no such file"
             elif path.stat().st_size > MAX_BYTES:
                 reason = TOO_LARGE.format(MAX_BYTES / 1e6)
@@ -93,15 +93,15 @@ def _fetched(rows: list[dict[str, Any]], limits: Limits) -> Iterator[SourcePhoto
         exif = decode_exif(row["exif"]) if row["exif"] else None
         missed[got.reason] += got.later
         yield SourcePhoto(row["number"], row["photo"], row["name"], got.data, got.reason, exif)
-    if missed.total() == len(rows):  # else a network that is down would leave an empty set that counts as done
+    if missed.total() == len(rows):  # otherwise, a network outage would leave an empty shard that counts as done
         reasons = ", ".join(f"{number} times {reason}" for reason, number in missed.items())
-        raise DataError(f"not one of {len(rows)} photos could be fetched ({reasons}): check the network")
+        raise DataError(f"none of {len(rows)} photos could be fetched ({reasons}): check the network")
 
 
 def write_job(store: Store, job: int, photos: Iterable[Prepared], seed: int, split: Split, *, several: bool) -> None:
     """Write the shards of `photos` and their index.
 
-    With `several` jobs each split has a shard, an empty one if need be: a gap in the numbers would look like a loss.
+    With `several` jobs, each split has a shard even if it is empty: a gap in the numbers would look like missing data.
     """
     splitter, name = Splitter(job, seed, split), job_name(job)
     rows: list[dict[str, Any]] = []
@@ -140,9 +140,9 @@ def _row(photo: Prepared, split: str | None) -> dict[str, Any]:
 
 
 def _format(tile: bytes) -> tuple[str, str | None]:
-    """Of a tile's file: its format, and for JPEG the name of its quantization tables.
+    """A tile's file format and, for JPEG, the name of its quantization tables.
 
-    "quality 95" for libjpeg's tables of that quality, else "own", a space and 8 digits that tell tables apart.
+    "quality 95" for libjpeg's tables of that quality, else "own", a space and 8 digits that identify the tables.
     """
     with Image.open(io.BytesIO(tile)) as image:
         if image.format != "JPEG" or not isinstance(image, JpegImageFile):

@@ -1,4 +1,4 @@
-"""A source of photos → a plan: what each shard job is to read, in files that workers fetch by number."""
+"""A source of photos → a plan: the inputs of each shard job, in files that workers fetch by number."""
 
 import io
 import os
@@ -31,21 +31,21 @@ with extra("data"):
 
 LIST_EXTENSIONS = (".parquet", ".csv", ".csv.gz", ".csv.bz2")
 DUMP = re.compile(r"yfcc100m_(dataset|exif)(?:[-_]?(\d{1,4}))?(?:\.bz2)?")  # whole, or in numbered parts
-SHARDS_BYTES = 512 << 20  # of existing shards that make a job
+SHARDS_BYTES = 512 << 20  # of existing shards per job
 
-#: A row a photo (a shard of a folder of shards): number in the source, id, name, EXIF beside it, and path or URL, in
-#: bytes, which paths of files are.
+#: One row per photo (or per shard of a folder of shards): number in the source, id, name, supplied EXIF, and path or
+#: URL, as bytes because paths need not be UTF-8.
 PLAN = pa.schema(
     {"number": pa.int64()} | dict.fromkeys(("photo", "name", "exif"), pa.string()) | {"place": pa.binary()}
 )
 
 
 def write_plan(source: str, store: Store, seed: int, contents: Contents) -> dict[str, Any]:
-    """Write `plan/00000.parquet` and so on, a file a job, and return what they are and what they leave out.
+    """Write `plan/00000.parquet` and so on, one file per job, and return a summary of the plan and of what is left out.
 
-    `kind` is "files", "urls" or "shards"; `parts` counts the jobs, `stride` bounds the photos of one; `left_out` and
+    `kind` is "files", "urls" or "shards"; `parts` counts the jobs, `stride` caps the photos per job; `left_out` and
     `left_out_examples` count and name files of a folder, `rows_left_out` counts rows of dumps. Raises `DataError` for
-    a source that is not there, is of no known kind or holds nothing.
+    a source that is missing, of an unknown kind or empty.
     """
     found, length = _Found(), contents.photos_per_shard
     rows = _rows(source, seed, contents, found)
@@ -72,7 +72,7 @@ def write_plan(source: str, store: Store, seed: int, contents: Contents) -> dict
 
 @dataclass
 class _Found:
-    """What a source turned out to be: its kind, the dumps that are read, rows of them and files that are not used."""
+    """The contents of a source: its kind, the dumps to read, and the dump rows and files that are not used."""
 
     kind: str = "urls"
     dumps: list[str] = field(default_factory=list)
@@ -99,7 +99,7 @@ def _rows(source: str, seed: int, contents: Contents, found: _Found) -> Iterator
     folder = Path(source)
     if not folder.is_dir():
         raise DataError(
-            f"{source}: no such folder; source is 'simulated', or a folder of photos, of tar shards or of YFCC100M's "
+            f"{source}: no such folder; source must be 'simulated', a folder of photos, of tar shards or of YFCC100M's "
             "dumps, or a list of URLs (.parquet or .csv)"
         )
     if dumps:
@@ -118,7 +118,7 @@ def _dumps(folder: Path, found: _Found) -> dict[str, list[str]]:
     """The parts of YFCC100M's dumps, `dataset` and `exif`, in a folder; {} if it has neither."""
     dumps: dict[str, dict[int, Path]] = {"dataset": {}, "exif": {}}
     others = _Found()
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:  # a plain file before the same one compressed
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:  # plain files sort before their compressed copies
         name = DUMP.fullmatch(path.name)
         if not name or not path.is_file():
             others.pass_over("no dump by its name", path.name)
@@ -135,11 +135,11 @@ def _dumps(folder: Path, found: _Found) -> dict[str, list[str]]:
     found.unused = others.unused
     for dump, parts in dumps.items():
         if not parts:
-            raise DataError(f"{folder}: no yfcc100m_{dump} beside the other dump: fetch it too{found}")
+            raise DataError(f"{folder}: no yfcc100m_{dump} next to the other dump: download it too{found}")
         for before, after in pairwise(sorted(parts)):
             if after > before + 1 > 0:
                 missing = f"part {before + 1} of yfcc100m_{dump} is missing, the next is {parts[after].name}"
-                raise DataError(f"{folder}: {missing}: fetch it, or put the parts wanted into a folder of their own")
+                raise DataError(f"{folder}: {missing}: download it, or move the parts you want into a separate folder")
     return {dump: [str(parts[part]) for part in sorted(parts)] for dump, parts in dumps.items()}
 
 
@@ -151,7 +151,7 @@ def _files(folder: Path, found: _Found) -> Iterator[dict[str, Any]]:
     if shards and photos:
         raise DataError(
             f"{folder}: holds {len(shards)} tar shards and {len(photos)} photos, such as {photos[0].name}: give a "
-            "folder of one kind alone"
+            "folder with only one kind"
         )
     kind = "no shard by its name" if shards else "no picture by its name"
     used = {*shards}
@@ -171,26 +171,26 @@ def _files(folder: Path, found: _Found) -> Iterator[dict[str, Any]]:
 
 
 def _named_apart(shards: list[str]) -> Iterator[dict[str, Any]]:
-    """A row a shard. Photos are told apart by the names of their shards."""
+    """One row per shard. Photos are identified by the names of their shards, which must be unique."""
     ((name, times),) = Counter(shard.rpartition("/")[2] for shard in shards).most_common(1)
     if times > 1:
-        raise DataError(f"{times} shards named {name}: prepare the folders one by one, or rename their shards")
+        raise DataError(f"{times} shards named {name}: prepare the folders separately, or rename their shards")
     return ({"place": shard} for shard in shards)
 
 
 def _url_list(source: str) -> Iterator[dict[str, Any]]:
-    """The rows of a table with a column `url`, and `photo` or `id` if it has one; their case does not matter."""
+    """The rows of a table with a column `url` and an optional column `photo` or `id`, in any case."""
     number = 0
     for batch in _batches(source):
         names = {name.lower(): name for name in batch.schema.names}
         if "url" not in names:
-            raise DataError(f"{source}: no column 'url' among {', '.join(batch.schema.names)}: name it so")
+            raise DataError(f"{source}: no column 'url' among {', '.join(batch.schema.names)}: rename the URL column")
         urls, own = (
             batch.column(names[name]).cast(pa.string()).to_pylist() if name in names else [None] * batch.num_rows
             for name in ("url", "photo" if "photo" in names else "id")
         )
         for url, photo in zip(urls, own, strict=True):
-            name = (url or "").partition("?")[0]  # what follows may be a secret
+            name = (url or "").partition("?")[0]  # the query may contain a secret
             yield {"number": number, "photo": photo or f"{number:08d}", "name": name, "place": url or ""}
             number += 1
 
@@ -204,12 +204,12 @@ def _batches(source: str) -> Iterator[pa.RecordBatch]:
                 yield from csv.open_csv(file)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
-            f"{source}: cannot be read as a table ({error}): give parquet or CSV with a head line"
+            f"{source}: cannot be read as a table ({error}): give parquet or CSV with a header line"
         ) from error
 
 
 def _runs_of_shards(rows: Iterable[dict]) -> Iterator[list[dict]]:
-    """Whole shards together until there are `SHARDS_BYTES` of them."""
+    """Group whole shards into runs of at least `SHARDS_BYTES`."""
     rows, run, filled = list(rows), [], 0
     for row, size in zip(rows, shard_sizes([row["place"] for row in rows]), strict=True):
         run.append(row)

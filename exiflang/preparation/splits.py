@@ -1,4 +1,4 @@
-"""What each photo of a data set is for: drawn by its camera, so that test cameras stay out of training."""
+"""The split of each photo of a data set, drawn by camera so that test cameras stay out of training."""
 
 import hashlib
 import math
@@ -9,13 +9,13 @@ from exiflang.preparation.options import Split
 
 
 class Splitter:
-    """Sends the photos of shard job `job`, in the order of the source, to "train", "heldout", "choose" or "report".
+    """Assigns the photos of shard job `job`, in source order, to "train", "heldout", "choose" or "report".
 
-    All photos of a camera whose `camera_group` is "choose" or "report" go there; of each other camera `heldout_share`
-    of the photos, evenly spaced, to "heldout". Each shard is split by itself, with a `Splitter` of its own. In each the
-    first photo of a camera is trained on, so that no held-out photo is of an unseen camera, and of cameras with one
-    photo there none is held out. Where the spacing of a camera begins is drawn by `seed` and the number of the job, but
-    in the first one (0), in which it ends at the share.
+    All photos of a camera whose `camera_group` is "choose" or "report" go there; for every other camera,
+    `heldout_share` of the photos, evenly spaced, goes to "heldout". Each shard is split independently, with its own
+    `Splitter`. A camera's first photo in a shard always goes to "train", so no held-out photo is of an unseen camera,
+    and a camera with a single photo has none held out. The spacing starts at an offset drawn from `seed` and the job
+    number; the first job (0) has no offset.
     """
 
     def __init__(self, job: int, seed: int, split: Split):
@@ -23,7 +23,7 @@ class Splitter:
         self._of_camera: Counter[str] = Counter()
 
     def __call__(self, camera: str) -> str:
-        """The split of the next photo, which `camera` took."""
+        """The split of the next photo, taken by `camera`."""
         group = camera_group(camera, self._seed, self._split)
         if group != "train":
             return group
@@ -35,11 +35,11 @@ class Splitter:
 
 
 def camera_group(camera: str, seed: int, split: Split) -> str:
-    """ "train", "choose" or "report": what the photos of a camera are for.
+    """ "train", "choose" or "report": the group of a camera's photos.
 
-    Drawn by a hash of `seed` and the camera's make and model (`Photo.camera`), so that a camera stays in its group when
-    photos are added to the source. Spellings that differ by case, spaces or punctuation are one camera. Photos that
-    name no model may be of any camera, so that they are no evidence of an unseen one: "train".
+    Drawn by a hash of `seed` and the camera's make and model (`Photo.camera`), so a camera stays in its group when
+    photos are added to the source. Spellings that differ in case, spaces or punctuation count as one camera. Photos
+    that name no model may be of any camera and cannot stand for an unseen one, so they go to "train".
     """
     name = plain_name(camera)
     if name.endswith("unknown"):
@@ -49,5 +49,5 @@ def camera_group(camera: str, seed: int, split: Split) -> str:
 
 
 def drawn(text: str) -> float:
-    """A number in 0..1 that depends on `text` alone, uniform over texts."""
+    """A number in 0..1 that depends only on `text`, uniform over texts."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / 2**64

@@ -1,4 +1,4 @@
-"""Photos → small tiles whose pixels are those of the photo: JPEG blocks are copied, never compressed again."""
+"""Photos → small tiles with exactly the photo's pixels: JPEG blocks are copied, never recompressed."""
 
 import io
 import tempfile
@@ -18,7 +18,7 @@ from exiflang.utils.images import ImageError, load_image
 class Tile:
     """An encoded square cut from a photo: file bytes, their extension, and its corner (x, y).
 
-    The corner counts pixels as the file stores them for JPEG tiles, and upright ones, as `load_image` gives, for WebP.
+    The corner is in stored pixel coordinates for JPEG tiles, and in upright ones, as from `load_image`, for WebP tiles.
     """
 
     data: bytes
@@ -28,18 +28,18 @@ class Tile:
 
 
 def cut_tiles(photo: bytes, count: int, size: int, rng: np.random.Generator, name: str = "photo") -> list[Tile]:
-    """Cut up to `count` different tiles of `size` x `size` pixels at random positions of a photo.
+    """Cut up to `count` different tiles of `size` x `size` pixels at random positions in a photo.
 
     JPEG photos give JPEG tiles on the grid of minimum coded units, DCT blocks and quantization tables untouched;
-    decoded, they equal the photo but for 2 pixels at the border, where chroma upsampling looks across the cut. Any
-    other format, and JPEG that is gray, CMYK or stored as RGB, gives lossless WebP tiles.
+    decoded, they equal the photo except within 2 pixels of the border, where chroma upsampling reads across the cut.
+    Other formats, and JPEG that is gray, CMYK or stored as RGB, give lossless WebP tiles.
 
     Args:
         photo: the bytes of the picture file, with or without metadata (tiles carry none).
         count: tiles wanted, at least 1; fewer come back when the photo has fewer positions.
         size: side in pixels, a multiple of 32.
-        rng: decides the positions.
-        name: how error messages call the photo.
+        rng: determines the positions.
+        name: the photo's name in error messages.
 
     Raises:
         ImageError: not a picture, truncated, damaged, or smaller than a tile.
@@ -83,7 +83,7 @@ def _jpeg_tiles(photo: bytes, count: int, size: int, rng: np.random.Generator) -
         factors = np.asarray(source.samp_factor)  # [3, 2], vertical and horizontal
         if (factors.max(0) % factors).any():
             return []
-        # Blocks of each plane cover 8 * max/factor pixels; a unit of 8 * max pixels starts at a block in all of them.
+        # Blocks of each plane cover 8 * max/factor pixels; a unit of 8 * max pixels starts at a block boundary in all.
         cover = 8 * factors.max(0) // factors  # [3, 2]
         unit_y, unit_x = (8 * factors.max(0)).tolist()
         tiles = []
@@ -97,7 +97,7 @@ def _jpeg_tiles(photo: bytes, count: int, size: int, rng: np.random.Generator) -
             try:
                 cut.write_dct(str(path))
             except OSError as error:
-                raise ImageError("its blocks are damaged; fetch the file anew or leave it out") from error
+                raise ImageError("its blocks are damaged; download the file again or leave it out") from error
             tiles.append(Tile(path.read_bytes(), "jpg", x, y))
         return tiles
 

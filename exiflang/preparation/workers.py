@@ -1,4 +1,4 @@
-"""The jobs of a plan → done, by Dask: on this machine, or on a cluster that runs already."""
+"""Run the jobs of a plan with Dask, on this machine or on an existing cluster."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,21 +14,21 @@ from exiflang.utils.storage import Store
 with extra("data"):
     from dask.distributed import Client, as_completed
 
-SHOWN = 3  # failures that a message names
-PATIENCE = 20  # seconds until a scheduler must have answered
+SHOWN = 3  # failures listed in a message
+PATIENCE = 20  # seconds to wait for a scheduler
 
 
 def run_jobs(root: str, jobs: int, limits: Limits, work: Work) -> None:
-    """Do those of a plan's jobs 0 to `jobs` - 1 that are not done yet.
+    """Do the unfinished ones of a plan's jobs 0 to `jobs` - 1.
 
     Args:
-        root: folder or URL with the plan, which the workers see under the same name.
-        limits: of downloads, for each worker.
-        work: a scheduler whose workers have exiflang installed, or the size of a cluster on this machine for as long as
-            it takes; with one worker, or one job to do, this process does it.
+        root: folder or URL of the plan; workers must see it under the same name.
+        limits: for downloads, per worker.
+        work: a scheduler whose workers have exiflang installed, or the size of a temporary cluster on this machine; a
+            single worker or a single job runs in this process.
 
-    A job whose worker dies is done again by another one. Raises `DataError` when all others are done if a job failed,
-    or if no scheduler answers.
+    If a worker dies, another one repeats its job. Raises `DataError` if a job failed, after all others are done, or if
+    no scheduler responds.
     """
     done = set(Store(root).names("index"))
     todo = [job for job in range(jobs) if f"index/{job_name(job)}.parquet" not in done]
@@ -44,8 +44,8 @@ def run_jobs(root: str, jobs: int, limits: Limits, work: Work) -> None:
                 failures.append(failure)
     if failures:
         raise DataError(
-            f"{len(failures)} of {jobs} shards failed ({'; '.join(failures[:SHOWN])}): what is done is kept; mend "
-            "the source and run it again"
+            f"{len(failures)} of {jobs} shards failed ({'; '.join(failures[:SHOWN])}): finished shards are kept; fix "
+            "the source and run again"
         )
 
 
@@ -70,17 +70,17 @@ def _by_dask(root: str, todo: Sequence[int], limits: Limits, work: Work) -> Iter
 
 
 def _client(work: Work) -> Client:
-    """Of the scheduler named, or of a cluster on this machine that ends with it."""
+    """A client of the given scheduler, or of a local cluster that ends with the client."""
     if not work.scheduler:
         return Client(
             n_workers=work.workers,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,  # a worker that dies is no news: its job is done again
+            silence_logs=logging.CRITICAL,  # a worker's death needs no report: its job is repeated
         )
     try:
         return Client(work.scheduler, timeout=PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
         advice = "check the address, or leave scheduler empty for workers on this machine"
-        raise DataError(f"{work.scheduler}: no Dask scheduler answers ({error}): {advice}") from error
+        raise DataError(f"{work.scheduler}: no Dask scheduler responds ({error}): {advice}") from error

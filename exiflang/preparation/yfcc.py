@@ -1,7 +1,7 @@
-"""YFCC100M's dumps → the photos worth fetching: their address, licence and EXIF as the dump has it.
+"""YFCC100M's dumps → the photos worth downloading: URL, license and EXIF as in the dump.
 
-Both dumps have 100 million rows. Only what is narrow (ids, addresses, numbers of tags) is held, in a DuckDB file that
-is removed afterwards; the wide dump of EXIF is read twice instead. DuckDB spills to disk what exceeds its memory.
+Both dumps have 100 million rows. Only narrow columns (ids, URLs, tag counts) are kept, in a DuckDB file that is
+removed afterwards; the wide dump of EXIF is read twice instead. DuckDB spills to disk beyond its memory limit.
 """
 
 import os
@@ -24,12 +24,12 @@ with extra("data"):
     import pyarrow.compute as pc
     import pyarrow.csv as csv
 
-MEMORY, THREADS = "700MB", 2  # of DuckDB; reading takes some 300 MB beside it
-BLOCK = 4 << 20  # bytes read at once, and the longest row
-PIECE = 200_000  # photos that are sorted at a time
+MEMORY, THREADS = "700MB", 2  # for DuckDB; reading takes about 300 MB more
+BLOCK = 4 << 20  # bytes per read, and the longest possible row
+PIECE = 200_000  # photos sorted at a time
 MAX_FIELD = 1_000_000  # characters of a photo's EXIF
 
-# Of the 23 columns; with 25 there is a line number before the id and a hash after it.
+# Positions among 23 columns; dumps with 25 have a line number before the id and a hash after it.
 _COLUMNS = {"download": 15, "licence": 17, "server": 18, "secret": 21, "extension": 22, "marker": 23}
 
 
@@ -42,23 +42,22 @@ def yfcc_photos(
     seed: int = 0,
     min_tags: int = 10,
 ) -> Iterator[pa.RecordBatch]:
-    """The photos of `yfcc100m_dataset` that `yfcc100m_exif` has at least `min_tags` tags of, joined by their id.
+    """The photos of `yfcc100m_dataset` with at least `min_tags` tags in `yfcc100m_exif`, joined by id.
 
-    Yields batches of photo (id), url, licence (its URL) and exif (the field as it is, see `decode_exif`), all strings,
-    in a random order that depends on `seed` and the ids alone. Tags that repeat are counted each time; what remains in
-    canonical form is counted when a photo is cut. Of a photo that is listed twice one row counts. The url is that of
-    the original file; where the dump lacks its secret, that of a copy of 500 px which Flickr compressed again.
+    Yields batches of photo (id), url, licence (its URL) and exif (the raw field, see `decode_exif`), all strings, in a
+    random order that depends only on `seed` and the ids. Repeated tags count each time; canonical tags are counted when
+    a photo is cut. If a photo is listed twice, one row is used. The url is that of the original file or, if the dump
+    lacks its secret, of a 500 px copy recompressed by Flickr.
 
     Args:
         dataset, exif: the files of each dump, tab-separated as published, plain or `.bz2`, with 23 or 25 columns and 2.
-        sample: so many photos are drawn, uniformly: those of the smallest MD5 of "seed:id"; 0: all.
-        left_out: counts the rows left out by reason, complete when the last batch is out.
+        sample: number of photos to draw, uniformly, by the smallest MD5 of "seed:id"; 0: all.
+        left_out: counts the rows left out by reason; complete after the last batch.
 
     Raises:
         DataError: a dump that cannot be read or is damaged.
 
-    Needs room on the disk of temporary files (`TMPDIR`): about 15 GB for all of YFCC100M, and the size of the EXIF of
-    the photos drawn.
+    Needs temporary disk space (`TMPDIR`): about 15 GB for all of YFCC100M, plus the EXIF of the photos drawn.
     """
     least = max(min_tags, 1)
     with tempfile.TemporaryDirectory(prefix="exiflang-") as folder, duckdb.connect(f"{folder}/yfcc.db") as con:
@@ -88,8 +87,8 @@ def yfcc_photos(
 def decode_exif(field: str) -> dict[str, str]:
     """A field of `yfcc100m_exif`, "Exif+IFD0.Make:Canon,…" → {"Exif IFD0.Make": "Canon"}, as `canonical_tags` reads it.
 
-    Of a tag that repeats the first value counts; empty names and values are dropped, what is wrongly encoded becomes
-    U+FFFD. Only the first million characters are read.
+    The first value of a repeated tag is used; empty names and values are dropped, and invalid encodings become U+FFFD.
+    Only the first million characters are read.
     """
     found: dict[str, str] = {}
     for pair in field[:MAX_FIELD].split(","):
@@ -99,7 +98,7 @@ def decode_exif(field: str) -> dict[str, str]:
     return found
 
 
-# Addresses are only made of what is plainly a part of one.
+# URLs are built only from fields that match strict patterns.
 _READ_DATASET = f"""
     CREATE TABLE listed AS
     SELECT n,
@@ -115,7 +114,7 @@ _READ_DATASET = f"""
                  {", ".join(f"f[{place} + shift] AS {name}" for name, place in _COLUMNS.items())}
           FROM (SELECT f, len(f) AS n, if(len(f) = 25, 2, 0) AS shift
                 FROM (SELECT string_split(line, chr(9)) AS f FROM rows)))"""
-# Each tag has one colon: others are encoded.
+# Each tag has one colon: any others are percent-encoded.
 _READ_EXIF = """
     CREATE TABLE told AS
     SELECT f[1] AS id, len(field) - len(replace(field, ':', '')) AS tags
@@ -131,7 +130,7 @@ _CHOOSE = """
     CREATE TABLE chosen AS
     SELECT id, url, licence, md5($1 || id) AS draw FROM photos JOIN tagged USING (id) WHERE tags >= $2
     ORDER BY draw, id LIMIT if($3 = 0, 9223372036854775807, $3)"""
-# Sorted piece by piece, each of a range of `draw`: all at once would not fit into memory.
+# Sorted in pieces, each a range of `draw`: a single sort would not fit into memory.
 _JOIN = """
     COPY (SELECT id AS photo, url, licence, f[2] AS exif, draw, ('0x' || draw[:7])::BIGINT * {pieces} >> 28 AS piece
           FROM (SELECT string_split(line, chr(9)) AS f FROM rows) JOIN chosen ON id = f[1]
@@ -166,7 +165,7 @@ def _count(con: duckdb.DuckDBPyConnection, left_out: Counter[str], min_tags: int
 
 @contextmanager
 def _rows(con: duckdb.DuckDBPyConnection, paths: Sequence[str], left_out: Counter[str]) -> Iterator[None]:
-    """The dump's lines as the relation `rows (line)`, to be read once; whatever goes wrong with it is a `DataError`."""
+    """The dump's lines as the relation `rows (line)`, to be read once; any failure becomes a `DataError`."""
     begun: list[str] = []
 
     def batches() -> Generator[pa.RecordBatch]:
@@ -181,7 +180,7 @@ def _rows(con: duckdb.DuckDBPyConnection, paths: Sequence[str], left_out: Counte
             con.unregister("rows")
     except (duckdb.Error, pa.ArrowException, OSError, EOFError) as error:
         what = " ".join(re.sub(r"Detail:.*", "", str(error)).split())[:300]
-        raise DataError(f"{begun[-1]}: cannot be read to its end ({what}): fetch it again") from error
+        raise DataError(f"{begun[-1]}: cannot be read to its end ({what}): download it again") from error
 
 
 def _batches(path: str, left_out: Counter[str]) -> Iterator[pa.RecordBatch]:
@@ -200,7 +199,7 @@ def _batches(path: str, left_out: Counter[str]) -> Iterator[pa.RecordBatch]:
         lines = csv.open_csv(
             file,
             read_options=csv.ReadOptions(column_names=["line"], block_size=BLOCK),
-            # a delimiter that no row has: whole lines, which have either number of columns
+            # a delimiter that no row contains: lines are read whole, because the number of columns varies
             parse_options=csv.ParseOptions(delimiter="\x01", quote_char=False, invalid_row_handler=skip),
             convert_options=csv.ConvertOptions(column_types={"line": pa.binary()}, strings_can_be_null=False),
         )
@@ -210,12 +209,12 @@ def _batches(path: str, left_out: Counter[str]) -> Iterator[pa.RecordBatch]:
 def _text(lines: pa.Array) -> pa.Array:
     try:
         return lines.cast(pa.string())
-    except pa.ArrowInvalid:  # a few lines that are no UTF-8
+    except pa.ArrowInvalid:  # a few lines are not UTF-8
         return pa.array([line.decode("utf-8", "replace") for line in lines.to_pylist()], pa.string())
 
 
 def _without_repetitions(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    """The first of each run of rows of one photo."""
+    """The first row of each run of rows of the same photo."""
     before = None
     for batch in batches:
         photos = batch.column("photo")

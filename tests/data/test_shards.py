@@ -235,7 +235,7 @@ def test_no_tile_with_exif_says_why(tmp_path):
 def test_damaged_shards_are_named(tmp_path, damage):
     path = shard(tmp_path, with_good())
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DataError, match="00000.tar.*(fetch or write it again|write it again)"):
+    with pytest.raises(DataError, match="00000.tar.*(download or write it again|write it again)"):
         read_photos([path])
 
 

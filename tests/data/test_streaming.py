@@ -201,7 +201,7 @@ def test_a_state_of_another_stream(shards, change, message):
     state = loader(stream(shards), 0).state_dict()
     options = {"workers": 0} | {key: value for key, value in change.items() if key not in ("seed", "shards")}
     other = loader(stream(shards[: change.get("shards", SHARDS)], seed=change.get("seed", 5)), **options)
-    with pytest.raises(DataError, match=f"{message}.*go on with the same shards"):
+    with pytest.raises(DataError, match=f"{message}.*resume with the same shards"):
         other.load_state_dict(state)
 
 
@@ -286,7 +286,7 @@ def test_shards_that_are_gone_are_skipped_counted_and_named(far):
         (True, "00002.tar")
     ]
     memory.rm("/photos/train", recursive=True)
-    with pytest.raises(DataError, match="no photo that can be used .1 times shard that cannot be read: memory:.*00000"):
+    with pytest.raises(DataError, match="no usable photo .1 times shard that cannot be read: memory:.*00000"):
         next(iter(dataset))
     memory.mkdirs("/photos/train")
 
@@ -337,5 +337,5 @@ def test_shards_without_any_photo_end(tmp_path, kind, workers):
             made.rename(tmp_path / f"{i}.tar")
     reason = {"broken tiles": "times broken tile", "small tiles": "times tile smaller than a patch"}
     reason |= {"no tars": "damaged part of a shard", "empty tars": "no tile at all", "no EXIF": "tile without EXIF"}
-    with pytest.raises(DataError, match=f"no photo that can be used .*{reason[kind]}.*: img2dataset"):
+    with pytest.raises(DataError, match=f"no usable photo .*{reason[kind]}.*: img2dataset"):
         next(iter(loader(stream(expand_shards(str(tmp_path))), workers)))

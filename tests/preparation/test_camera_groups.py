@@ -156,7 +156,7 @@ def test_one_group_alone_and_an_empty_one(tmp_path):
 
 def test_nothing_left_to_train_on(tmp_path):
     source = album(tmp_path / "album", 1)
-    with pytest.raises(DataError, match="all of its cameras are set apart: lower choose_share and report_share"):
+    with pytest.raises(DataError, match="no cameras are left to train on: lower choose_share and report_share"):
         prepare(str(source), tmp_path / "set", **SMALL, report_share=0.9999)
     with pytest.raises(ValueError, match="leave . of .* simulated cameras to train on: lower them"):
         prepare("simulated", tmp_path / "set", **SMALL, report_share=0.9999)

@@ -229,7 +229,7 @@ def test_tiles_hold_the_photo_and_say_where_they_come_from(tmp_path):
 
 def test_photos_with_few_tags_are_left_out(tmp_path):
     source = album(tmp_path / "album", 2)
-    with pytest.raises(DataError, match="no photo that can be used .2 left out: fewer than 9 EXIF tags, e.g. 000.jpg"):
+    with pytest.raises(DataError, match="no usable photo .2 left out: fewer than 9 EXIF tags, e.g. 000.jpg"):
         prepare(str(source), tmp_path / "set", **SMALL | {"min_tags": 9})
 
 
@@ -256,7 +256,7 @@ def test_only_the_first_of_many_bad_photos_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "no such folder; source is 'simulated', or a folder"),
+        (lambda folder: None, "no such folder; source must be 'simulated', a folder"),
         (lambda folder: folder.write_text("a file"), "no such folder"),
         (lambda folder: folder.mkdir(), "no photos in it .*.jpg.* and no tar shards"),
         (lambda folder: album(folder, 0).joinpath("bare.jpg").write_bytes(photo(exif=False)), "1 left out: no EXIF"),
@@ -352,7 +352,7 @@ def test_a_tar_among_photos_is_named_and_shards_among_photos_are_refused(tmp_pat
     assert result["left_out_examples"] == {"no picture by its name": ["backup.tar"]}
     write_shards(samples(2), source)
     with pytest.raises(
-        DataError, match="album: holds 2 tar shards and 2 photos, such as 000.jpg: give a folder of one"
+        DataError, match="album: holds 2 tar shards and 2 photos, such as 000.jpg: give a folder with only one"
     ):
         prepare(str(source), tmp_path / "other", **SMALL)
 
@@ -377,7 +377,7 @@ def test_what_lies_beside_shards_is_named(tmp_path):
 def test_shards_of_one_name_at_urls_are_refused(tmp_path):
     for name in "ab":
         write_shards(samples(1), tmp_path / name)
-    with pytest.raises(DataError, match="2 shards named 00000.tar: prepare the folders one by one"):
+    with pytest.raises(DataError, match="2 shards named 00000.tar: prepare the folders separately"):
         prepare(f"file://{tmp_path}/{{a,b}}/00000.tar", tmp_path / "set", **SMALL)
 
 

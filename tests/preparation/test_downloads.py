@@ -71,9 +71,9 @@ def test_all_hosts_together_have_no_more_than_theirs(server, monkeypatch):
         ("noai", "not to be used for machine learning (X-Robots-Tag)", 1),
         ("loop", "more than 5 redirects", 6),
         ("gone", "HTTP 404", 1),
-        ("to_file", "no answer that can be read", 1),
-        ("garbage", "no answer that can be read", 1),
-        ("headers_without_end", "no answer that can be read", 1),
+        ("to_file", "unreadable response", 1),
+        ("garbage", "unreadable response", 1),
+        ("headers_without_end", "unreadable response", 1),
     ],
 )
 def test_what_would_be_the_same_again_is_not_asked_for_again(server, kind, reason, asked):
@@ -132,7 +132,7 @@ def test_nobody_there(monkeypatch):
 
 @pytest.mark.parametrize("url", ["", "a.jpg", "ftp://a/b.jpg", "file:///etc/passwd", "http://", "http://[", "data:,a"])
 def test_what_is_no_web_address(url):
-    assert one(url) == Fetched("it", None, "no http or https URL")
+    assert one(url) == Fetched("it", None, "not an http or https URL")
 
 
 @pytest.mark.parametrize("url", ["http://a b/c", "http://a:99999/c", "http://\udcff/c", "http://" + "a" * 300])

@@ -89,7 +89,7 @@ def test_other_files_in_data_dir_are_kept(tmp_path):
     folder.mkdir()
     (folder / "chapter1.txt").write_text("years of work")
     with pytest.raises(
-        DataError, match="thesis holds other files and no data set: choose another data_dir or empty it"
+        DataError, match="thesis holds other files but no data set: choose another data_dir or empty it"
     ):
         prepare(str(source), folder, **SMALL)
     with pytest.raises(DataError, match="chapter1.txt holds other files"):
@@ -139,9 +139,9 @@ def test_arguments_out_of_range(tmp_path, wrong):
 
 
 def test_a_misspelled_option_is_refused_with_a_suggestion():
-    with pytest.raises(ValueError, match="tile_siz is no option of prepare: did you mean tile_size"):
+    with pytest.raises(ValueError, match="tile_siz is not an option of prepare: did you mean tile_size"):
         grouped({"tile_siz": 64})
-    with pytest.raises(ValueError, match="zzz is no option of prepare: choose among seed, photos_per_camera, "):
+    with pytest.raises(ValueError, match="zzz is not an option of prepare: choose among seed, photos_per_camera, "):
         grouped({"zzz": 1})
 
 
@@ -167,7 +167,7 @@ def test_a_second_run_with_other_arguments_is_refused(tmp_path, slow):
         first = pool.submit(prepare, str(source), tmp_path / "set", **arguments)
         assert there.wait(60)
         try:
-            with pytest.raises(DataError, match=rf"set: another run works on it \(process {os.getpid()} on "):
+            with pytest.raises(DataError, match=rf"set: another run is using it \(process {os.getpid()} on "):
                 prepare(str(source), tmp_path / "set", **arguments | {"tile_size": 64})
         finally:
             go.set()

@@ -78,7 +78,7 @@ def test_a_job_without_network_is_done_again(tmp_path, served):
     lines = [f"{address}/album/00{i}.jpg" for i in range(2)] + ["http://127.0.0.1:9/a.jpg", "http://127.0.0.1:9/b.jpg"]
     (tmp_path / "list.csv").write_text("\n".join(["url", *lines]))
     run = partial(prepare, str(tmp_path / "list.csv"), tmp_path / "set", photos_per_shard=2, **LOCAL)
-    with pytest.raises(DataError, match=r"1 of 2 shards failed \(shard 00001: not one of 2 photos could be fetched"):
+    with pytest.raises(DataError, match=r"1 of 2 shards failed \(shard 00001: none of 2 photos could be fetched"):
         run()
     first = (tmp_path / ".set.part" / "train" / "00000.tar").stat().st_mtime_ns
     with pytest.raises(DataError, match="2 times no connection"):
@@ -90,7 +90,7 @@ def test_private_addresses_are_left_out(tmp_path, served):
     folder, address = served
     album(folder / "album", 2)
     (tmp_path / "list.csv").write_text(f"url\n{address}/album/000.jpg\n")
-    with pytest.raises(DataError, match="no photo that can be used .1 left out: private address"):
+    with pytest.raises(DataError, match="no usable photo .1 left out: private address"):
         prepare(str(tmp_path / "list.csv"), tmp_path / "set", **SMALL, workers=1)
 
 

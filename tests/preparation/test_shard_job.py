@@ -113,7 +113,7 @@ def test_a_running_scheduler_is_used(tmp_path):
 
 def test_nobody_at_the_scheduler(tmp_path, monkeypatch):
     monkeypatch.setattr("exiflang.preparation.workers.PATIENCE", 1)
-    with pytest.raises(DataError, match="tcp://127.0.0.1:9: no Dask scheduler answers"):
+    with pytest.raises(DataError, match="tcp://127.0.0.1:9: no Dask scheduler responds"):
         prepare(str(album(tmp_path / "album")), tmp_path / "set", scheduler="tcp://127.0.0.1:9", **JOBS)
 
 
@@ -146,7 +146,7 @@ def test_jobs_that_fail_are_named_and_the_others_kept(tmp_path, monkeypatch):
     middle = tmp_path / "source" / "00001.tar"
     whole = middle.read_bytes()
     middle.write_bytes(whole[:2000])
-    with pytest.raises(DataError, match="1 of 3 shards failed .shard 00001: .*00001.tar: .*what is done is kept"):
+    with pytest.raises(DataError, match="1 of 3 shards failed .shard 00001: .*00001.tar: .*finished shards are kept"):
         prepare(str(tmp_path / "source"), tmp_path / "set", workers=1, **SMALL)
     middle.write_bytes(whole)
     result = prepare(str(tmp_path / "source"), tmp_path / "set", workers=1, **SMALL)

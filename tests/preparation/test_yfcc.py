@@ -161,7 +161,7 @@ def test_a_damaged_dump_is_named(tmp_path, damage, which):
     paths = dumps(tmp_path, ".bz2")
     yfcc_writer.write(*paths, rows=300)
     paths[which].write_bytes(damage(paths[which].read_bytes()))
-    with pytest.raises(DataError, match=rf"{paths[which].name}: cannot be read to its end .*: fetch it again"):
+    with pytest.raises(DataError, match=rf"{paths[which].name}: cannot be read to its end .*: download it again"):
         read(*paths)
 
 
@@ -282,12 +282,12 @@ def test_a_damaged_part_is_named(tmp_path):
 def test_a_missing_part_or_dump_is_named(tmp_path):
     split(tmp_path)
     (tmp_path / "yfcc100m_dataset-1").unlink()
-    with pytest.raises(DataError, match="part 1 of yfcc100m_dataset is missing, the next is yfcc100m_dataset-2: fetch"):
+    with pytest.raises(DataError, match="part 1 of yfcc100m_dataset is missing, the next is .*-2: download it"):
         write_plan(str(tmp_path), Store(tmp_path / "set"), 0, Contents())
     (tmp_path / "yfcc100m_dataset-2").unlink()
     (tmp_path / "yfcc100m_exif").rename(tmp_path / "yfcc100m_exif.txt")
     with pytest.raises(
-        DataError, match="no yfcc100m_exif beside .* 1 left out: no dump by its name, e.g. yfcc100m_exif.txt"
+        DataError, match="no yfcc100m_exif next to .* 1 left out: no dump by its name, e.g. yfcc100m_exif.txt"
     ):
         write_plan(str(tmp_path), Store(tmp_path / "set"), 0, Contents())
 
