@@ -4,6 +4,6 @@ import lazy_loader
 
 __version__ = "0.1.0"
 
-# Names are looked up on first use (see `__init__.pyi`): `import exiflang` costs nothing, and what needs no torch never
-# waits for it. The same holds for each subpackage.
+# Names are resolved on first use (see `__init__.pyi`): `import exiflang` is cheap, and code without torch never
+# waits for it. The same applies to each subpackage.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

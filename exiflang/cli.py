@@ -1,7 +1,7 @@
-"""The command `exiflang`: what is typed → one call of the package.
+"""The command `exiflang`: command-line arguments → one call of the package.
 
-The rooms are imported by the commands themselves, so that `--help` waits neither for torch nor for pandas. `train`,
-`evaluate` and `release` are those of their rooms, which `python -m` (and `accelerate launch`) starts too.
+Each command imports its rooms itself, so that `--help` waits for neither torch nor pandas. `train`, `evaluate` and
+`release` come from their own rooms, where `python -m` (and `accelerate launch`) starts them too.
 """
 
 from typing import Annotated, Any
@@ -35,19 +35,19 @@ def top(
 def inspect(
     picture: Annotated[str, typer.Argument(help="A picture, or a folder of pictures.")],
     out: Annotated[str | None, typer.Option(help="Folder to write (default: a new one in reports/runs).")] = None,
-    model: Annotated[str | None, typer.Option(help="Weights: folder, hub id or *.pth (default: the packaged).")] = None,
+    model: Annotated[str | None, typer.Option(help="Weights: folder, hub id or *.pth (default: packaged).")] = None,
     readout: Annotated[str | None, typer.Option(help="E.g. mean_shift, the paper's (default: the model's).")] = None,
-    windows_per_side: Annotated[int | None, typer.Option(help="On the longer side, about (default: 30).")] = None,
-    window_size: Annotated[int | None, typer.Option(help="In pixels (default: by the picture's size).")] = None,
+    windows_per_side: Annotated[int | None, typer.Option(help="On the longer side, roughly (default: 30).")] = None,
+    window_size: Annotated[int | None, typer.Option(help="In pixels (default: depends on the picture's size).")] = None,
     mode: Annotated[str | None, typer.Option(help="exact, or dense: one pass, faster (default: exact).")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 (default), bf16, or auto: the faster one.")] = None,
-    false_alarms: Annotated[float, typer.Option(help="Share of authentic pictures to be called spliced.")] = 0.05,
+    false_alarms: Annotated[float, typer.Option(help="Accepted share of authentic pictures called spliced.")] = 0.05,
     private: Annotated[bool, typer.Option("--private", help="Show GPS positions, serial numbers and names.")] = False,
 ) -> None:
-    """Report where a picture does not agree with itself.
+    """Report the regions of a picture that are inconsistent with the rest.
 
-    A report is one HTML file that loads nothing from anywhere, and a JSON file beside it. A folder's pictures get a
-    gallery that leads to their reports. Prints what was found, and in the last line the page to open.
+    A report is a self-contained HTML file and a JSON file next to it. For a folder, a gallery links to the reports of
+    its pictures. Prints the findings; the last line is the page to open.
     """
     from exiflang.inspection.gallery import summary
     from exiflang.pipeline.reports import inspect_pictures
@@ -65,25 +65,25 @@ def prepare(
         str, typer.Argument(help='Folder of photos, tar shards or YFCC100M\'s dumps; list of URLs; or "simulated".')
     ],
     data_dir: Annotated[str, typer.Argument(help="Folder or URL to write; holds one data set.")],
-    seed: Annotated[int, typer.Option(help="Draws photos and tiles.")] = 0,
-    heldout_share: Annotated[float, typer.Option(help="Share of each camera's photos that training skips.")] = 0.15,
-    choose_share: Annotated[float, typer.Option(help="Share of cameras set apart to choose the step by.")] = 0.0,
-    report_share: Annotated[float, typer.Option(help="Share of cameras set apart to report figures on.")] = 0.0,
-    tiles_per_photo: Annotated[int, typer.Option(help="Tiles cut from a photo.")] = 2,
+    seed: Annotated[int, typer.Option(help="Random seed for photos and tiles.")] = 0,
+    heldout_share: Annotated[float, typer.Option(help="Share of each camera's photos held out.")] = 0.15,
+    choose_share: Annotated[float, typer.Option(help="Share of cameras set aside to choose the step.")] = 0.0,
+    report_share: Annotated[float, typer.Option(help="Share of cameras set aside to report figures.")] = 0.0,
+    tiles_per_photo: Annotated[int, typer.Option(help="Tiles cut from each photo.")] = 2,
     min_tags: Annotated[int, typer.Option(help="Leave out photos with fewer EXIF tags.")] = 10,
-    min_share: Annotated[float, typer.Option(help="tags.json calls tags rare that fewer photos have.")] = 0.05,
+    min_share: Annotated[float, typer.Option(help="Share of photos below which a tag counts as rare.")] = 0.05,
     sample: Annotated[int, typer.Option(help="Photos drawn from YFCC100M's dumps; 0: all.")] = 0,
-    photos_per_shard: Annotated[int, typer.Option(help="Photos in a piece of the work.")] = 1000,
+    photos_per_shard: Annotated[int, typer.Option(help="Photos per shard job.")] = 1000,
     private: Annotated[bool, typer.Option("--private", help="Keep GPS, serial numbers, names in the shards.")] = False,
     workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 2,
     scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler to use instead.")] = "",
-    per_host: Annotated[int, typer.Option(help="Downloads at a time from one host, of each worker.")] = 4,
+    per_host: Annotated[int, typer.Option(help="Simultaneous downloads per host and worker.")] = 4,
     allow_private: Annotated[bool, typer.Option("--allow-private", help="Download from private addresses.")] = False,
 ) -> None:
     """Turn photos into training shards.
 
-    They hold tiles cut without recompression, each with its photo's EXIF. The same command again does what an
-    interrupted one left undone.
+    The shards hold tiles cut without recompression, each with its photo's EXIF. To resume an interrupted run, repeat
+    the command.
     """
     from exiflang.preparation.dataset import prepare as prepare_dataset
     from exiflang.preparation.options import grouped
@@ -107,14 +107,14 @@ app.command(epilog="Example: exiflang release --model data/models/mine --data da
 def run(
     preset: Annotated[str, typer.Argument(help="notebooks/params/<preset>.yaml: tiny, demo, base, paper, or yours.")],
     overrides: Pairs = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="NOTEBOOK", help="Run this alone; may be repeated.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Fail when a metric leaves its golden spread.")] = False,
+    only: Annotated[list[str] | None, typer.Option(metavar="NOTEBOOK", help="Run only this; may be repeated.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Fail if a metric leaves its golden range.")] = False,
     out: Annotated[str | None, typer.Option(help="Folder of runs (default: reports/runs).")] = None,
 ) -> None:
     """Run the notebooks with the parameters of a preset.
 
-    01, 02 and 03 unless --only says otherwise; prints the table of the last one. They are those of the
-    nearest folder at or above this one that holds notebooks/params.
+    Runs 01, 02 and 03 unless --only is given, and prints the table of the last one. Notebooks come from the
+    nearest folder, from the current one upward, that contains notebooks/params.
     """
     from exiflang.pipeline.__main__ import run_preset
 

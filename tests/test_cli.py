@@ -177,7 +177,7 @@ def test_a_wrong_configuration_is_named(folder, capsys, command, text, message):
         (ImportError('needs dask: pip install "exiflang[data]"'), 'error: needs dask: pip install "exiflang[data]"\n'),
         (
             PermissionError(13, "Permission denied", "data/x"),
-            "error: data/x: Permission denied; choose a place that you may write to, or change its permissions\n",
+            "error: data/x: Permission denied; choose a writable location, or change its permissions\n",
         ),
     ],
 )
@@ -330,7 +330,7 @@ def test_run_hands_its_options_on_and_checks(folder, monkeypatch, capsys):
     }
     assert capsys.readouterr().out == f"method  p_map\n model  0.500\n{folder}\n"
     assert main([*given, "--check"]) == 1
-    assert "error: outside its golden spread: p_map: 0.5, golden 0.6 to 0.7" in failure(capsys)
+    assert "error: outside its golden range: p_map: 0.5, golden 0.6 to 0.7" in failure(capsys)
 
 
 # ---- notebooks

@@ -1,7 +1,6 @@
-"""What every room may use: pictures in, files out, folders at URLs, processes, hardware.
+"""Shared utilities: image loading, file writing, folders at URLs, processes, hardware.
 
-`load_image` reads any picture → upright uint8 [H, W, 3]; `write_whole` and `write_json` write a file
-whole or not at all.
+`load_image` reads any picture → upright uint8 [H, W, 3]; `write_whole` and `write_json` write files atomically.
 """
 
 import lazy_loader

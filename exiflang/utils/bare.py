@@ -1,4 +1,4 @@
-"""A picture file -> the same pixels without what else it holds: that must not decide whether the pixels are read."""
+"""A picture file -> the same pixels without metadata: broken metadata must not make the pixels unreadable."""
 
 import contextlib
 import io
@@ -12,13 +12,13 @@ from PIL import PngImagePlugin
 JPEG_START = b"\xff\xd8\xff"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _METADATA = {*range(0xE1, 0xF0), 0xFE} - {0xEE}  # APP1 to APP15 without Adobe's APP14, and comments
-_COLOR = {0xE0: 14, 0xEE: 12}  # JFIF and Adobe tell the color space, but not if they are shorter than this
+_COLOR = {0xE0: 14, 0xEE: 12}  # JFIF and Adobe define the color space, unless they are shorter than this
 _TURN_SEGMENTS = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")
 _TURN_TEXTS = ("Raw profile type exif", "XML:com.adobe.xmp")
 
 
 def bare_picture(data: bytes) -> bytes | None:
-    """A JPEG, PNG or AVIF file without what pixels do not need, but for what tells how to turn them; None: another."""
+    """A JPEG, PNG or AVIF file reduced to its pixels and their orientation; None for any other format."""
     if data.startswith(JPEG_START):
         return bare_jpeg(data, _TURN_SEGMENTS)
     if data.startswith(_PNG_START):
@@ -29,7 +29,7 @@ def bare_picture(data: bytes) -> bytes | None:
 
 
 def bare_jpeg(data: bytes, keep: tuple[bytes, ...] = ()) -> bytes:
-    """A JPEG file without metadata, of which jpeglib takes 49 segments at most; what begins with `keep` stays."""
+    """A JPEG file without metadata segments, of which jpeglib accepts at most 49; those starting with `keep` stay."""
     kept, offset = [data[:2]], 2
     while offset + 3 < len(data) and data[offset] == 0xFF and data[offset + 1] != 0xDA:
         marker, size = data[offset + 1], int.from_bytes(data[offset + 2 : offset + 4], "big")
@@ -42,7 +42,7 @@ def bare_jpeg(data: bytes, keep: tuple[bytes, ...] = ()) -> bytes:
 
 
 def _needed_chunks(data: bytes) -> Iterator[bytes]:
-    """The critical chunks of a PNG file, and what tells how to turn its pixels as far as that is whole."""
+    """The critical chunks of a PNG file, and intact chunks that define the orientation of its pixels."""
     offset = len(_PNG_START)
     while offset + 12 <= len(data):
         end = offset + 12 + int.from_bytes(data[offset : offset + 4], "big")

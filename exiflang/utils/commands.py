@@ -1,4 +1,4 @@
-"""Command lines: what all of them do with an error, with Ctrl-C, with parameters of notebooks and with a table."""
+"""Shared handling in command lines: errors, Ctrl-C, notebook parameters and tables."""
 
 import errno
 import io
@@ -12,21 +12,21 @@ from typer.exceptions import TyperException
 
 from exiflang.utils.files import printable
 
-#: Help as plain text, and no tracebacks drawn in boxes.
+#: Plain-text help and tracebacks.
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 _PAIR = "NAME VALUE"
-_PAIR_HELP = "Set a parameter; may be repeated. Where the default is a text, the text as it stands, else YAML."
-#: Parameters as typed, [(name, text)]; goes with `PairsCommand`.
+_PAIR_HELP = "Set a parameter; may be repeated. Used verbatim if the default is text, else parsed as YAML."
+#: Parameters as typed, [(name, text)]; requires `PairsCommand`.
 Pairs = Annotated[list[Any] | None, typer.Option("-p", metavar=_PAIR, help=_PAIR_HELP)]
 
 
-_ELSEWHERE = "choose a place that you may write to, or change its permissions"
+_ELSEWHERE = "choose a writable location, or change its permissions"
 #: errno → what to do.
 _ADVICE = {
     errno.ENOENT: "check the path",
-    errno.ENOTDIR: "a file stands where a folder is needed: choose another place",
-    errno.EEXIST: "choose another place, or move away what is there",
+    errno.ENOTDIR: "a file exists where a folder is needed: choose another location",
+    errno.EEXIST: "choose another location, or move the existing file away",
     errno.EACCES: _ELSEWHERE,
     errno.EPERM: _ELSEWHERE,
     errno.EROFS: _ELSEWHERE,
@@ -36,7 +36,7 @@ _ADVICE = {
 
 
 class PairsCommand(TyperCommand):
-    """A command with options of `Pairs`: typer itself has options of two values, and repeated ones, but not both."""
+    """A command with `Pairs` options: typer supports options with two values and repeated options, but not both."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params = super().get_params(ctx)
@@ -47,7 +47,7 @@ class PairsCommand(TyperCommand):
 
 
 class RunError(RuntimeError):
-    """A run that failed; the message says where, and what to do."""
+    """A failed run; the message says where it failed and what to do."""
 
     exit_code = 1
 
@@ -55,21 +55,21 @@ class RunError(RuntimeError):
 def run_command(
     command: typer.Typer | Callable[..., None], arguments: list[str] | None = None, name: str | None = None
 ) -> int:
-    """Run a command line, of one command or of several, and return its exit code.
+    """Run a command line with one or several commands, and return its exit code.
 
-    0: done; 1: the run failed; 2: bad usage; 130: Ctrl-C. An error is one line on stderr. What is no `RunError`,
-    `ValueError`, `OSError` or `ImportError` is a mistake in the code, and is raised.
+    0: done; 1: the run failed; 2: bad usage; 130: Ctrl-C. An error is one line on stderr. Exceptions other than
+    `RunError`, `ValueError`, `OSError` and `ImportError` are bugs and propagate.
 
     Args:
         command: the application, or the function of its only command.
-        arguments: what was typed behind the name; None: `sys.argv`.
-        name: what the program is called in its help; None: as it was started.
+        arguments: command-line arguments after the program name; None: `sys.argv`.
+        name: program name in the help; None: the name it was started by.
     """
     if not isinstance(command, typer.Typer):
         function, command = command, typer.Typer(add_completion=False, **PLAIN)
         command.command(cls=PairsCommand)(function)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path that is no UTF-8 is printed as it is
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path that is not UTF-8 is printed unchanged
     try:
         return command(arguments, prog_name=name, standalone_mode=False) or 0
     except TyperException as error:
@@ -80,7 +80,7 @@ def run_command(
         message, code = _said(error), 1
     except (RunError, ValueError, ImportError) as error:
         message, code = str(error), getattr(error, "exit_code", 1)
-    # One write: what processes of one launch say at the same time must not mix within a line.
+    # A single write keeps simultaneous messages of several processes from mixing within a line.
     sys.stderr.write(f"error: {' '.join(printable(message).splitlines())}\n")
     return code
 
@@ -92,7 +92,7 @@ def _said(error: OSError) -> str:
 
 
 def print_table(rows: Any) -> None:
-    """Print what `pandas.DataFrame` takes, with three decimals."""
+    """Print anything that `pandas.DataFrame` accepts, with three decimals."""
     import pandas as pd
 
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format, na_rep="-"))

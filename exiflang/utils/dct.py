@@ -1,4 +1,4 @@
-"""The quantized DCT coefficients of a JPEG file, as they are stored: they tell what decoded pixels no longer do."""
+"""The quantized DCT coefficients of a JPEG file as stored: they keep traces that decoding loses."""
 
 import contextlib
 import os
@@ -20,10 +20,10 @@ class LumaBlocks:
     """The luma (or gray, or first) plane of a JPEG file of H x W stored pixels.
 
     Attributes:
-        quantized: int16 [h, w, 8, 8], rows of frequencies before columns; the last blocks may lie beyond the picture.
+        quantized: int16 [h, w, 8, 8], frequency rows before columns; the last blocks may extend beyond the picture.
         steps: the quantization table, [8, 8].
         height, width: of the stored picture, in pixels.
-        turn: what turns the stored pixels upright; None: nothing.
+        turn: the transpose that makes the stored pixels upright; None if they already are.
     """
 
     quantized: np.ndarray = field(repr=False)
@@ -34,12 +34,12 @@ class LumaBlocks:
 
 
 def read_luma(photo: str | os.PathLike | bytes) -> LumaBlocks | None:
-    """The luma of a JPEG file; None for other files, and for JPEG that libjpeg or, by its header, Pillow refuses."""
+    """Read the luma of a JPEG file; None for other files, and for JPEG that Pillow (by its header) or libjpeg rejects."""
     with contextlib.suppress(*DAMAGE):
         if not isinstance(photo, bytes) and not Path(photo).is_file():  # a pipe or a device would block for ever
             return None
         data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
-        turn = stored_turn(data)  # looks at the header, and refuses what `load_image` would
+        turn = stored_turn(data)  # reads the header, and rejects what `load_image` would
         found = read_dct(data)
         steps = np.asarray(found.get_component_qt(0))
         return LumaBlocks(found.Y, steps, found.height, found.width, turn)
@@ -47,15 +47,15 @@ def read_luma(photo: str | os.PathLike | bytes) -> LumaBlocks | None:
 
 
 def read_dct(photo: bytes) -> Any:
-    """Blocks, tables and sampling of a JPEG file, as a `jpeglib.DCTJPEG`, read whole.
+    """Blocks, tables and sampling of a JPEG file, as a fully loaded `jpeglib.DCTJPEG`.
 
-    Raises `OSError` for a file that is no JPEG, or that libjpeg cannot read.
+    Raises `OSError` for a file that is not JPEG, or that libjpeg cannot read.
     """
     if photo[:3] != JPEG_START:
-        raise OSError("no JPEG")
+        raise OSError("not a JPEG")
     with tempfile.TemporaryDirectory(prefix="exiflang-") as folder:
         path = Path(folder) / "photo.jpg"
         path.write_bytes(bare_jpeg(photo))
         found = jpeglib.read_dct(str(path))
-        found.Y  # noqa: B018  # read now: it is lazy, and the file goes
+        found.Y  # noqa: B018  # load now: it is lazy, and the file is about to be deleted
         return found

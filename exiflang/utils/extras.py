@@ -1,4 +1,4 @@
-"""Packages that the core does without: which extra brings one that is missing."""
+"""Optional packages, and the extra that provides a missing one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 def extra(name: str) -> Iterator[None]:
     """Import optional packages in this block: `with extra("data"): import duckdb`.
 
-    Raises `ModuleNotFoundError` for a missing one, which names the extra of exiflang that brings it.
+    Raises `ModuleNotFoundError` for a missing one, naming the extra of exiflang that provides it.
     """
     try:
         yield

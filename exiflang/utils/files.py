@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what tells them apart."""
+"""Atomic file writing, paths as text, and hashes."""
 
 import hashlib
 import json
@@ -11,23 +11,23 @@ from typing import Any
 
 
 def absolute_path(path: str | Path) -> Path:
-    """`path` from the working directory, "~" as the home folder, without ".." in it. It need not exist."""
+    """`path` relative to the working directory, with "~" expanded and ".." removed. It need not exist."""
     return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    """A path, or text that names one, as text that any file and terminal takes: bytes that are not UTF-8 as "\\xe9"."""
+    """A path, or text that contains one, as text safe for any file and terminal: non-UTF-8 bytes as "\\xe9"."""
     try:
         data = os.fsencode(name)
-    except UnicodeEncodeError:  # half a surrogate pair, which no path has
+    except UnicodeEncodeError:  # half a surrogate pair, which no path contains
         data = os.fspath(name).encode("utf-8", "backslashreplace")
     return data.decode("utf-8", "backslashreplace")
 
 
 def write_whole(path: str | Path, data: str | bytes) -> None:
-    """Write a file (text as UTF-8) in one step: an interruption or a full disk leaves an older one as it was."""
+    """Write a file (text as UTF-8) atomically: an interruption or a full disk leaves an older one unchanged."""
     path = Path(path)
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # its own: two may write the same file at once
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # unique: two may write the same file at once
     try:
         fresh.write_bytes(data.encode() if isinstance(data, str) else data)
         os.replace(fresh, path)
@@ -36,12 +36,12 @@ def write_whole(path: str | Path, data: str | bytes) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as strict JSON in one step; numpy values as numbers and lists, NaN and infinity as null."""
+    """Write `value` as strict JSON, atomically; numpy values as numbers and lists, NaN and infinity as null."""
     write_whole(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """What the JSON file holds."""
+    """The content of a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -58,9 +58,9 @@ def _plain(value: Any) -> Any:
 
 
 def file_sha256(path: Path) -> str | None:
-    """SHA-256 of a regular file, 64 hexadecimal digits; None for anything else, and for what cannot be read."""
+    """SHA-256 of a regular file, 64 hexadecimal digits; None for anything else, and for an unreadable file."""
     try:
-        if not path.is_file():  # a pipe or a device would block for ever
+        if not path.is_file():  # a pipe or a device would block forever
             return None
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

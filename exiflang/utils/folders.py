@@ -1,4 +1,4 @@
-"""What lies in a folder: pictures by their names, what is left out and why, and all other files."""
+"""The contents of a folder: pictures by extension, left-out files with the reason, and all other files."""
 
 import os
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from pathlib import Path
 from exiflang.utils.images import PICTURE_EXTENSIONS
 from exiflang.utils.raw_files import DEVELOP, RAW_EXTENSIONS
 
-OTHERS_NAMED = 5  # files that are not pictures
+OTHERS_NAMED = 5  # files other than pictures that a message lists
 
 
 def find_pictures(folder: Path, *, outside: bool = False) -> tuple[list[Path], list[tuple[Path, str]], list[Path]]:
-    """Pictures in a folder and its folders, by their extension; (path, reason) of what is left out; all other files.
+    """Pictures in a folder and its subfolders, by extension; (path, reason) of those left out; all other files.
 
-    Links are followed to files within the folder, with `outside` to any file, and to no folder. All is sorted, but of
-    the other files the first of each extension go before: whoever names a few of them names each kind.
+    Links are followed to files within the folder, or to any file with `outside`, but never to folders. Results are
+    sorted, but the other files begin with one of each extension, so that a short list covers every kind.
     """
     found, left_out, others, root = [], [], [], Path(os.path.realpath(folder))
 
@@ -38,7 +38,7 @@ def find_pictures(folder: Path, *, outside: bool = False) -> tuple[list[Path], l
 
 
 def count_others(names: Sequence[str]) -> str:
-    """One line that counts the other files of a folder and names the first of them; "" for none."""
-    many = "files skipped, no pictures by their names" if len(names) > 1 else "file skipped, no picture by its name"
+    """One line that counts the other files of a folder and names the first few; "" for none."""
+    many = "files skipped, not pictures by extension" if len(names) > 1 else "file skipped, not a picture by extension"
     more = ", ..." if len(names) > OTHERS_NAMED else ""
     return f"{len(names):,} {many}: {', '.join(names[:OTHERS_NAMED])}{more}" if names else ""

@@ -1,4 +1,4 @@
-"""What a processor can multiply, and how fast."""
+"""Processor capabilities, and the speed of matrix multiplication."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import torch
 
 
 def has_fast_bf16(device: torch.device | str) -> bool:
-    """Whether the hardware multiplies in bfloat16 (CUDA from Ampere on; AVX512-BF16 or AMX), not only stores it."""
+    """Whether the hardware computes in bfloat16 (CUDA since Ampere; AVX512-BF16 or AMX) rather than only storing it."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     processor = torch.cpu.get_capabilities()
@@ -21,15 +21,15 @@ def has_fast_bf16(device: torch.device | str) -> bool:
 
 @cache
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating point operations a second of a large product of square matrices, measured once in a process.
+    """Floating-point operations per second of a large square matrix product, measured once per process.
 
-    It is the median of nine, or of fewer if they take long, as in emulated bfloat16; on a CPU it is that of the threads
-    that torch has here.
+    The median of nine runs, or of fewer if they are slow, as in emulated bfloat16; on a CPU, with the number of threads
+    that torch currently uses.
     """
     side = 1024 if device.type == "cpu" else 8192
     matrix = torch.ones(side, side, device=device, dtype=dtype)
     seconds: list[float] = []
-    while len(seconds) < 9 and sum(seconds[1:]) < 0.5:  # the first may load a library
+    while len(seconds) < 9 and sum(seconds[1:]) < 0.5:  # the first run may load a library
         began = time.perf_counter()
         matrix @ matrix  # [side, side]
         if device.type != "cpu":
@@ -39,7 +39,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def this_machine() -> str:
-    """Processor, cores and the version of torch, which is not imported for this: it would count in measured memory."""
+    """Processor, cores and torch version; torch is not imported, as it would count toward measured memory."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux

@@ -1,4 +1,4 @@
-"""Any picture a user may hand over -> upright uint8 RGB, or one kind of error that says what to do."""
+"""Any user-supplied picture -> upright uint8 RGB, or one kind of error that says what to do."""
 
 import contextlib
 import io
@@ -21,38 +21,38 @@ from exiflang.utils.extras import extra
 from exiflang.utils.files import printable
 from exiflang.utils.raw_files import DEVELOP, RAW_EXTENSIONS, raw_reason
 
-#: Most pixels a picture may have; refused from the header, before any pixel is decoded. It is Pillow's own hard limit
-#: (twice ``Image.MAX_IMAGE_PIXELS`` as shipped), so no global setting of Pillow has to be touched.
+#: Maximum number of pixels, checked in the header before any pixel is decoded. It equals Pillow's own hard limit (twice
+#: ``Image.MAX_IMAGE_PIXELS`` as shipped), so no global setting of Pillow has to change.
 MAX_PIXELS = 178_956_970
 
-#: A file of more than so many pixels must hold a byte for each `MOST_PIXELS_A_BYTE`: one that does not shows nothing,
-#: or was made to exhaust memory. Deflate packs at most 1,032 bytes into one, JPEG's Huffman codes fewer.
+#: Above this many pixels, a file must hold a byte per `MOST_PIXELS_A_BYTE` pixels; otherwise it is nearly blank or was
+#: made to exhaust memory. Deflate packs at most 1,032 bytes into one, JPEG's Huffman codes fewer.
 LARGE, MOST_PIXELS_A_BYTE = 16_000_000, 1200
 
-#: A TIFF of a few megabytes can chain more pages than anybody has time to count.
+#: A TIFF of a few megabytes can chain more pages than can be counted in reasonable time.
 MOST_PAGES = 1000
 
-# No EPS, WMF, PSD and the like: some start other programs, none is what a camera or an editor publishes.
+# No EPS, WMF, PSD and the like: some start other programs, and cameras and editors do not publish in them.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "AVIF", "PPM")
 
-#: What is taken for a picture in a folder or a shard, by its name alone: the extensions of `_FORMATS` and of HEIC.
+#: Extensions that count as pictures in a folder or a shard: those of `_FORMATS` and of HEIC.
 PICTURE_EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .tif .tiff .gif .bmp .avif .avifs .heic .heics .heif .heifs .hif "
     ".jp2 .j2k .j2c .jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm .mpo".split()
 )
 
-# What HEIF files begin with, as pillow-heif knows them; mif1 and msf1 may as well be AVIF.
+# Brands at the start of HEIF files, as in pillow-heif; mif1 and msf1 may also be AVIF.
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
-#: What Pillow and other readers raise on damaged bytes. UnidentifiedImageError is an OSError.
+#: Exceptions that Pillow and other readers raise on damaged bytes. UnidentifiedImageError is an OSError.
 DAMAGE = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, MemoryError,
     RuntimeError, AssertionError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 
 _ORIENTATION = 0x0112
-# EXIF 2.32, 4.6.4 A, tag Orientation -> what turns the stored pixels upright. ImageOps.exif_transpose also rewrites
-# the whole EXIF block, which fails on the odd tags of real cameras.
+# EXIF 2.32, 4.6.4 A, tag Orientation -> transpose that makes the stored pixels upright. ImageOps.exif_transpose also
+# rewrites the whole EXIF block, which fails on the irregular tags of real cameras.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -65,33 +65,33 @@ _UPRIGHT = {
 
 
 _ROWS = 256  # pixels
-_LEAVE = "fetch the file anew or leave it out"
-# Never "save it": that destroys the traces that are looked for.
+_LEAVE = "download the file again or leave it out"
+# Never advise re-saving: that destroys the traces under analysis.
 _CONVERT = "convert a copy losslessly (PNG or TIFF); the original keeps the traces"
 _T = TypeVar("_T")
 
 
 class ImageError(ValueError):
-    """A picture that cannot be read; the message names it (see `printable`), says what is wrong and what to do."""
+    """An unreadable picture; the message names it (see `printable`), says what is wrong and what to do."""
 
     def __init__(self, message: str):
         super().__init__(printable(message))
 
 
 class _DamagedError(ImageError):
-    """What is damaged may lie beside the pixels."""
+    """Damage that may be outside the pixel data."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A picture as read.
+    """A decoded picture.
 
     Attributes:
         pixels: uint8 [H, W, 3], upright.
-        format: as Pillow names it, e.g. "JPEG"; "" for what never was a file.
-        turn: what turned the stored pixels upright; None: nothing did. What a HEIF file itself says of its pixels is
-            part of how they are stored.
-        turned_by: what says so, "EXIF", "XMP" or (of AVIF) "container"; "" without a turn.
+        format: Pillow's name for it, e.g. "JPEG"; "" if the source was not a file.
+        turn: the transpose that made the stored pixels upright; None if there was none. A HEIF file's own orientation
+            counts as part of the stored pixels.
+        turned_by: the source of the turn, "EXIF", "XMP" or (AVIF only) "container"; "" without a turn.
         bare: whether the file could be read only without its metadata, see `bare_picture`.
     """
 
@@ -107,24 +107,24 @@ def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
 
     - `source`: a path; a file's bytes; a PIL image; or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. JPEG,
       PNG, TIFF, WebP, GIF, BMP, JPEG 2000, AVIF and PPM are read, and HEIC where pillow-heif is installed.
-    - The Orientation of the EXIF is applied, without one that of XMP (damaged ones count as none; of HEIF and AVIF what
-      the container says). ICC profiles are ignored: the pixels stay as stored. Of an animation or a multi-page file:
-      the first frame (of a PIL image: the current one).
-    - Gray, palette, CMYK and YCbCr become RGB. Alpha is dropped, not blended: what lies beneath was recorded, a
-      blend would be invented. 16-bit gray is scaled, `round(v / 257)`; of 16-bit color Pillow keeps the high byte.
+    - Orientation comes from EXIF, otherwise from XMP (damaged metadata is ignored; HEIF and AVIF use the container's).
+      ICC profiles are ignored: pixels stay as stored. An animation or a multi-page file gives its first frame, a PIL
+      image its current one.
+    - Gray, palette, CMYK and YCbCr become RGB. Alpha is dropped, not blended: the pixels beneath were recorded, a
+      blend would be invented. 16-bit gray is scaled, `round(v / 257)`; for 16-bit color, Pillow keeps the high byte.
 
-    Returns uint8 [H, W, 3] in 0..255, a fresh array. Raises `ImageError` for what is missing, no picture, truncated,
-    damaged, empty, too large (`MAX_PIXELS`), HEIC without its plugin, a camera's raw file, or of a pixel type without a
-    defined white (float, 32-bit integers beyond 65535); `TypeError` for a source of another type.
+    Returns uint8 [H, W, 3] in 0..255, a new array. Raises `ImageError` for a source that is missing, not a picture,
+    truncated, damaged, empty or too large (`MAX_PIXELS`), HEIC without its plugin, a camera's raw file, or a pixel type
+    without a defined white (float, 32-bit integers beyond 65535); `TypeError` for a source of another type.
     """
     return decode_image(source).pixels
 
 
 def decode_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> Decoded:
-    """What `load_image` reads, and what it did to it."""
+    """Read a picture like `load_image`, with its format and how it was turned."""
     if isinstance(source, np.ndarray):
         return Decoded(_array_to_rgb(source))
-    with warnings.catch_warnings(action="ignore"):  # damaged metadata is no news to the caller, who asked for pixels
+    with warnings.catch_warnings(action="ignore"):  # the caller wants pixels, not warnings about damaged metadata
         if isinstance(source, Image.Image):
             return _decode(source, getattr(source, "filename", "") or "PIL image")
         decoded, bare = _from_file(source, _decode)
@@ -132,7 +132,7 @@ def decode_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -
 
 
 def _from_file(source: str | os.PathLike | bytes, use: Callable[[Image.Image, str], _T]) -> tuple[_T, bool]:
-    """What `use` makes of a file; should it be damaged, of its pixels alone, and whether it was so."""
+    """The result of `use` on a file or, if that is damaged, on its pixels alone; and whether it was damaged."""
     file, name = _named(source)  # closed with the picture, which frees its pixels
     try:
         with contextlib.closing(_opened(file, name)) as image:
@@ -156,7 +156,7 @@ def _named(source: str | os.PathLike | bytes) -> tuple[Path | io.BytesIO, str]:
 
 def _regular_file(path: str | os.PathLike) -> Path:
     try:
-        if Path(path).is_file():  # a pipe or a device would block for ever
+        if Path(path).is_file():  # a pipe or a device would block forever
             return Path(path)
     except OSError as error:
         raise ImageError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from error
@@ -178,10 +178,10 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_large(name) from error
     except PermissionError as error:
-        raise ImageError(f"{name}: may not be read; change its permissions") from error
+        raise ImageError(f"{name}: permission denied; change its permissions") from error
     except DAMAGE as error:
         if Path(name).suffix.lower() in RAW_EXTENSIONS:
-            raise ImageError(f"{name}: a camera's raw file, by its name; {DEVELOP}") from error
+            raise ImageError(f"{name}: a camera's raw file, by its extension; {DEVELOP}") from error
         why = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({_reason(error)})"
         known = ", ".join(_FORMATS)
         raise _DamagedError(f"{name}: not a picture, or its header is damaged{why}; give one of {known}") from error
@@ -190,7 +190,7 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
 
 
 def _refuse_empty(image: Image.Image, file: Path | io.BytesIO, name: str) -> None:
-    """Raise `ImageError` for a large picture in so few bytes that it can be of little but one color."""
+    """Raise `ImageError` for a large picture in so few bytes that it must be nearly uniform."""
     pixels = image.width * image.height
     size = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
     if LARGE < pixels <= MAX_PIXELS and pixels > MOST_PIXELS_A_BYTE * size:
@@ -206,7 +206,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_heic(file: BinaryIO) -> bool:
-    """Whether a file's brands (ISO/IEC 14496-12, 4.3) call it HEIF, and not the kind of HEIF that is AVIF."""
+    """Whether a file's brands (ISO/IEC 14496-12, 4.3) mark it as HEIF other than AVIF."""
     file.seek(0)
     head = file.read(256)
     brand, others = head[8:12], head[16 : int.from_bytes(head[:4], "big")]
@@ -216,7 +216,7 @@ def _is_heic(file: BinaryIO) -> bool:
 
 
 def _register_heic(name: str) -> None:
-    """Make Pillow read HEIC by its plugin, which is an extra."""
+    """Make Pillow read HEIC with its plugin, which is an extra."""
     try:
         with extra("heif"):
             import pillow_heif
@@ -231,7 +231,7 @@ def _decode(image: Image.Image, name: str) -> Decoded:
         raise _too_large(name)
     if width * height == 0:
         raise ImageError(f"{name}: has no pixels ({width} x {height}); give a picture of at least 1 x 1")
-    # Pillow turns a TIFF while it loads it, and no longer knows how; it finds EXIF behind a PNG's pixels with them.
+    # Loading a TIFF, Pillow applies its turn and then forgets it; in a PNG, it may find EXIF only after the pixels.
     turn = turn_upright(image) if image.format == "TIFF" else None
     turned_by = _said_by(image) if turn is not None else ""
     try:
@@ -250,40 +250,40 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
         raise ImageError(f"{name}: float pixels have no defined white; {_CONVERT}, with 8 or 16 bits a channel")
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     try:
-        for top in range(0, image.height, _ROWS):  # all at once would be held three times
+        for top in range(0, image.height, _ROWS):  # all rows at once would take three times the memory
             part = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
             pixels[top : top + _ROWS] = np.asarray(part.convert("RGB"))
         return pixels
     except DAMAGE as error:
-        raise ImageError(f"{name}: mode {image.mode} cannot become RGB; {_CONVERT}, as RGB") from error
+        raise ImageError(f"{name}: mode {image.mode} cannot be converted to RGB; {_CONVERT}, as RGB") from error
 
 
 def turn_upright(image: Image.Image) -> Image.Transpose | None:
-    """How stored pixels must be turned, as their metadata say; None: they are upright, or the metadata are damaged."""
+    """How to turn the stored pixels, according to metadata; None: they are upright, or the metadata is damaged."""
     with contextlib.suppress(*DAMAGE):
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     return None
 
 
 def _said_by(image: Image.Image) -> str:
-    """Where the Orientation stands that Pillow gives: it asks the XMP where the EXIF has none."""
+    """The source of the Orientation that Pillow reports: XMP if the EXIF has none."""
     if image.format == "AVIF":
-        return "container"  # Pillow writes what the container says over the EXIF
+        return "container"  # Pillow overwrites the EXIF's with the container's
     alone = Image.new("1", (1, 1))
     alone.info = {key: image.info[key] for key in ("exif", "Raw profile type exif") if key in image.info}
     return "EXIF" if _ORIENTATION in {*getattr(image, "tag_v2", ()), *alone.getexif()} else "XMP"
 
 
 def stored_turn(photo: bytes) -> Image.Transpose | None:
-    """How `load_image` turns the pixels of a JPEG file that it reads."""
+    """How `load_image` turns the pixels of a readable JPEG file."""
     with warnings.catch_warnings(action="ignore"):
         return _from_file(photo, lambda image, _: turn_upright(image))[0]
 
 
 def count_frames(data: bytes) -> int | None:
-    """Number of frames or pages of a file that `load_image` has read; None: what follows the first one is damaged.
+    """Number of frames or pages of a file that `load_image` has read; None: data after the first one is damaged.
 
-    Of a TIFF at most `MOST_PAGES` are counted.
+    For a TIFF, at most `MOST_PAGES` pages are counted.
     """
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(*DAMAGE):
         return _from_file(data, _frames)[0]
@@ -328,7 +328,7 @@ def _too_large(name: str) -> ImageError:
 
 @cache
 def standard_tables(quality: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """libjpeg's quantization tables of a quality in 1..100: 64 luma and 64 chroma steps, row by row.
+    """libjpeg's quantization tables for a quality in 1..100: 64 luma and 64 chroma steps, row by row.
 
     At quality 50 they are those of ITU-T T.81, annex K.
     """

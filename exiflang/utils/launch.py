@@ -1,4 +1,4 @@
-"""A module's work in several processes of this machine, its parameters handed over in a file."""
+"""Run a module in several processes on this machine, with its parameters passed in a file."""
 
 import os
 import re
@@ -21,20 +21,20 @@ with extra("train"):
 
 from exiflang.utils.commands import RunError
 
-#: Set in the environment of processes whose standard input ends when the one that launched them does.
+#: Set in the environment of processes whose standard input closes when their launcher ends.
 _FOLLOWS = "EXIFLANG_FOLLOWS_LAUNCHER"
 
 
 class LaunchError(RunError):
-    """Processes that failed; the message is what they said."""
+    """Failed processes; the message is their output."""
 
 
 def launch_module(module: str, parameters: Mapping[str, Any], processes: int) -> None:
-    """Run `python -m module --config <parameters>` in so many processes, on this machine's GPUs if it has as many, else
-    on its processor.
+    """Run `python -m module --config <parameters>` in several processes, on this machine's GPUs if it has as many,
+    else on its CPU.
 
-    New ones rather than forks (`notebook_launcher`): a notebook's kernel may have threads and CUDA of its own. The
-    module calls `follow_launcher`, so that they end when this process is killed.
+    They are new processes rather than forks (`notebook_launcher`), because a notebook's kernel may have threads and
+    CUDA state. The module calls `follow_launcher`, so that they end when this process is killed.
     Raises `LaunchError` if they fail.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def launch_module(module: str, parameters: Mapping[str, Any], processes: int) ->
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += ["-m", module, "--config", str(path)]
         device = {} if torch.cuda.device_count() >= processes else {"ACCELERATE_USE_CPU": "true"}
-        read, write = os.pipe()  # nobody writes: it ends with this process
+        read, write = os.pipe()  # never written to; closes when this process ends
         try:
             done = subprocess.run(
                 command,
@@ -59,29 +59,29 @@ def launch_module(module: str, parameters: Mapping[str, Any], processes: int) ->
             os.close(write)
     if done.returncode:
         said = "\n".join(line for line in done.stdout.splitlines() if line.startswith("error: "))
-        # What follows them is said by their launcher: of a process that was aborted it would hide the words.
+        # Drop the launcher's own report at the end: it would hide the last words of an aborted process.
         own = re.split(r"^.*\btorch/distributed/elastic/", done.stdout, maxsplit=1, flags=re.MULTILINE)[0]
         raise LaunchError(f"{processes} processes failed:\n{said or own[-10_000:]}")
 
 
 def follow_launcher() -> None:
-    """See to it that this process ends with the one whose `launch_module` has started it, if one has."""
+    """Make this process end when the one that started it with `launch_module` ends, if there is one."""
     if os.environ.get(_FOLLOWS):
         threading.Thread(target=_end_with_input, daemon=True).start()
 
 
 def _end_with_input() -> None:
-    os.read(0, 1)  # not through sys.stdin, whose lock an interpreter wants that shuts down
+    os.read(0, 1)  # not through sys.stdin, whose lock the interpreter needs at shutdown
     os._exit(1)
 
 
 def this_process() -> PartialState:
-    """Which of how many processes this one is, and its device; the only one where none were launched."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # it does not look there by itself
+    """Index of this process, number of processes and device; a single process if none were launched."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # PartialState ignores this variable
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds. Raises `ValueError` for anything else, `OSError` for no file."""
+    """The mapping in a YAML file. Raises `ValueError` for any other content, `OSError` for a missing file."""
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""Processes of this machine that work for this one, and end with it."""
+"""Worker processes on this machine that end with their parent."""
 
 import multiprocessing
 import os
@@ -11,10 +11,10 @@ from typing import Any
 def worker_pool(
     workers: int | None = None, start: Callable[..., None] | None = None, *arguments: Any
 ) -> ProcessPoolExecutor:
-    """So many processes (None: one a core) that run functions; each calls `start(*arguments)` first.
+    """A pool of `count` processes (None: one per core) that run functions; each calls `start(*arguments)` first.
 
-    Spawned, not forked: the caller may hold threads (PyTorch, OpenCV) that a fork would copy in a broken state. When
-    this process is killed they end too; left to themselves they would wait for work forever.
+    Spawned, not forked: the caller may hold threads (PyTorch, OpenCV) that a fork would copy in a broken state. The
+    processes also end if this one is killed; otherwise they would wait for work forever.
     """
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, context, initializer=_start, initargs=(start, arguments))

@@ -1,18 +1,18 @@
-"""Camera's raw files, told by their content: most are TIFF files of which the first page is but a thumbnail."""
+"""Camera raw files, recognized by content: most are TIFF files whose first page is only a thumbnail."""
 
 import contextlib
 from typing import BinaryIO
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-#: What is taken for a raw file by its name, if its content does not tell.
+#: Extensions that mark a raw file if its content does not.
 RAW_EXTENSIONS = frozenset(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .rw2 .rwl .sr2 .srf "
     ".srw .x3f".split()
 )
 DEVELOP = "develop it losslessly to TIFF or PNG, or inspect the JPEG that the camera made"
 
-# Place and bytes that begin a raw file of a kind.
+# Offset, signature and name of raw formats.
 _BEGINNINGS = [
     (8, b"CR", "CR2"), (4, b"ftypcrx ", "CR3"), (6, b"HEAPCCDR", "CRW"), (0, b"IIU\0", "RW2"), (0, b"IIRO", "ORF"),
     (0, b"IIRS", "ORF"), (0, b"MMOR", "ORF"), (0, b"FUJIFILMCCD-RAW", "RAF"), (0, b"FOVb", "X3F"), (0, b"\0MRM", "MRW"),
@@ -23,7 +23,7 @@ _COLOR_FILTERS, _LINEAR_RAW = 32803, 34892
 
 
 def raw_reason(file: BinaryIO) -> str:
-    """Why the first picture of a file is not its picture, as in raw files; "" if it is."""
+    """Why the first image of a file is not its main picture, as in raw files; "" if it is."""
     file.seek(0)
     head = file.read(16)
     for at, begin, kind in _BEGINNINGS:
@@ -31,7 +31,7 @@ def raw_reason(file: BinaryIO) -> str:
             return f"a camera's raw file ({kind})"
     if head[:4] not in _TIFF:
         return ""
-    # What Pillow raises on broken ones: then whoever reads the pixels says what is wrong.
+    # Pillow raises these on broken files: decoding the pixels will then report the error.
     with contextlib.suppress(SyntaxError, ValueError, OSError, TypeError, LookupError, OverflowError):
         return _tiff_reason(file, head)
     return ""
@@ -48,5 +48,5 @@ def _tiff_reason(file: BinaryIO, head: bytes) -> str:
     reduced = page.get(_KIND_OF_PAGE, 0)
     if isinstance(reduced, int) and reduced & 1 and (_SUB_PAGES in page or page.next):
         where = "a SubIFD" if _SUB_PAGES in page else "a later one"
-        return f"its first page is a thumbnail and the picture lies in {where}, as in a camera's raw file"
+        return f"its first page is a thumbnail and the picture is in {where}, as in a camera's raw file"
     return ""

@@ -18,19 +18,18 @@ def is_url(path: str | Path) -> bool:
 
 
 def absolute_place(path: str | Path) -> str:
-    """A URL as it stands, a path as an absolute one."""
+    """A URL unchanged, a path made absolute."""
     return str(path) if is_url(path) else str(absolute_path(path))
 
 
 class Store:
-    """Named files below one folder. Credentials and end points come from fsspec's configuration and environment.
+    """Named files below one folder. Credentials and endpoints come from fsspec's configuration and environment.
 
     Args:
         root: path, or a URL of any protocol that fsspec knows ("s3://" needs the package s3fs).
 
-    Names are relative, with "/" between. A file appears under its name whole or not at all. Raises `OSError` for a
-    folder that cannot be reached, `ValueError` for a protocol that is not known, `ImportError` for one whose package is
-    missing.
+    Names are relative, with "/" as separator. Files are written atomically. Raises `OSError` for a folder that cannot
+    be reached, `ValueError` for an unknown protocol, `ImportError` for one whose package is missing.
     """
 
     def __init__(self, root: str | Path):
@@ -42,17 +41,17 @@ class Store:
         return f"{self._base}/{name}"
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of that name now, whatever was seen before."""
+        """Whether a file of that name exists now, regardless of cached listings."""
         with self._reached():
             return self._fs.isfile(self._path(name))
 
     def any(self) -> bool:
-        """Whether there is anything at all."""
+        """Whether the folder contains anything."""
         with self._reached():
             return self._fs.exists(self._base) and bool(self._fs.ls(self._base, detail=False))
 
     def names(self, folder: str = "") -> list[str]:
-        """The names of all files directly in `folder`, sorted; [] if it is not there."""
+        """The names of all files directly in `folder`, sorted; [] if it does not exist."""
         path = self._path(folder) if folder else self._base
         with self._reached():
             found = self._fs.ls(path, detail=True) if self._fs.isdir(path) else []
@@ -60,11 +59,11 @@ class Store:
         return [f"{folder}/{name}" if folder else name for name in files]
 
     def read(self, name: str) -> bytes:
-        """The whole file."""
+        """The entire content of a file."""
         return self._fs.cat_file(self._path(name))
 
     def get(self, name: str, folder: Path) -> Path:
-        """A path at which the file can be read: its own, or that of a copy in `folder`."""
+        """A local path of the file: its own, or that of a copy in `folder`."""
         if self.local:
             return Path(self._path(name))
         copy = folder / name.rsplit("/", 1)[-1]
@@ -73,36 +72,36 @@ class Store:
         return copy
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file in one step."""
+        """Write a file atomically."""
         with self._whole(name) as path:
             self._fs.pipe_file(path, data)
 
     def put(self, file: Path, name: str) -> None:
-        """Copy a file of this machine here in one step."""
+        """Copy a local file here atomically."""
         with self._whole(name) as path:
             self._fs.put_file(str(file), path)
 
     def remove(self, *names: str) -> None:
-        """Remove files and folders, if they are there."""
+        """Remove files and folders, if they exist."""
         for name in names:
             if self._fs.exists(self._path(name)):
                 self._fs.rm(self._path(name), recursive=True)
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Looks anew, not into what was listed before; whatever a file system raises becomes an `OSError`."""
+        """Discard cached listings; convert any exception of the file system into an `OSError`."""
         self._fs.invalidate_cache()
         try:
             yield
-        except Exception as error:  # each has errors of its own
+        except Exception as error:  # each file system has its own types
             reason = " ".join(str(error).split())[:200]
             raise OSError(f"{self.root}: cannot be reached ({reason}): check the address and your access") from error
 
     @contextmanager
     def _whole(self, name: str) -> Iterator[str]:
-        """Where to write a file that appears as `name` when it is complete, as object stores do it by themselves.
+        """Where to write a file that appears as `name` once it is complete; object stores ensure this by themselves.
 
-        On this machine it is a file of its own, since two workers may write the same name at once.
+        On this machine it is a unique temporary file, because two workers may write the same name at once.
         """
         path = self._path(name)
         if not self.local:

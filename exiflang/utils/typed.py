@@ -1,6 +1,6 @@
-"""Values from YAML, papermill or a call → the types that are wanted, or one message.
+"""Values from YAML, papermill or a call → the expected types, or one message.
 
-Text is never taken for True, and no number for a switch: "false" would open what it is meant to close.
+Neither text nor numbers are accepted for a switch: the text "false" would count as true.
 """
 
 import contextlib
@@ -10,14 +10,14 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 _SAID = {bool: "True or False", int: "a whole number", float: "a number", list: "a list"}
-_SAID[str] = "text (YAML takes yes, no and numbers for something else: quote them)"
+_SAID[str] = "text (quote yes, no and numbers in YAML)"
 
 
 def typed(name: str, value: Any, hint: Any) -> Any:
-    """`value` if it is what `hint` says: bool, int, float, str, a list, or one of them or None.
+    """`value` if it matches `hint`: bool, int, float, str, a list, or one of these or None.
 
-    A number may come as text where a float is wanted, since YAML reads 1e-4 as text; a path may stand for its text.
-    Of a list its items are checked too. What is of another type passes. Raises `ValueError`, which calls it `name`.
+    A number may be text where a float is expected, since YAML reads 1e-4 as text; a path may replace its text. The
+    items of a list are checked too. Values of other types pass. Raises `ValueError`, which calls the value `name`.
     """
     kinds = [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
     if value is None and NoneType in get_args(hint):
@@ -40,8 +40,8 @@ def typed(name: str, value: Any, hint: Any) -> Any:
 
 
 def check_fields(instance: Any) -> None:
-    """See to it that each field of a data class has the type that stands behind its name; see `typed`."""
+    """Check that each field of a dataclass has its annotated type; see `typed`."""
     hints = get_type_hints(type(instance))
     for field in dataclasses.fields(instance):
         value = typed(field.name, getattr(instance, field.name), hints[field.name])
-        object.__setattr__(instance, field.name, value)  # some are frozen
+        object.__setattr__(instance, field.name, value)  # also works for frozen classes

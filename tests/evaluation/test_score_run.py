@@ -146,7 +146,7 @@ def test_scores_of_other_settings_or_weights_are_not_mixed(root, model, tmp_path
 def test_a_second_run_on_one_folder_is_refused(root, model):
     run = run_of(root, model)
     with hold(root.parent / "scores" / "second" / ".lock", "", ValueError):
-        with pytest.raises(BenchmarkError, match=r"scores/second: another run works on it \(process"):
+        with pytest.raises(BenchmarkError, match=r"scores/second: another run is using it \(process"):
             score_benchmarks(run)
     score_benchmarks(run)
     assert not list((root.parent / "scores").rglob(".lock"))

@@ -70,7 +70,7 @@ def test_every_picture_has_a_card_and_bad_files_are_named(folder, model, tmp_pat
     )
     assert "broken.png" in html.text and "2 could not be read" in html.text
     assert (
-        index["passed_over"] == "1 file skipped, no picture by its name: notes.txt"
+        index["passed_over"] == "1 file skipped, not a picture by extension: notes.txt"
         and index["passed_over"] in html.text
     )
     assert summary(page)[-1] == index["passed_over"]
@@ -146,7 +146,7 @@ def test_a_folder_without_pictures_and_one_of_bad_files_exit_with_1(tmp_path, mo
     assert not (tmp_path / "out").exists()
     (folder / "notes.txt").write_bytes(b"of a trip")
     assert main(["--inspect", str(folder), *command]) == 1
-    assert "; 1 file skipped, no picture by its name: notes.txt" in capsys.readouterr().err
+    assert "; 1 file skipped, not a picture by extension: notes.txt" in capsys.readouterr().err
     (folder / "bad.jpg").write_bytes(b"bad")
     assert main(["--inspect", str(folder), *command]) == 1
     assert "none of its 1 pictures can be read; " in capsys.readouterr().err
@@ -249,7 +249,7 @@ def test_a_card_tells_the_verdict_and_a_summary_counts_them(folder, model, tmp_p
     report = page.parent / index[0]["report"]
     assert summary(report)[0] == read_json(report.with_suffix(".json"))["meaning"]
     assert summary(make_gallery(folder, tmp_path / "plain", inspector_of(model))) == [
-        "1 file skipped, no picture by its name: notes.txt"
+        "1 file skipped, not a picture by extension: notes.txt"
     ]
 
 

@@ -267,7 +267,7 @@ def test_other_settings_are_refused(tmp_path):
 def test_a_second_run_in_one_folder_is_refused(tmp_path):
     run = tmp_path / "run"
     with hold(run / ".lock", "", ValueError):
-        with pytest.raises(TrainingError, match=rf"run: another run works on it \(process {os.getpid()} on .* another"):
+        with pytest.raises(TrainingError, match=rf"run: another run is using it \(process {os.getpid()} on .* another"):
             train(small_model(), Photos(), settings(), run)
         assert [path.name for path in run.iterdir()] == [".lock"]
     train(small_model(), Photos(), settings(), run)

@@ -292,7 +292,7 @@ def test_a_readout_of_unknown_settings_is_not_overwritten(trained, model, tmp_pa
 
 def test_a_second_run_in_one_folder_is_refused(model, tmp_path):
     with hold(tmp_path / "run" / ".readout.lock", "", ValueError):
-        with pytest.raises(TrainingError, match=r"run: another run works on it \(process"):
+        with pytest.raises(TrainingError, match=r"run: another run is using it \(process"):
             train_readout(tmp_path / "run", model, SmallPictures(), CONFIG)
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".readout.lock"]
 

@@ -71,7 +71,7 @@ def test_writers_of_one_file_do_not_meet(tmp_path):
 def test_a_lock_is_held_alone_and_gone_afterwards(tmp_path):
     lock = tmp_path / "new" / ".lock"
     with hold(lock, "folder", ValueError), ThreadPoolExecutor(1) as pool:
-        with pytest.raises(ValueError, match=rf"^folder: another run works on it \(process {os.getpid()} on .*: wait"):
+        with pytest.raises(ValueError, match=rf"^folder: another run is using it \(process {os.getpid()} on .*: wait"):
             pool.submit(hold(lock, "folder", ValueError).__enter__).result()
     assert not lock.exists()
     with hold(lock, "folder", ValueError):

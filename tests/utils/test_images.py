@@ -229,8 +229,8 @@ BEHIND = {"save_all": True, "append_images": [picture("RGB").resize((66, 48))]}
 RAW = {
     "DNG": (encoded(picture("RGB"), "TIFF", tiffinfo={50706: b"\1\4\0\0"}), "a camera's raw file .DNG."),
     "DNG in BigTIFF": (encoded(picture("RGB"), "TIFF", tiffinfo={50706: b"\1\4\0\0"}, big_tiff=True), "raw file .DNG."),
-    "NEF, ARW": (encoded(picture("RGB"), "TIFF", tiffinfo={254: 1, 330: 8}), "a thumbnail and .* lies in a SubIFD"),
-    "TIFF": (encoded(picture("RGB"), "TIFF", tiffinfo={254: 1}, **BEHIND), "picture lies in a later one"),
+    "NEF, ARW": (encoded(picture("RGB"), "TIFF", tiffinfo={254: 1, 330: 8}), "a thumbnail and .* is in a SubIFD"),
+    "TIFF": (encoded(picture("RGB"), "TIFF", tiffinfo={254: 1}, **BEHIND), "picture is in a later one"),
     "PEF": (b"II*\0\x08\0\0\0\2\0" + struct.pack("<HHIHxxHHIHxx", 259, 3, 1, 65535, 262, 3, 1, 32803) + bytes(4),
             "a camera's raw file"),
     "CR2": (encoded(picture("RGB"), "TIFF")[:4] + b"\x10\0\0\0CR\2\0" + bytes(4096), "raw file .CR2."),
@@ -253,7 +253,7 @@ def test_raw_files_are_refused_by_name_with_the_reason(kind, tmp_path):
 
 def test_a_raw_file_of_unknown_content_is_told_by_its_name(tmp_path):
     (tmp_path / "a.NEF").write_bytes(b"of no known content")
-    with pytest.raises(ImageError, match=r"a.NEF: a camera's raw file, by its name; develop it losslessly"):
+    with pytest.raises(ImageError, match=r"a.NEF: a camera's raw file, by its extension; develop it losslessly"):
         load_image(tmp_path / "a.NEF")
 
 
@@ -269,7 +269,7 @@ def test_a_lone_page_that_calls_itself_a_thumbnail_is_read():
 
 
 def test_the_given_raw_file_is_refused(shared):
-    with pytest.raises(ImageError, match="sub.dng: its first page is a thumbnail and the picture lies in a SubIFD"):
+    with pytest.raises(ImageError, match="sub.dng: its first page is a thumbnail and the picture is in a SubIFD"):
         load_image(shared / "cases" / "raw_thumbnail" / "sub.dng")
 
 

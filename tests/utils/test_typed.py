@@ -53,7 +53,7 @@ def test_what_is_taken(value, hint, taken):
         (True, float, "x is True: it must be a number"),
         ("many", float, "x is 'many': it must be a number"),
         ("64", int | None, "x is '64': it must be a whole number"),
-        (False, str, r"x is False: it must be text \(YAML takes yes, no and numbers for something else: quote them\)"),
+        (False, str, r"x is False: it must be text \(quote yes, no and numbers in YAML\)"),
         ("columbia", list[str], "x is 'columbia': it must be a list"),
         ([64, "96"], list[int], r"x\[1\] is '96': it must be a whole number"),
     ],

@@ -24,7 +24,7 @@ def names(listing) -> list[str]:
 def test_folders_first_then_pictures_nothing_hidden(folder):
     listing = list_folder(folder)
     assert names(listing) == ["..", "Sub/", "a.png", "b.JPG"]
-    assert listing.note == "1 file skipped, no picture by its name: notes.txt."
+    assert listing.note == "1 file skipped, not a picture by extension: notes.txt."
     assert dict(listing.entries)[".."] == folder.parent and listing.folder == folder
 
 
@@ -42,7 +42,7 @@ def test_an_empty_folder_says_so(tmp_path):
     assert list_folder(tmp_path).note == "No pictures here."
     for number in range(9):
         (tmp_path / f"{number}.cr2").write_bytes(b"")
-    said = "9 files skipped, no pictures by their names: 0.cr2, 1.cr2, 2.cr2, 3.cr2, 4.cr2, ..."
+    said = "9 files skipped, not pictures by extension: 0.cr2, 1.cr2, 2.cr2, 3.cr2, 4.cr2, ..."
     assert list_folder(tmp_path).note == f"No pictures here. {said}."
 
 
