@@ -1,7 +1,7 @@
-"""Runs the notebooks: parameters checked, paths absolute, a manifest of each run.
+"""Run the notebooks: checked parameters, absolute paths, and a manifest for each run.
 
-`run_pipeline` runs 01 → 02 → 03 with a preset into `reports/runs/<id>`, `run_notebook` one of them → its metrics.
-Raises `UsageError` for a request that cannot be run, `PipelineError` for a run that failed. Needs the extra `notebook`.
+`run_pipeline` runs 01 → 02 → 03 with a preset into `reports/runs/<id>`, `run_notebook` runs one of them → its metrics.
+Raises `UsageError` for an invalid request, `PipelineError` for a failed run. Needs the extra `notebook`.
 """
 
 import lazy_loader

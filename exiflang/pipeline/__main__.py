@@ -1,4 +1,4 @@
-"""`python -m exiflang.pipeline`: `exiflang run`, and by --inspect `exiflang inspect`."""
+"""`python -m exiflang.pipeline`: `exiflang run`, and with --inspect `exiflang inspect`."""
 
 import json
 import sys
@@ -10,16 +10,16 @@ import typer
 from exiflang.pipeline.parameters import PipelineError, Typed, UsageError
 from exiflang.utils.commands import Pairs, print_table, run_command
 
-# The runner, and torch for reports, are imported by the functions: `--help` does not wait for them.
+# The functions import the runner, and torch for reports, so that `--help` does not wait for them.
 
 
 def pipeline(
     preset: Annotated[str | None, typer.Option(help="notebooks/params/<preset>.yaml (default: demo).")] = None,
     overrides: Pairs = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="NOTEBOOK", help="Run this alone; may be repeated.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Fail when a metric leaves its golden spread.")] = False,
+    only: Annotated[list[str] | None, typer.Option(metavar="NOTEBOOK", help="Run only this; may be repeated.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Fail if a metric leaves its golden range.")] = False,
     out: Annotated[str | None, typer.Option(help="Folder of runs, or of reports (default: reports/runs).")] = None,
-    inspect: Annotated[str | None, typer.Option(help="Make a report of a picture, or of each in a folder.")] = None,
+    inspect: Annotated[str | None, typer.Option(help="Report on a picture, or on each one in a folder.")] = None,
     private: Annotated[bool, typer.Option("--private", help="With --inspect: show GPS, serials, names.")] = False,
 ) -> None:
     """Run the notebooks, or make reports of pictures."""
@@ -29,7 +29,7 @@ def pipeline(
         run_preset(preset or "demo", overrides, only, check, out)
         return
     if only or check or preset:
-        raise UsageError("--inspect runs no notebook: leave --only, --check and --preset away")
+        raise UsageError("--inspect runs no notebook: omit --only, --check and --preset")
     from exiflang.pipeline.reports import inspect_pictures
 
     print(inspect_pictures(inspect, out, typed(overrides), private))
@@ -38,9 +38,9 @@ def pipeline(
 def run_preset(
     preset: str, overrides: Pairs = None, only: Iterable[str] | None = None, check: bool = False, out: str | None = None
 ) -> None:
-    """Run the notebooks of a preset, and print the table of the last one and the run's folder.
+    """Run the notebooks of a preset, then print the last one's table and the run's folder.
 
-    Raises what `run_pipeline` does, and `PipelineError` for a metric outside its golden spread if `check` asks for it.
+    Raises what `run_pipeline` does, and with `check` also `PipelineError` for a metric outside its golden range.
     """
     from exiflang.pipeline.runner import STEPS, golden_failures, load_golden, run_pipeline
 
@@ -54,11 +54,11 @@ def run_preset(
         print_table(table)
     print(run_dir)
     if failures := golden_failures(reports.get(STEPS[-1], {}).get("check", {}), golden):
-        raise PipelineError(f"outside its golden spread: {'; '.join(failures)}")
+        raise PipelineError(f"outside its golden range: {'; '.join(failures)}")
 
 
 def typed(overrides: Pairs) -> dict[str, Typed]:
-    """{name: what was typed} of each `-p NAME VALUE`; the last one of a name counts."""
+    """{name: text} of each `-p NAME VALUE`; the last value of a name wins."""
     return {name: Typed(text) for name, text in overrides or []}
 
 

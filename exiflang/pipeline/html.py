@@ -1,7 +1,7 @@
-"""Executed notebook -> one HTML file that loads nothing from anywhere.
+"""Executed notebook -> one self-contained HTML file.
 
 nbconvert's own page fetches require.js, MathJax, mermaid and the widget manager from CDNs. Here those blocks are empty,
-formulas are MathML, and a Content-Security-Policy forbids every load: a report opened years later, or offline, shows
+formulas are MathML, and a Content-Security-Policy forbids all requests: a report opened offline or years later shows
 the same page.
 """
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
-# Code, which has dollars of its own; a formula in a paragraph; one in a line.
+# Code, which may contain dollar signs; a display formula; an inline formula.
 _FORMULA = re.compile(r"(```.*?```|`[^`]*`)|\$\$(.+?)\$\$|(?<![\\$])\$(?=\S)([^$\n]*[^\s\\$])\$(?!\d)", re.DOTALL)
 
-# plotly's WebGL traces compile their shaders' wrappers at run time, hence 'unsafe-eval'; nothing may be fetched.
+# plotly's WebGL traces compile shader wrappers at run time, hence 'unsafe-eval'; all requests are forbidden.
 _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; \
@@ -38,8 +38,8 @@ style-src 'unsafe-inline'; img-src data: blob:; font-src data:; worker-src blob:
 def write_html(notebook: str | Path, target: str | Path) -> Path:
     """Convert the executed `notebook` (.ipynb) to the self-contained HTML file `target` and return its path.
 
-    Figures share one inline plotly.js, without the cloud button; formulas are MathML; text is escaped by nbconvert.
-    Widgets, which need a running kernel, are left out. The file is replaced in one step.
+    Figures share one inline plotly.js, without the cloud button; formulas are MathML; nbconvert escapes text.
+    Widgets, which need a running kernel, are left out. The file is replaced atomically.
     """
     with extra("notebook"):
         import nbformat
@@ -61,7 +61,7 @@ def write_html(notebook: str | Path, target: str | Path) -> Path:
 def with_html_figures(document: NotebookNode, plotlyjs: str | bool = True) -> None:
     """Turn figures saved as plotly's JSON into interactive HTML, and drop widgets.
 
-    plotlyjs: address of plotly.js; True: the first figure brings it along for all.
+    plotlyjs: URL of plotly.js; True: the first figure includes it for all.
     """
     with extra("notebook"):
         from plotly.io import to_html

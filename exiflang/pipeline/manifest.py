@@ -1,4 +1,4 @@
-"""What a run leaves of itself: what ran, on what, with what, and what each step took."""
+"""The manifest of a run: code, machine, packages, parameters, and the time and memory of each step."""
 
 import contextlib
 import importlib.metadata
@@ -19,7 +19,7 @@ with extra("notebook"):
 
 
 def new_manifest(run_id: str, preset: str, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a run that begins now: its status is "failed" until somebody says "finished"."""
+    """The manifest of a run that starts now: its status is "failed" until it is set to "finished"."""
     packages = {entry.name: entry.version for entry in importlib.metadata.distributions()}
     return {
         "run": run_id,
@@ -47,10 +47,10 @@ def _git(*arguments: str) -> str | None:
 
 @contextlib.contextmanager
 def measured(step: dict[str, Any]) -> Iterator[None]:
-    """Adds `seconds` and `peak_memory_mb` to `step`.
+    """Record `seconds` and `peak_memory_mb` in `step`.
 
-    The memory is the largest sum of resident sizes of all child processes (the kernel and its workers), sampled twice a
-    second; pages that workers share are counted once for each.
+    Memory is the peak total resident size of all child processes (the kernel and its workers), sampled twice a second;
+    pages that workers share count once for each.
     """
     done, peak = threading.Event(), 0
 

@@ -1,4 +1,4 @@
-"""Reports by parameters that are typed at a command line, under the same checks as those of a notebook."""
+"""Reports from command-line parameters, which are checked like those of a notebook."""
 
 import time
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ from exiflang.models.weights import load_model
 from exiflang.pipeline.parameters import PipelineError, UsageError, check_parameters
 from exiflang.utils.images import ImageError
 
-#: Parameters of `SpliceLocalizer` that may be set, the rate of the verdict and the model's folder: examples of types.
+#: Allowed parameters with example values for their types: those of `SpliceLocalizer`, false-alarm rate, model folder.
 PARAMETERS = {"windows_per_side": 30, "window_size": 64, "readout": "", "mode": "", "precision": "", "model_dir": ""}
 PARAMETERS |= {"false_alarms": FALSE_ALARMS}
 
 
 def inspect_pictures(source: str, out_dir: str | None, parameters: Mapping[str, Any], private: bool = False) -> Path:
-    """Make a report of a picture, or of each picture of a folder and a gallery; returns the page to open.
+    """Report on a picture, or on each picture of a folder with a gallery; return the page to open.
 
-    out_dir: folder to write; None: one in reports/runs, named by the time.
-    parameters: any of `PARAMETERS`, `model_dir` as `load_model` takes it; None stands for the default.
+    out_dir: folder to write; None: one in reports/runs, named after the time.
+    parameters: any of `PARAMETERS`, with `model_dir` as for `load_model`; None means the default.
     private: show GPS, serial numbers, names and comments.
 
-    Raises `UsageError` for an unknown parameter or a wrong value, `PipelineError` if nothing could be read or written.
+    Raises `UsageError` for an unknown parameter or an invalid value, `PipelineError` if nothing can be read or written.
     """
     inspector = _inspector(parameters, private)
     out_dir = out_dir or f"reports/runs/inspect-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -1,15 +1,15 @@
-"""Strict notebook runner: parameters are checked, paths are absolute, each run leaves a manifest.
+"""Strict notebook runner: parameters are checked, paths are absolute, each run writes a manifest.
 
-`exiflang run demo` runs 01 -> 02 -> 03 (05_probe by --only 05_probe) and writes
+`exiflang run demo` runs 01 -> 02 -> 03 (05_probe with --only 05_probe) and writes
 
-    reports/runs/<id>/manifest.json       what ran, on what, with what; SHA-256 of shards and weights; time and memory
+    reports/runs/<id>/manifest.json       code, machine and parameters; SHA-256 of shards and weights; time and memory
     reports/runs/<id>/metrics.json        {notebook: its metrics}
     reports/runs/<id>/<notebook>.ipynb    executed copy
-    reports/runs/<id>/<notebook>.html     the same, for reading
+    reports/runs/<id>/<notebook>.html     the same as HTML
     reports/runs/<id>/<notebook>/         the notebook's `out_dir`: its own metrics.json and figures
 
-A notebook declares `out_dir` in its `parameters` cell and ends by `write_json(Path(out_dir, "metrics.json"), {...})`.
-Three keys of that file mean something here: `files` (paths to hash into the manifest), `table` (list of rows; those of
+A notebook declares `out_dir` in its `parameters` cell and ends with `write_json(Path(out_dir, "metrics.json"), {...})`.
+Three keys of that file have a meaning here: `files` (paths to hash into the manifest), `table` (list of rows; those of
 the last notebook are printed at the end), and in 03_evaluate `check` ({name: number}, compared with the golden file).
 """
 
@@ -39,11 +39,11 @@ from exiflang.utils.extras import extra
 from exiflang.utils.files import file_sha256, write_json
 
 STEPS = ("01_prepare_data", "02_train", "03_evaluate")
-#: All that a preset may speak of: the steps, and what runs only when it is named.
+#: Everything a preset may configure: the steps, and notebooks that run only when requested.
 NOTEBOOKS = (*STEPS, "05_probe")
 KERNEL_ENVIRONMENT = {
-    "PLOTLY_RENDERER": "plotly_mimetype",  # figures as JSON alone: a saved notebook stays small
-    "SPYDER_TEXT_BARS": "1",  # any SPYDER* makes tqdm.auto draw text bars: seen in the terminal, no widget saved
+    "PLOTLY_RENDERER": "plotly_mimetype",  # saves figures only as JSON: keeps notebooks small
+    "SPYDER_TEXT_BARS": "1",  # any SPYDER* makes tqdm.auto draw text bars: visible in the terminal, no saved widget
     "TQDM_MININTERVAL": "0.5",
 }
 
@@ -52,10 +52,10 @@ KERNEL_ENVIRONMENT = {
 
 
 def run_notebook(path: str | Path, parameters: Mapping[str, Any], out_dir: str | Path) -> dict[str, Any]:
-    """Runs one notebook into `out_dir` (`<stem>.ipynb` and `<stem>/`) and returns its metrics.
+    """Run one notebook into `out_dir` (`<stem>.ipynb` and `<stem>/`), and return its metrics.
 
-    The kernel works in the project's root. Raises UsageError for a parameter that the notebook does not declare or a
-    value of another type, PipelineError (executed copy kept) when a cell fails or metrics.json is not written.
+    The kernel runs in the project's root. Raises UsageError for an undeclared parameter or a value of the wrong type,
+    PipelineError (executed copy kept) if a cell fails or metrics.json is not written.
     """
     path, run_dir = project_path(path), Path(out_dir).resolve()
     return _execute(path, resolve_parameters(path.stem, declared_parameters(path), parameters, run_dir), run_dir)
@@ -90,15 +90,15 @@ def _execute(path: Path, values: Mapping[str, Any], run_dir: Path) -> dict[str, 
         raise PipelineError(f"{path.stem}, cell In [{error.exec_count}] failed: {reason}; see {copy}") from error
     except DeadKernelError as error:
         raise PipelineError(f"{path.stem}: the kernel died (out of memory?); see {copy}") from error
-    except (RuntimeError, KeyError) as error:  # of which NoSuchKernel is one
+    except (RuntimeError, KeyError) as error:  # NoSuchKernel is a KeyError
         raise PipelineError(
-            f"{path.stem}: the kernel python3 does not start ({error}): `jupyter kernelspec list` shows where it is "
-            f"from; it must be that of {sys.executable}, which `python -m ipykernel install --sys-prefix` makes"
+            f"{path.stem}: the kernel python3 does not start ({error}): `jupyter kernelspec list` shows where "
+            f"it is; it must use {sys.executable}: run `python -m ipykernel install --sys-prefix` to install it"
         ) from error
     try:
         return json.loads(metrics.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PipelineError(f"{path.stem} wrote no {metrics}: its last cell must") from None
+        raise PipelineError(f"{path.stem} did not write {metrics}: its last cell must do so") from None
     except ValueError as error:
         raise PipelineError(f"{metrics}: not valid JSON: {error}") from error
 
@@ -110,12 +110,12 @@ def run_pipeline(
     only: Iterable[str] = STEPS,
     runs_dir: str | Path = "reports/runs",
 ) -> Path:
-    """Runs those of NOTEBOOKS that are in `only`, in order, and returns the run's folder `runs_dir/run_id`.
+    """Run the NOTEBOOKS that are in `only`, in order, and return the run's folder `runs_dir/run_id`.
 
-    `overrides` ({parameter: value}) go to every notebook that declares them and win over the preset. The default run_id
-    is the preset and the time. Everything is checked before the first notebook starts: UsageError; a failing notebook
-    raises PipelineError, all that was finished is kept, and the manifest's status is "failed". `OSError` where nothing
-    can be written.
+    `overrides` ({parameter: value}) go to every notebook that declares them and take precedence over the preset. The
+    default run_id is the preset and the time. Everything is checked before the first notebook starts, with UsageError.
+    A failing notebook raises PipelineError; finished results are kept, and the manifest's status is "failed". `OSError`
+    if nothing can be written.
     """
     run_id = run_id or f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not re.fullmatch(r"\w[\w.-]*", run_id):
@@ -143,7 +143,7 @@ def run_pipeline(
             write_json(run_dir / "metrics.json", metrics)
         manifest["status"] = "finished"
     except OSError as error:
-        if error.errno and not error.filename:  # a full disk is told without a name
+        if error.errno and not error.filename:  # a full disk is reported without a file name
             error.filename = str(run_dir)
         raise
     finally:
@@ -154,7 +154,7 @@ def run_pipeline(
 def _plan(
     preset: str, overrides: Mapping[str, Any], only: set[str], run_dir: Path
 ) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """{notebook: its path and the parameters to inject}, in order; everything is checked here."""
+    """{notebook: its path and the parameters to inject}, in order; all checks happen here."""
     check_names("no notebook", only, NOTEBOOKS)
     paths = {stem: project_path(f"notebooks/{stem}.ipynb") for stem in NOTEBOOKS}
     declared = {stem: declared_parameters(path) for stem, path in paths.items()}
@@ -194,15 +194,13 @@ def load_golden(preset: str) -> dict[str, dict[str, float]]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))["metrics"]
     except FileNotFoundError:
-        raise UsageError(
-            f"{path}: no golden numbers for this preset; a checkout of exiflang has those of demo"
-        ) from None
+        raise UsageError(f"{path}: no golden numbers for this preset; a source checkout has them for demo") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f'{path}: expected {{"metrics": {{name: {{"low": ..., "high": ...}}}}}}: {error!r}') from error
 
 
 def golden_failures(measured: Mapping[str, float | None], golden: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """One line for each golden metric that `measured` misses or has outside low..high (NaN and None are outside)."""
+    """One line per golden metric that is missing from `measured` or outside low..high (NaN and None are outside)."""
     failures = []
     for name, spread in golden.items():
         value, low, high = measured.get(name), spread["low"], spread["high"]

@@ -1,7 +1,7 @@
-"""Trained weights → a folder to hand out: calibrated on authentic pictures, in float16, with a model card.
+"""Trained weights → a release folder: calibrated on authentic pictures, in float16, with a model card.
 
-`release` takes a finished training run and its data set → `config.json`, `model.safetensors`, tokenizer, text bank and
-`README.md`, which `ExifLang.from_pretrained` and `SpliceLocalizer` read.
+`release` turns a finished training run and its data set into `config.json`, `model.safetensors`, tokenizer, text bank
+and `README.md`, which `ExifLang.from_pretrained` and `SpliceLocalizer` read.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""`python -m exiflang.release`: a run's weights → a folder to hand out."""
+"""`python -m exiflang.release`: a run's weights → a release folder."""
 
 import sys
 from typing import Annotated
@@ -14,15 +14,13 @@ def release(
     out: Annotated[str, typer.Option(help="Folder to write.")] = "data/models/exiflang-base",
     photos: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR", help="Authentic photos that no score is taken on; may be repeated."),
+        typer.Option(metavar="DIR", help="Authentic photos not used for scoring; may be repeated."),
     ] = None,
-    hardware: Annotated[
-        str | None, typer.Option(help="What it was trained on, in words (default: this machine).")
-    ] = None,
+    hardware: Annotated[str | None, typer.Option(help="Training hardware, in words (default: this machine).")] = None,
 ) -> None:
-    """Package trained weights to hand out.
+    """Package trained weights for release.
 
-    They are calibrated, and written in float16 with a text bank and a model card.
+    Calibrates them and writes float16 weights, a text bank and a model card.
     """
     from exiflang.release.packaging import release
 

@@ -20,14 +20,14 @@ from exiflang.utils.files import printable
 from exiflang.utils.folders import find_pictures
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image
 
-#: Longer and shorter side in pixels. Raw values shift with the number and the size of windows: both sizes are needed.
+#: Longer and shorter side in pixels. Raw values depend on the number and size of windows, so both are needed.
 LARGE, SMALL = (1024, 768), (384, 256)
 MOST_PHOTOS, SIMULATED, PHOTO_MOSAICS = 100, 36, 24
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A picture before it is read, the sizes it will be given in, and what kind it counts as."""
+    """A picture before it is read, its kind, and the sizes it will come in."""
 
     kind: str
     name: str
@@ -38,21 +38,21 @@ class _Source:
 
 
 class AuthenticPictures:
-    """A sized iterable of authentic pictures, uint8 [H, W, 3], cut from the middle of their source, never resampled.
+    """A sized iterable of authentic pictures, uint8 [H, W, 3], center crops of their sources, never resampled.
 
-    - "whole photos": up to `MOST_PHOTOS` of the files in the photo folders, as large as `LARGE` lets them;
+    - "whole photos": up to `MOST_PHOTOS` of the files in the photo folders, cropped to at most `LARGE`;
     - "simulated photos": of `SIMULATED` different cameras, PNG, JPEG 95 and JPEG 85 in turn, of the size `LARGE`;
     - "mosaics of one camera": 3 x 4 held-out tiles each, as many as there are tiles for;
     - "mosaics of one photo": 1 x 2 held-out tiles each, of up to `PHOTO_MOSAICS` cameras, in the size `SMALL`.
 
     Every second picture of the first two kinds also comes in the size `SMALL`. The same arguments always give the same
-    pictures. After an iteration `counts` holds how many there were, by (kind, "large" or "small"), and `left_out`
-    the name of each photo that could not be used, with the reason. `len` counts those too.
+    pictures. After an iteration, `counts` holds the number of pictures by (kind, "large" or "small"), and `left_out`
+    the name of each unusable photo with the reason. `len` includes unusable photos.
 
     Args:
-        photo_folders: folders of whole photos, searched through, or CSV files that list them: the columns `path`, from
-            the file's own folder, and `camera`. Else the camera is the one that a photo's EXIF names.
-        heldout: folder of shards of photos that training did not see; None: no mosaics.
+        photo_folders: folders of whole photos, searched recursively, or CSV files that list photos: the columns `path`,
+            relative to the file's folder, and `camera`. In folders, a photo's EXIF determines the camera.
+        heldout: folder of shards of photos excluded from training; None: no mosaics.
 
     Raises `DataError` for a folder that is missing or without photos, and for shards that cannot be used.
     """
@@ -66,7 +66,7 @@ class AuthenticPictures:
         self.left_out: list[tuple[str, str]] = []
 
     def by_camera(self) -> Iterator[tuple[str, np.ndarray, Path | None]]:
-        """The camera's name, the whole picture and its file, if it has one, of each source large enough for `LARGE`."""
+        """Camera name, whole picture and file, if any, of each source large enough for `LARGE`."""
         for source in self._sources:
             if "large" in source.sizes:
                 with suppress(ImageError):  # named in `left_out` after an iteration
@@ -90,7 +90,7 @@ class AuthenticPictures:
 
 
 def middle(picture: np.ndarray, longer: int, shorter: int) -> np.ndarray:
-    """The middle of [H, W, 3], at most `longer` x `shorter` pixels, lying or standing as the picture does."""
+    """The center of [H, W, 3], at most `longer` x `shorter` pixels, in the orientation of the picture."""
     height, width = picture.shape[:2]
     most = (shorter, longer) if width >= height else (longer, shorter)
     rows, cols = min(height, most[0]), min(width, most[1])
@@ -109,7 +109,7 @@ def _whole_photos(folders: Sequence[str | Path], rng: np.random.Generator) -> li
             named += _listed(folder)
             continue
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; give folders of photos as cameras wrote them")
+            raise DataError(f"{folder}: no such folder; give folders of original camera files")
         files = find_pictures(folder, outside=True)[0]
         if not files:
             raise DataError(f"{folder}: no photos in it ({', '.join(sorted(PICTURE_EXTENSIONS))})")
@@ -132,7 +132,7 @@ def _listed(file: Path) -> list[tuple[Path, str, str]]:
 
 
 def _camera(path: Path) -> str:
-    """Make and model of a photo's EXIF, or its own name."""
+    """Make and model from a photo's EXIF, or the file's name."""
     try:
         tags = read_exif(path)
     except ExifError:

@@ -1,4 +1,4 @@
-"""What a learned readout makes of authentic pictures of each kind: the calibration of its verdicts."""
+"""A learned readout's values on authentic pictures of each kind: the calibration of its decisions."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ from exiflang.localization.result import Observation
 from exiflang.simulation.composites import cut, encode_picture
 from exiflang.utils.images import load_image
 
-#: JPEG qualities of a kind's files: the lowest, and the one above the highest.
+#: JPEG quality range of each kind: the lowest, and one above the highest.
 QUALITIES = {"fine JPEG": (88, 100), "coarse JPEG": (55, 86)}
 
 
@@ -24,11 +24,11 @@ def authentic_calibration(
 ) -> Calibration:
     """A learned readout's values on authentic photos, each once in each of `KINDS`.
 
-    Every second photo's file stands for itself, untouched, in its own kind. Of the other pictures half are cut from the
-    photo, on its grid, and half from what the web would show of it, reduced and compressed. A photo that is too small
-    for a kind is left out of it.
+    Every second photo's file counts, unchanged, in its own kind. Half of the other pictures are cropped from the photo,
+    on its grid, and half from a version as shown on the web, downscaled and compressed. A photo that is too small for a
+    kind is skipped there.
 
-    photos: (camera, uint8 [H, W, 3], its file, if it has one); they taught nothing and are not scored.
+    photos: (camera, uint8 [H, W, 3], its file, if it has one); they are used for neither training nor scoring.
 
     Raises `ValueError` for a localizer without a learned readout.
     """

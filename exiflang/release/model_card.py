@@ -1,4 +1,4 @@
-"""The README.md of a released model: what was measured and recorded, filled into the prose of a template."""
+"""The README.md of a released model: measurements and records, filled into a prose template."""
 
 import html
 import re
@@ -16,8 +16,8 @@ from exiflang.viz.html import render
 SPLITS = {
     "train": "trained on",
     "heldout": "other photos of the same cameras: calibration, retrieval",
-    "choose": "cameras that training never saw: they chose the training step",
-    "report": "cameras that training never saw: figures alone",
+    "choose": "cameras excluded from training: selection of the training step",
+    "report": "cameras excluded from training: figures only",
 }
 TRAINING = (
     "steps", "batch_size", "learning_rate", "warmup_steps", "schedule", "weight_decay", "loss", "image_weight", "ema",
@@ -27,7 +27,7 @@ TRAINING = (
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Where weights come from: what `prepare` and `train` wrote down, and the hardware in words."""
+    """The origin of weights: the records of `prepare` and `train`, and the hardware in words."""
 
     dataset: Mapping[str, Any]  # dataset.json
     settings: Mapping[str, Any]  # train_config.json
@@ -44,18 +44,18 @@ def model_card(
     left_out: int,
     readout: bool = False,
 ) -> str:
-    """Markdown with Hugging Face's front matter; names are escaped, no path and no name of a file enters it.
+    """Markdown with Hugging Face's front matter; names are escaped, and no path or file name is included.
 
     Figures that are measured later go between its `golden:base`, `golden:readout` and `golden:exif` comments.
 
     Args:
         name: of the model.
-        config, parameters: of the model; its number of weights.
+        config, parameters: configuration and number of weights of the model.
         origin: see `RunRecord`.
         pictures, left_out: of the calibration, `AuthenticPictures.counts` and the number left out.
         readout: whether it has a learned readout.
 
-    Raises `LookupError`, `TypeError` or `ValueError` if `origin` lacks what belongs there.
+    Raises `LookupError`, `TypeError` or `ValueError` if `origin` is incomplete.
     """
     photos, cameras = origin.dataset["photos"], origin.dataset["cameras"]
     front_matter = {
@@ -88,7 +88,7 @@ def model_card(
 
 
 def plain(text: object) -> str:
-    """One line that Markdown and HTML show as it stands, also in a cell of a table."""
+    """One line that Markdown and HTML show verbatim, even in a table cell."""
     line = html.escape(" ".join(str(text).split()), quote=False)
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
 

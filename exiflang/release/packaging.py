@@ -1,7 +1,7 @@
-"""Trained weights -> a folder to hand out: calibrated, float16, with its text bank and a model card.
+"""Trained weights -> a release folder: calibrated, float16, with a text bank and a model card.
 
 `python -m exiflang.release --model data/models/base --data data/base --out data/models/exiflang-base` makes the weights
-that come with the package.
+that ship with the package.
 """
 
 import shutil
@@ -29,7 +29,7 @@ from exiflang.utils.files import read_json
 from exiflang.utils.hardware import this_machine
 from exiflang.utils.locks import hold
 
-#: The weights travel in the wheel and in the repository.
+#: The weights are part of the wheel and the repository.
 MOST_BYTES = 30_000_000
 FILES = {"README.md", "config.json", "model.safetensors", READOUT, TEXT_BANK}
 FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
@@ -41,7 +41,7 @@ class ReleaseError(RunError):
 
 @dataclass(frozen=True)
 class Released:
-    """What `release` has made: the folder, its size in bytes, calibration pictures and those left out with a reason."""
+    """The result of `release`: the folder, size in bytes, calibration pictures, and those left out with a reason."""
 
     folder: Path
     size: int
@@ -50,10 +50,10 @@ class Released:
 
 
 def half_weights(model: ExifLang) -> dict[str, Tensor]:
-    """The weights of a float32 model, kernels and matrices in float16 where they survive it to a thousandth.
+    """The weights of a float32 model, with kernels and matrices in float16 if that is accurate to a thousandth.
 
-    All else stays as it is: vectors are few bytes, and batch norm divides by its running variance. One that overflows
-    (above 65504), or that is so small that float16 has too few steps for it, stays too.
+    All other weights stay float32: vectors are few bytes, and batch norm divides by its running variance. So do weights
+    that overflow (above 65504), or that are so small that float16 is too coarse for them.
     """
     weights = model.state_dict()
     for name, value in weights.items():
@@ -71,23 +71,24 @@ def release(
     photos: Sequence[str | Path] = (),
     hardware: str | None = None,
 ) -> Released:
-    """Calibrate the model of a finished training run for all readouts, the learned one among them if it has one, and
-    write it into `out`: float16, with the text bank of its photos and a model card.
+    """Calibrate the model of a finished training run for all readouts, including the learned one if it has one, and
+    write it to `out`: float16, with the text bank of its photos and a model card.
 
-    `from_pretrained` makes float32 of it again. The folder is written beside its place and swapped in: a kill or a full
-    disk leaves an older one whole. Equal arguments give equal `config.json` and `model.safetensors` on one machine.
+    `from_pretrained` converts it back to float32. The folder is written next to its destination and swapped in: a kill
+    or a full disk leaves an older one intact. Equal arguments give equal `config.json` and `model.safetensors` on one
+    machine.
 
     Args:
-        model_dir: as `train` has written it.
-        data_dir: the data set that it was trained on, as `prepare` has written it; its held-out tiles calibrate, the
-            sentences of its photos are the text bank.
-        out: the folder to write; its name is the model's.
+        model_dir: as written by `train`.
+        data_dir: its training data set, as written by `prepare`; the held-out tiles serve for calibration, the
+            sentences of its photos for the text bank.
+        out: the folder to write; its name becomes the model's.
         photos: folders of whole authentic photos to calibrate on, none of which the model is scored on.
-        hardware: what the model was trained on, in words; None: this machine.
+        hardware: training hardware, in words; None: this machine.
 
     Raises:
-        ReleaseError: a file of the run or the data set is missing or damaged, a folder above `MOST_BYTES`, one
-            that holds other files, that another release works on, or that cannot be written.
+        ReleaseError: a file of the run or the data set is missing or damaged, the folder would exceed `MOST_BYTES`,
+            holds other files, is in use by another release, or cannot be written.
         DataError: photos or shards that cannot be used.
         OSError, ValueError: `model_dir` holds no model, or one that does not fit its configuration.
     """
@@ -95,11 +96,11 @@ def release(
     _refuse_other_files(out)
     origin = _origin(Path(model_dir), Path(data_dir), hardware or this_machine())
     model = ExifLang.from_pretrained(str(model_dir))
-    model.load_state_dict(half_weights(model))  # calibrated as it will be handed out
+    model.load_state_dict(half_weights(model))  # calibrated as it will be released
     pictures = AuthenticPictures(photos, Path(data_dir) / "heldout")
     localizer = SpliceLocalizer(model)
     learned = localizer.learned is not None
-    _card(out.name, model, origin, pictures, learned)  # what it lacks is found now, not after minutes of calibration
+    _card(out.name, model, origin, pictures, learned)  # reports missing records now, not after minutes of calibration
     model.config.calibration = calibrate(localizer, pictures, sorted(READOUTS))
     if localizer.learned:
         localizer.learned.calibration = authentic_calibration(localizer, pictures.by_camera())
@@ -109,7 +110,7 @@ def release(
 
 
 def _refuse_other_files(out: Path) -> None:
-    """What is written over an existing folder replaces all of it."""
+    """A release replaces all of an existing folder, so refuse one with other files."""
     if not out.exists():
         return
     if not out.is_dir() or (others := sorted({path.name for path in out.iterdir()} - FILES)):
@@ -139,7 +140,7 @@ def _card(name: str, model: ExifLang, origin: RunRecord, pictures: AuthenticPict
 
 
 def _write(model: ExifLang, text_bank: TextBank, readout: LearnedReadout | None, card: str, out: Path) -> int:
-    """Write the folder, beside its place first; returns its size in bytes."""
+    """Write the folder next to its destination, then swap it in; returns its size in bytes."""
     try:
         with hold(out.with_name(f".{out.name}.lock"), str(out), ReleaseError):
             return _write_alone(model, text_bank, readout, card, out)
@@ -152,7 +153,7 @@ def _write_alone(model: ExifLang, text_bank: TextBank, readout: LearnedReadout |
     try:
         settle(out)
         model.save_pretrained(str(fresh), state_dict=half_weights(model))
-        (fresh / "model.safetensors").chmod(0o644)  # safetensors keeps it to its owner
+        (fresh / "model.safetensors").chmod(0o644)  # safetensors makes it readable only by its owner
         text_bank.save(fresh)
         if readout:
             readout.save(fresh)

@@ -1,6 +1,6 @@
-"""Drawing: heatmaps in color, sheets of pictures, plots, pages of HTML.
+"""Drawing: colored heatmaps, sheets of pictures, plots, HTML pages.
 
-Pictures are uint8 [H, W, 3], heatmaps float [H, W]. `images` and `html` need the core alone, `plots` needs plotly (the
+Pictures are uint8 [H, W, 3], heatmaps float [H, W]. `images` and `html` need only the core, `plots` needs plotly (the
 extra `notebook`).
 """
 

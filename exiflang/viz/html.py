@@ -1,4 +1,4 @@
-"""Pages and fragments of HTML from templates; whatever comes from a file is escaped."""
+"""HTML pages and fragments from templates; all content from files is escaped."""
 
 from functools import cache
 from math import isnan
@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exiflang.utils.files import printable
 
-#: Cards on a page of a gallery.
+#: Cards per gallery page.
 PAGE = 200
 
 
@@ -21,10 +21,10 @@ def _templates() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page of `viz/templates`; every value is escaped, but for fragments and what a template calls safe."""
+    """Render a page of `viz/templates`; values are escaped, except fragments and those a template marks safe."""
     return printable(_templates().get_template(template).render(values))
 
 
 def fragment(template: str, macro: str, *values: Any) -> str:
-    """What a macro of a template gives; every value is escaped, and other templates take the whole as it is."""
+    """The output of a template's macro; every value is escaped, and other templates insert the output unchanged."""
     return getattr(_templates().get_template(template).module, macro)(*values)

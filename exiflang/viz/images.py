@@ -1,4 +1,4 @@
-"""Pictures of pictures: heatmaps in color, outlines, sheets of panels."""
+"""Image panels: colored heatmaps, outlines, sheets."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ class LabeledImage:
 
 
 def picture_panel(image: np.ndarray, mask: np.ndarray, label: str) -> LabeledImage:
-    """A picture, uint8 [H, W, 3], with the outline of its mask, bool [H, W]: red, edged in white to show on red."""
+    """A picture, uint8 [H, W, 3], with the outline of its mask, bool [H, W]: red, with a white edge for contrast."""
     thick = max(2, max(mask.shape) // 200)
     inside = mask.astype(np.uint8)
     marked = image.copy()
@@ -44,13 +44,13 @@ def picture_panel(image: np.ndarray, mask: np.ndarray, label: str) -> LabeledIma
 
 
 def heatmap_panel(heatmap: np.ndarray, label: str) -> LabeledImage:
-    """A heatmap from its 1st to its 99th percentile: where a picture deviates most, not how much it deviates."""
+    """A heatmap scaled from its 1st to its 99th percentile: it shows where a picture deviates most, not by how much."""
     low, high = np.percentile(heatmap, [1, 99])
     return LabeledImage(heat_colors(heatmap, float(low), float(high)), label)
 
 
 def thumbnail(image: np.ndarray, mask: np.ndarray, heatmap: np.ndarray, longest: int) -> np.ndarray:
-    """A picture with the outline of its mask, and its heatmap beside it, each of at most `longest` pixels a side.
+    """A picture with the outline of its mask next to its heatmap, each with at most `longest` pixels per side.
 
     uint8 [H, W, 3], bool [H, W] and float [H, W] -> uint8 [h, 2 w, 3].
     """
@@ -61,7 +61,7 @@ def thumbnail(image: np.ndarray, mask: np.ndarray, heatmap: np.ndarray, longest:
 
 
 def _fit(image: np.ndarray, width: int) -> Image.Image:
-    """Scaled to `width`, and to twice that in height at most."""
+    """Scaled to `width`, with a height of at most twice that."""
     height, full = image.shape[:2]
     scale = min(width / full, 2 * width / height)
     return Image.fromarray(image).resize((max(1, round(full * scale)), max(1, round(height * scale))))
@@ -78,9 +78,9 @@ def _shorten(label: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Im
 
 
 def sheet(rows: Sequence[Sequence[LabeledImage]], width: int = 300) -> Image.Image:
-    """Panels in rows, each `width` pixels wide, its label below. Raises `ValueError` for no panels."""
+    """Panels in rows, each `width` pixels wide with its label below. Raises `ValueError` if there are none."""
     if not rows or not all(rows):
-        raise ValueError("a sheet needs at least one row, and each row a panel")
+        raise ValueError("a sheet needs at least one row, and each row needs a panel")
     font = ImageFont.load_default(13)
     scaled = [[(_fit(panel.image, width), panel.label) for panel in row] for row in rows]
     heights = [max(picture.height for picture, _ in row) + LABEL + MARGIN for row in scaled]
@@ -97,25 +97,25 @@ def sheet(rows: Sequence[Sequence[LabeledImage]], width: int = 300) -> Image.Ima
 
 
 def tile_sheet(photos: Sequence[Photo], columns: int = 6, rows: int = 2) -> Image.Image:
-    """A tile each of photos of different cameras, evenly spread over them, the camera's name below."""
+    """One tile per camera, for cameras evenly spaced through the list, with the camera's name below."""
     cameras = list({photo.camera: photo for photo in photos}.values())
     chosen = [cameras[i] for i in np.linspace(0, len(cameras) - 1, min(columns * rows, len(cameras))).astype(int)]
     panels = [LabeledImage(load_image(read_member(*photo.tiles[0])), photo.camera) for photo in chosen]
     return sheet([panels[i : i + columns] for i in range(0, len(panels), columns)], width=160)
 
 
-#: Longer side in pixels of what is drawn: a screen shows no more.
+#: Longer side in pixels of drawn pictures: screens show no more.
 SHOWN = 1024
 
 
 def shown_shape(height: int, width: int, longest: int = SHOWN) -> tuple[int, int]:
-    """Height and width of a picture drawn with at most `longest` pixels a side, at least 1 x 1."""
+    """Height and width of a picture drawn with at most `longest` pixels per side, at least 1 x 1."""
     scale = min(1.0, longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def shrink(array: np.ndarray, longest: int = SHOWN) -> np.ndarray:
-    """[H, W] or [H, W, C] with at most `longest` pixels a side: areas are averaged, nothing is enlarged."""
+    """[H, W] or [H, W, C] downscaled to at most `longest` pixels per side by area averaging; never enlarged."""
     height, width = shown_shape(array.shape[0], array.shape[1], longest)
     if (height, width) == array.shape[:2]:
         return array
@@ -123,17 +123,17 @@ def shrink(array: np.ndarray, longest: int = SHOWN) -> np.ndarray:
 
 
 def outlines(heatmap: np.ndarray, threshold: float, longest: int = 512) -> list[np.ndarray]:
-    """Closed lines around what lies above the threshold, [H, W] -> float arrays [n, 2] of x and y in pixels."""
+    """Closed outlines of the regions above the threshold, [H, W] -> float arrays [n, 2] of x and y in pixels."""
     small = shrink(heatmap, longest).astype(np.float32)
-    padded = np.pad(small, 1, constant_values=-1.0)  # so that regions at the border are closed too
+    padded = np.pad(small, 1, constant_values=-1.0)  # closes regions at the border
     scale = np.array(heatmap.shape[::-1]) / np.array(small.shape[::-1])
     lines = [approximate_polygon(line, 0.5) for line in find_contours(padded, threshold)]
     return [np.clip((line[:, ::-1] - 0.5) * scale, 0, heatmap.shape[::-1]) for line in lines if len(line) > 3]
 
 
 def data_uri(image: np.ndarray, lossless: bool = False, quality: int = 90) -> str:
-    """uint8 [H, W, 3] as a `data:` address, JPEG or PNG."""
+    """uint8 [H, W, 3] as a `data:` URI, JPEG or PNG."""
     file = io.BytesIO()
     kind = "png" if lossless else "jpeg"
-    Image.fromarray(image).save(file, kind, quality=quality)  # PNG has none
+    Image.fromarray(image).save(file, kind, quality=quality)  # ignored for PNG
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

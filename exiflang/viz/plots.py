@@ -1,4 +1,4 @@
-"""Figures of the notebooks: plotly where one wants to hover, a plain picture where one wants to look."""
+"""Interactive plotly figures for the notebooks."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -17,7 +17,7 @@ TEMPLATE = "plotly_white"
 
 
 def plot_shares(shares: pd.Series, title: str) -> go.Figure:
-    """Bars of shares (0..1), a line a name of the index, in its order."""
+    """Horizontal bars of shares (0..1), one per index entry, in order."""
     names = shares.index.astype(str)
     figure = go.Figure(go.Bar(x=shares, y=names, orientation="h", hovertemplate="%{y}: %{x:.1%}<extra></extra>"))
     figure.update_xaxes(title=title, tickformat=".1~%", rangemode="tozero")
@@ -27,8 +27,8 @@ def plot_shares(shares: pd.Series, title: str) -> go.Figure:
 
 
 def plot_training(log: Sequence[Mapping[str, float]], batch_size: int) -> go.Figure:
-    """Loss (with the loss of a guess), gradient norm, learning rate and, if steps were validated, their scores: over
-    the steps of `train`'s log."""
+    """Loss (with the loss of a guess), gradient norm, learning rate and, if any, validation scores
+    over the steps of `train`'s log."""
     frame = pd.DataFrame(log)
     titles = {"loss": "loss", "grad_norm": "gradient norm", "lr": "learning rate", "validation": "validation"}
     titles = {column: title for column, title in titles.items() if column in frame}
@@ -47,7 +47,7 @@ def plot_training(log: Sequence[Mapping[str, float]], batch_size: int) -> go.Fig
 
 
 def plot_scores(summary: pd.DataFrame, metric: str = "p_map") -> go.Figure:
-    """Grouped bars of one metric: a group a set and readout, a bar a method, whiskers of one standard error."""
+    """Grouped bars of one metric: a group per set and readout, a bar per method, whiskers of one standard error."""
     figure = go.Figure()
     for method, part in summary.groupby("method", sort=False):
         error = {"type": "data", "array": part["p_map_se"]} if metric == "p_map" else None
@@ -58,8 +58,8 @@ def plot_scores(summary: pd.DataFrame, metric: str = "p_map") -> go.Figure:
 
 
 def plot_probes(table: pd.DataFrame, by: Sequence[str]) -> go.Figure:
-    """Scores of a probe with whiskers of one standard error, a line a combination of the columns `by`, a color a
-    method, and a gray stroke for chance. Rows without a score are left out."""
+    """Probe scores with whiskers of one standard error: a row per combination of the columns `by`, a color per
+    method, and a gray tick for chance. Rows without a score are left out."""
     table = table.dropna(subset="score")
     names = table[list(by)].astype(str).agg(", ".join, axis=1)
     figure = go.Figure()

@@ -201,7 +201,7 @@ def test_private_tags_are_counted_and_shown_only_if_asked_for(model, tmp_path):
     for file in (hidden, hidden.with_suffix(".json")):
         assert not re.search("SN-4711|GPSLatitude", file.read_text(encoding="utf-8"))
     page, facts, _ = report_of(inspector_of(model, private=True), photo(), "a.jpg", tmp_path / "shown")
-    assert "SN-4711" in page.text and "think before you pass it on" in page.text
+    assert "SN-4711" in page.text and "think twice before sharing it" in page.text
     assert facts["hidden"] == 0 and "SN-4711" in facts["tags"].values()
 
 
@@ -281,9 +281,9 @@ def test_command_line_prints_the_path_of_the_report(files, model, capsys):
         (["-p", "precision", "int8"], "unknown precision 'int8'"),
         (["-p", "model_dir", "absent"], "absent: no model there"),
         (["-p", "false_alarms", "2"], "false_alarms is 2.0: it must lie between 0 and 1"),
-        (["--only", "02_train"], "leave --only, --check and --preset away"),
-        (["--check"], "leave --only, --check and --preset away"),
-        (["--preset", "tiny"], "leave --only, --check and --preset away"),
+        (["--only", "02_train"], "omit --only, --check and --preset"),
+        (["--check"], "omit --only, --check and --preset"),
+        (["--preset", "tiny"], "omit --only, --check and --preset"),
     ],
 )
 def test_usage_errors_are_told_before_anything_is_read(files, model, capsys, arguments, message):

@@ -269,7 +269,7 @@ def test_failing_notebook_names_the_cell_and_keeps_the_copy(project):
 
 def test_notebook_that_writes_no_metrics_is_an_error(project):
     write_notebook(project / "notebooks/x.ipynb", "pass")
-    with pytest.raises(PipelineError, match="x wrote no .*metrics.json: its last cell must"):
+    with pytest.raises(PipelineError, match="x did not write .*metrics.json: its last cell must"):
         run_notebook("notebooks/x.ipynb", {}, project / "run")
 
 
@@ -322,7 +322,7 @@ def test_command_line_prints_the_table_and_checks_the_golden_spread(project, cap
     run.rename(project / "kept")
 
     assert main([*command, "-p", "rate", "4e-1"]) == 1
-    assert "outside its golden spread: pmap: 0.9, golden 0.7 to 0.8" in capsys.readouterr().err
+    assert "outside its golden range: pmap: 0.9, golden 0.7 to 0.8" in capsys.readouterr().err
 
 
 def test_the_probe_runs_when_it_is_named_and_prints_its_own_table(project, capsys):
@@ -380,7 +380,7 @@ def only_line(capsys) -> str:
 def test_an_output_folder_that_is_a_file_is_named(project, capsys):
     (project / "taken").write_text("mine")
     assert main(["--only", "01_prepare_data", "--out", "taken"]) == 1
-    assert re.search(r"taken/demo-\S+: Not a directory; a file stands where a folder is needed", only_line(capsys))
+    assert re.search(r"taken/demo-\S+: Not a directory; a file exists where a folder is needed", only_line(capsys))
     assert (project / "taken").read_text() == "mine"
 
 

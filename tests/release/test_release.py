@@ -316,7 +316,7 @@ def test_a_failed_write_leaves_the_old_folder_whole(trained, tmp_path, monkeypat
 def test_a_second_release_into_one_folder_is_refused(trained, tmp_path, quick):
     model, data = trained
     with hold(tmp_path / ".out.lock", "", ValueError):
-        with pytest.raises(ReleaseError, match=r"out: another run works on it \(process"):
+        with pytest.raises(ReleaseError, match=r"out: another run is using it \(process"):
             release(model, data, tmp_path / "out")
         assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
 

@@ -213,13 +213,13 @@ def test_a_false_alarm_rate_is_chosen_and_asks_no_network(verdicts, monkeypatch)
     assert not own.false_alarms.disabled and own.false_alarms.value == 0.05
     assert verdicts.left_view == "heatmap" and verdicts.threshold == 0.5
     assert "p-value" in own.about.value and "small, no JPEG" in own.about.value
-    assert "Regions cannot be told" not in own.regions.value
+    assert "Regions cannot be decided" not in own.regions.value
     verdicts.threshold = 0.3
     own.false_alarms.value = 0.01
     verdicts.wait()
     assert calls == [] and verdicts.inspection.seen is shown.seen and verdicts.threshold == 0.5
     assert verdicts.inspection.result.verdict == "not decidable" and "takes 99 cameras" in own.about.value
-    assert "Regions cannot be told" in own.regions.value and len(seen(verdicts, 0, "outline").x) == 0
+    assert "Regions cannot be decided" in own.regions.value and len(seen(verdicts, 0, "outline").x) == 0
     own.readout.value = "diffused_cut"
     verdicts.wait()
     assert calls == [] and "no regions" in own.regions.value and verdicts.inspection.result.decision is None
