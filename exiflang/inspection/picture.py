@@ -58,7 +58,7 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
         data, name = source, clean(printable(name or "picture"), 200)
     else:
         data, name = _read(Path(source)), clean(printable(name or Path(source).name), 200)
-    history = read_history(data)  # before the pixels: of a large picture both at once would take twice the memory
+    history = read_history(data)  # before the pixels: for a large picture, both at once take twice the memory
     try:
         decoded = decode_image(data)
     except ImageError as error:

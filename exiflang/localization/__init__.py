@@ -1,8 +1,9 @@
 """Picture → windows → embeddings → readout → heatmap → decision (paper, section 3.4).
 
 `SpliceLocalizer` takes a file or a picture, uint8 [H, W, 3] → `SpliceResult`: heatmap float32 [H, W] in 0..1, mask,
-score and verdict. A `LearnedReadout` reads how windows relate, and the evidence of file and pixels; or one of the
-`READOUTS` clusters cells by their dissimilarity, [h, w, h, w]. `protocol="reference"` makes the authors' choices.
+score and verdict. The readout is a `LearnedReadout`, a small network on relations of windows and evidence from file and
+pixels, or one of `READOUTS`, which cluster cells by their dissimilarity, [h, w, h, w]. `protocol="reference"` follows
+the authors' code.
 """
 
 import lazy_loader

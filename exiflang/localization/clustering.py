@@ -1,14 +1,14 @@
-"""Readouts: how unlike each other the cells of a picture are → one value a cell, high where it is spliced.
+"""Readouts: pairwise dissimilarity of a picture's cells → one value per cell, high where spliced.
 
-Each takes the dissimilarity of cells, float [h, w, h, w] (`1 - cosine`, 0 for equal, at most 2), as an estimator with
-`fit_predict`. They look at that array alone, so that any embedding can stand before them.
+Each is an estimator whose `fit_predict` takes the dissimilarity of cells, float [h, w, h, w] (`1 - cosine`, 0 for
+equal, at most 2). It uses nothing else, so readouts work with any embedding.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-# scipy is imported by the functions: an import of the localizer does not wait for it.
+# scipy is imported inside functions to keep importing the localizer fast.
 
 
 def square_rows(dissimilarity: np.ndarray) -> tuple[np.ndarray, int, int]:
@@ -17,7 +17,7 @@ def square_rows(dissimilarity: np.ndarray) -> tuple[np.ndarray, int, int]:
     if array.ndim != 4 or array.shape[:2] != array.shape[2:] or array.size == 0:
         raise ValueError(f"dissimilarity must be [h, w, h, w] and not empty, not {list(array.shape)}")
     if not np.isfinite(array).all():
-        raise ValueError("dissimilarity holds NaN or infinity: the embeddings are broken")
+        raise ValueError("dissimilarity contains NaN or infinity: the embeddings are broken")
     h, w = array.shape[:2]
     return array.reshape(h * w, h * w).astype(np.float64), h, w
 
@@ -26,11 +26,11 @@ def square_rows(dissimilarity: np.ndarray) -> tuple[np.ndarray, int, int]:
 class MeanShiftMode:
     """The paper's readout: mean shift over the rows of the dissimilarity; its strongest mode is the heatmap.
 
-    Radius: `percentile` of all pairwise Euclidean distances of rows, the zero diagonal included. `iterations` times,
-    all rows at once: each becomes the mean of the original rows within the radius of it. Then the mean of those
-    shifted rows that have the most original rows within the radius. (The reference moves rows one after the other in
-    place, which depends on their order.) The radius is widened by the rounding of `_squared_distances`, so that equal
-    rows are always near each other.
+    The radius is the `percentile` of all pairwise Euclidean distances of rows, including the zero diagonal. Repeated
+    `iterations` times, for all rows at once: each becomes the mean of the original rows within its radius. The mode is
+    the mean of the shifted rows that have the most original rows within the radius. (The reference code shifts rows in
+    place one after another, so its result depends on their order.) The radius is widened by the rounding error of
+    `_squared_distances`, so equal rows are always neighbors.
     """
 
     percentile: float = 10.0
@@ -39,18 +39,18 @@ class MeanShiftMode:
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
         """float [h, w, h, w] → float32 [h, w], the dissimilarity of each cell to the picture's largest mode."""
         rows, h, w = square_rows(dissimilarity)
-        centered = (rows - rows.mean(0)).astype(np.float32)  # what all rows share would only add to the rounding
+        centered = (rows - rows.mean(0)).astype(np.float32)  # a common offset would only add rounding error
         gram = centered @ centered.T  # [n, n]
         norms = np.diag(gram)
-        squared = norms[:, None] + norms - 2 * gram  # of the rows among themselves
+        squared = norms[:, None] + norms - 2 * gram  # between all pairs of rows
         radius = np.percentile(np.sqrt(np.maximum(squared, 0)), self.percentile)
         reach = radius**2 + 1e-5 * norms.max()
-        # A shifted row is weights @ rows: its distances need the Gram matrix alone.
+        # A shifted row is weights @ rows, so its distances need only the Gram matrix.
         weights = np.eye(h * w, dtype=np.float32)
         for _ in range(self.iterations):
             near = squared <= reach  # [n, n]
             size = near.sum(1, keepdims=True, dtype=np.float32)
-            np.divide(near, size, out=weights, where=size > 0)  # with no original row in reach a row stays where it is
+            np.divide(near, size, out=weights, where=size > 0)  # no row in reach: keep it
             squared = _squared_distances(weights, gram)
         members = (squared <= reach).sum(1)  # [n]
         return (weights[members == members.max()].mean(0) @ rows).reshape(h, w).astype(np.float32)
@@ -68,7 +68,7 @@ def _squared_distances(weights: np.ndarray, gram: np.ndarray) -> np.ndarray:
 
 @dataclass
 class MeanDissimilarity:
-    """Mean dissimilarity of a cell to all cells: right while the spliced region is the smaller part."""
+    """Mean dissimilarity of a cell to all cells; valid while the spliced region is less than half of the picture."""
 
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
         """float [h, w, h, w] → float32 [h, w]."""
@@ -77,10 +77,10 @@ class MeanDissimilarity:
 
 
 def smooth(dissimilarity: np.ndarray, sigma: float) -> np.ndarray:
-    """Dissimilarity after Gaussian smoothing of the unit embeddings behind it over the grid: [h, w, h, w] → the same.
+    """Dissimilarity after Gaussian smoothing of the underlying embeddings over the grid: [h, w, h, w] → [h, w, h, w].
 
-    With `K` the filter and `G` the cosines, embeddings smoothed and scaled back to unit norm have the cosines
-    `(K G K') / sqrt(diag diag')`: no need for the embeddings themselves.
+    With `K` the filter and `G` the cosines, embeddings smoothed and rescaled to unit norm have the cosines
+    `(K G K') / sqrt(diag diag')`, so the embeddings themselves are not needed.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -93,7 +93,7 @@ def smooth(dissimilarity: np.ndarray, sigma: float) -> np.ndarray:
 def affinity(smoothed: np.ndarray) -> np.ndarray:
     """Positive part of the cosines of centered embeddings, from their dissimilarity [h, w, h, w]: [n, n], symmetric.
 
-    The diagonal is 1: a cell without variance has itself alone.
+    The diagonal is 1, so a cell without variance is linked only to itself.
     """
     _, h, w = square_rows(smoothed)
     cosine = 1 - smoothed.reshape(h * w, h * w)
@@ -108,7 +108,7 @@ def affinity(smoothed: np.ndarray) -> np.ndarray:
 def second_eigenvector(edges: np.ndarray) -> np.ndarray:
     """`v = D^-1/2 u`, `u` the second eigenvector of `D^-1/2 A D^-1/2`, from the affinity A: standardized, float64 [n].
 
-    All zeros where there is nothing to tell apart. The sign is arbitrary, but the same for the same input.
+    All zeros if all cells are alike. The sign is arbitrary but deterministic.
     """
     from scipy.sparse.linalg import eigsh
 
@@ -116,7 +116,7 @@ def second_eigenvector(edges: np.ndarray) -> np.ndarray:
     n = len(degree)
     if n < 2:
         return np.zeros(n)
-    # The first eigenvector is known, D^1/2 1: taken off, it cannot mix with the second where parts are unconnected.
+    # The first eigenvector is known, D^1/2 1. Deflating it keeps it from mixing with the second in unconnected graphs.
     first = np.sqrt(degree / degree.sum())
     rest = edges / np.sqrt(np.outer(degree, degree)) - np.outer(first, first)  # [n, n]
     start = np.random.default_rng(0).standard_normal(n)
@@ -129,11 +129,11 @@ def second_eigenvector(edges: np.ndarray) -> np.ndarray:
 
 @dataclass
 class FarFriends:
-    """A cell of the host has friends all over the picture, a spliced one only beside itself.
+    """Negative similarity to the best-matching distant cells ("far friends"): host cells have them, spliced ones don't.
 
-    Minus the mean cosine of a cell with the most similar tenth (`share` of all cells) among those at least a quarter
-    (`distance`) of the longer side away; embeddings smoothed by a Gaussian of `sigma` cells first. Where the grid has
-    too few cells that far, the farthest ones are taken.
+    Minus the mean cosine of a cell with the most similar cells (as many as a tenth, `share`, of all) among those at
+    least a quarter (`distance`) of the longer side away. Embeddings are first smoothed by a Gaussian of `sigma` cells.
+    If too few cells are that far away, the farthest ones count.
     """
 
     share: float = 0.1
@@ -145,14 +145,14 @@ class FarFriends:
             raise ValueError(f"{self}: give a share above 0 and at most 1, a distance and a sigma of at least 0")
 
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
-        """float [h, w, h, w] → float32 [h, w] in -1..1: `-cosine`, so 1 means that no far cell is anything alike."""
+        """float [h, w, h, w] → float32 [h, w] in -1..1: `-cosine`, so 1 means that no distant cell is similar."""
         _, h, w = square_rows(dissimilarity)
         n = h * w
         cosine = 1 - smooth(dissimilarity, self.sigma).reshape(n, n)
         y, x = np.divmod(np.arange(n), w)
         distance = np.hypot(y[:, None] - y, x[:, None] - x)  # [n, n]
         wanted = max(1, round(self.share * n))
-        # Cells differ in how many far ones they have (few near the middle of a small grid): rank distances per cell.
+        # The number of distant cells varies (few for the middle of a small grid), so rank distances per cell.
         reach = np.minimum(self.distance * max(h, w), np.sort(distance, 1)[:, [n - wanted]])
         far = np.where(distance >= reach, cosine, -np.inf)
         friends = -np.partition(-far, wanted - 1, axis=1)[:, :wanted]  # [n, n] -> [n, wanted]
@@ -161,11 +161,11 @@ class FarFriends:
 
 @dataclass
 class Diffusion:
-    """Far friends diffused along the affinity, so that cells of one origin share their value.
+    """Far-friends map diffused along the affinity, which evens out its values over cells of one origin.
 
     With `P` the row-normalized positive part of the cosines of centered embeddings, and `f` the far-friends map,
-    `steps` times `q <- (1 - weight) f + weight P q`, starting from `f` (a random walk with restarts at `f`). Friends
-    are the most similar quarter here: what the walk averages need not be as sharp as what is shown.
+    repeats `q <- (1 - weight) f + weight P q` `steps` times from `q = f` (a random walk with restart). Friends are the
+    most similar quarter here: `f` may be less sharp, because the walk averages it.
     """
 
     steps: int = 15
@@ -180,7 +180,7 @@ class Diffusion:
 
 
 def _diffuse(far: np.ndarray, edges: np.ndarray, steps: int, weight: float) -> np.ndarray:
-    """`Diffusion` of the map [h, w] along the affinities [n, n]: float32 [h, w]."""
+    """`Diffusion` of a map [h, w] along affinities [n, n]: float32 [h, w]."""
     walk = edges / edges.sum(1, keepdims=True)
     f = far.reshape(-1)
     q = f
@@ -191,12 +191,12 @@ def _diffuse(far: np.ndarray, edges: np.ndarray, steps: int, weight: float) -> n
 
 @dataclass
 class SignedEigenvector:
-    """The relaxed normalized cut (Shi and Malik 2000), turned so that the part without far friends is high.
+    """The relaxed normalized cut (Shi and Malik 2000), with the sign that makes the part without far friends high.
 
-    With `A` the affinity and `D` its row sums, `u` the second eigenvector of `D^-1/2 A D^-1/2` and `v = D^-1/2 u`,
-    nearly constant in each part of the picture. Neither its sign nor its size means anything, so the far-friends map
-    `f` gives both: the regression of `f` on `v`, `mean f + (v - mean v) cov(f, v) / var(v)`. It has the order of
-    `v`, the sign of their correlation, and stays flat on an authentic picture, where `f` is.
+    With `A` the affinity and `D` its row sums, `u` is the second eigenvector of `D^-1/2 A D^-1/2` and `v = D^-1/2 u`,
+    which is nearly constant in each part of the picture. Its sign and scale are arbitrary, so both come from the
+    far-friends map `f`, by regressing `f` on `v`: `mean f + (v - mean v) cov(f, v) / var(v)`. The result has the order
+    of `v` up to the sign of their correlation, and is flat on an authentic picture because `f` is.
     """
 
     share: float = 0.1
@@ -212,10 +212,11 @@ class SignedEigenvector:
 
 @dataclass
 class DiffusedCut:
-    """Diffused far friends, which find small regions, plus a little of the eigenvector, which cuts off large ones.
+    """Diffused far friends, which find small regions, plus a little of the eigenvector, which separates large ones.
 
-    `q + cut * sign * std(q) * v`, with `v` of `SignedEigenvector`, standardized, its `sign` that of its correlation
-    with the far-friends map, and its size that of the diffused map `q`, which is flat on an authentic picture.
+    `q + cut * sign * std(q) * v`, with `q` the diffused map, `v` the standardized eigenvector of `SignedEigenvector`
+    and `sign` the sign of its correlation with the far-friends map. The result is flat on an authentic picture, as `q`
+    is.
     """
 
     cut: float = 0.25
@@ -242,25 +243,25 @@ class NormalizedCut:
     """Two clusters of cells by spectral clustering on `1 - dissimilarity` (Shi and Malik 2000; the paper's mask)."""
 
     def fit_predict(self, dissimilarity: np.ndarray) -> np.ndarray:
-        """float [h, w, h, w] → bool [h, w], true for the smaller cluster; all false where there is nothing to cut."""
+        """float [h, w, h, w] → bool [h, w], true in the smaller cluster; all false if there are no two clusters."""
         rows, h, w = square_rows(dissimilarity)
         if h * w < 3 or np.ptp(rows) < 1e-5:
             return np.zeros((h, w), bool)
-        # Below zero there is no affinity; the small constant keeps the graph connected.
+        # Affinities are not negative; the small constant keeps the graph connected.
         vector = second_eigenvector(np.clip(1 - (rows + rows.T) / 2, 0, None) + 1e-6)
         high = vector > _two_means(vector)
         return (high == (high.mean() < 0.5)).reshape(h, w) & vector.any()
 
 
 def _two_means(values: np.ndarray) -> float:
-    """The threshold between the two clusters of k-means, at its global optimum: float [n], n above 1.
+    """The threshold between two k-means clusters at the global optimum: float [n], n above 1.
 
-    The first of the two eigenvectors of spectral clustering is constant: one dimension is left, in which a cluster is a
-    run of the sorted values. Of all n - 1 ways to divide them the one with the largest variance between its parts.
+    Spectral clustering's first eigenvector is constant, which leaves one dimension, where clusters are runs of the
+    sorted values. Of the n - 1 possible splits, the one with the largest between-class variance is optimal.
     """
     ranked = np.sort(values)
     n, sums = len(ranked), np.cumsum(ranked)
-    count = np.arange(1, n)  # in the lower part
+    count = np.arange(1, n)  # in the lower cluster
     between = (sums[:-1] - count * sums[-1] / n) ** 2 / (count * (n - count))  # [n - 1], times n
     return float(ranked[between.argmax()])
 
@@ -276,10 +277,11 @@ READOUTS = {
 
 
 def detection_score(cells: np.ndarray, consistency: np.ndarray, readout: str) -> float:
-    """Higher = more likely spliced.
+    """The picture's score; higher = more likely spliced.
 
-    The deviation of the cells' values; for mean shift the mean response, as the paper has it. For "diffused_cut" how
-    far the far-friends map reaches above its median, to its 99th percentile: the cut divides authentic pictures too.
+    It is the standard deviation of the cells' values; for mean shift, the mean response, as in the paper. For
+    "diffused_cut", it is the 99th percentile of the far-friends map minus its median, because the cut also divides
+    authentic pictures.
     """
     if readout in ("mean_shift", "sequential_mean_shift"):
         return float(consistency.mean())

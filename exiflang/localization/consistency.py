@@ -1,4 +1,4 @@
-"""Embeddings of windows → averages over cells: dissimilarity of pairs, principal components (paper, section 3.4)."""
+"""Window embeddings → per-cell averages: pairwise dissimilarity, principal components (paper, section 3.4)."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from exiflang.localization.windows import stripes
 
 
 def _spread_sum(array: np.ndarray, spread: int, axis: int) -> np.ndarray:
-    """Each entry adds itself to `spread` cells along `axis`, which grows by `spread - 1`."""
+    """Add each entry to `spread` cells along `axis`, which grows by `spread - 1`."""
     shape = list(array.shape)
     shape[axis] += spread - 1
     total = np.zeros(shape, array.dtype)
@@ -18,9 +18,9 @@ def _spread_sum(array: np.ndarray, spread: int, axis: int) -> np.ndarray:
 
 
 def cell_average(values: np.ndarray, spread: int, pairs: bool = False) -> np.ndarray:
-    """Per-cell average over overlapping windows, each of which covers `spread` cells a side.
+    """Per-cell average over overlapping windows, each of which covers `spread` cells per side.
 
-    `values` is [rows, cols, ...] → [h, w, ...] with `h = rows + spread - 1`. With `pairs`, responses of pairs of
+    `values` is [rows, cols, ...] → [h, w, ...] with `h = rows + spread - 1`. With `pairs`, pairwise responses of
     windows [rows, cols, rows, cols] → [h, w, h, w], in the closed form `(M' S M) / (c c' + 1e-4)`, where `M` is the
     0/1 membership of windows in cells and `c` its column sums; `M` is a box along each axis, hence separable.
     """
@@ -39,10 +39,10 @@ def cell_average(values: np.ndarray, spread: int, pairs: bool = False) -> np.nda
 def resize_cells(
     cells: np.ndarray, height: int, width: int, window: int, stride: int, scale: float = 1.0
 ) -> np.ndarray:
-    """Draw cells where they lie: [h, w] → float32 [H, W], bilinear between their centers.
+    """Draw cells at their positions: [h, w] → float32 [H, W], bilinear between their centers.
 
-    Cells are `stride` pixels wide. Those of a window lie in its middle: a window is rarely a multiple of its stride.
-    `scale`: of what is drawn, H x W, to the picture whose pixels `window` and `stride` count.
+    Cells are `stride` pixels wide. A window's cells are centered in it: its size is rarely a multiple of `stride`.
+    `scale`: size of the drawing, H x W, relative to the picture in whose pixels `window` and `stride` are given.
     """
     margin = (window - max(1, window // stride) * stride) / 2
     y, x = (((np.arange(side) + 0.5) / scale - margin) / stride for side in (height, width))  # in cells
@@ -52,7 +52,7 @@ def resize_cells(
 def resize_windows(
     values: np.ndarray, height: int, width: int, window: int, stride: int, scale: float = 1.0
 ) -> np.ndarray:
-    """Draw a value a window where windows lie: [rows, cols] → float32 [H, W], bilinear between their centers.
+    """Draw one value per window at its position: [rows, cols] → float32 [H, W], bilinear between window centers.
 
     `scale`: as in `resize_cells`.
     """
@@ -70,7 +70,7 @@ def windows_above(level: float, values: np.ndarray, height: int, width: int, win
 
 
 def _bilinear(array: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """[h, w] at rows `y` and columns `x` (in cells): float32 [H, W], constant beyond the ends."""
+    """Interpolate [h, w] at rows `y` and columns `x` (in cells): float32 [H, W], constant beyond the ends."""
     tall = _interpolate(array.astype(np.float32), y, 0)  # [H, w]
     drawn = np.empty((len(y), len(x)), np.float32)
     for rows in stripes(*drawn.shape):
@@ -89,21 +89,21 @@ def _interpolate(array: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:
 
 
 def principal_components(embeddings: np.ndarray, spread: int) -> np.ndarray:
-    """Three whitened components of [rows, cols, D] by cells, clipped at 3 deviations: float32 [h, w, 3] in 0..1.
+    """Three whitened components of [rows, cols, D] per cell, clipped at 3 deviations: float32 [h, w, 3] in 0..1.
 
-    A component that the windows do not have (fewer than four windows, one color) is 0.5 everywhere.
+    A component that does not exist (fewer than four windows, a picture of one color) is 0.5 everywhere.
     """
     rows, cols, dim = embeddings.shape
     flat = embeddings.reshape(rows * cols, dim)
     components = np.zeros((rows * cols, 3), np.float32)
     wanted = min(3, rows * cols - 1, dim)
     if wanted > 0 and np.ptp(flat, axis=0).max() > 1e-5:
-        from sklearn.decomposition import PCA  # seconds, which an import of the localizer need not wait for
+        from sklearn.decomposition import PCA  # takes seconds to import
 
-        solver = "arpack" if wanted < min(flat.shape) else "full"  # three components of hundreds
+        solver = "arpack" if wanted < min(flat.shape) else "full"  # three of hundreds of components
         pca = PCA(wanted, whiten=True, svd_solver=solver, random_state=0)
         found = pca.fit_transform(flat)  # [rows * cols, D] -> [rows * cols, wanted]
-        # Whitening would blow the rounding errors of an empty component up to full contrast.
+        # Whitening would amplify the rounding errors of an empty component to full contrast.
         components[:, :wanted] = np.where(pca.explained_variance_ratio_ > 1e-6, found, 0)
     return np.clip(cell_average(components.reshape(rows, cols, 3), spread) / 6 + 0.5, 0, 1)
 

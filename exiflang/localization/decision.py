@@ -1,11 +1,11 @@
-"""What a learned readout's values mean: p-values against authentic pictures of the same kind, regions, reliability.
+"""Decisions on a learned readout's values: p-values against authentic pictures of the same kind, regions, reliability.
 
-A picture's kind is its size class and what its file says of JPEG compression. Its score is the highest value of any
-window, its peak, which calibration measures of authentic pictures of each kind (`Calibration.records`). A new picture's
-p-value is conformal: the share of authentic ones, it included, that reach its score. If pictures come from the same
-source as the calibration's, at most a share `p` of authentic ones have a p-value of `p` or less. Cameras count, not
-photos: each camera's photos share one vote. A region is tested likewise by its own peak, so that verdict and regions
-agree.
+A picture's kind is its size class and its file's JPEG compression. Its score is its peak, the highest value of any
+window; `Calibration.records` holds the peaks of authentic pictures of each kind. The p-value is conformal: the fraction
+of authentic pictures, with the new one counted among them, that reach its score. If pictures come from the same source
+as the calibration's, at most a fraction `p` of authentic ones get a p-value of `p` or less. Each camera has equal
+weight, however many of its photos are in the calibration. A region is tested by its own peak in the same way, so
+verdict and regions agree.
 """
 
 from bisect import bisect_left
@@ -17,25 +17,25 @@ import numpy as np
 
 from exiflang.localization.evidence import NUMBERS, Evidence
 
-# scipy is imported by the functions: an import of the localizer does not wait for it.
+# scipy is imported inside functions to keep importing the localizer fast.
 
-#: Pictures of fewer pixels are small: their windows are smaller than those that the model was trained on.
+#: Pictures with fewer pixels are "small": their windows are smaller than the model's training patches.
 LARGE = 350_000
-#: Of a JPEG's ten smallest luma steps the mean above which it is coarse: quality 90 and above are fine.
+#: A JPEG is "coarse" if the mean of its ten smallest luma quantization steps exceeds this (quality below about 90).
 COARSE = 3.2
 _SIZES, _FILES = ("large", "small"), ("no JPEG", "fine JPEG", "coarse JPEG")
-#: Kinds by name.
+#: Names of the kinds.
 KINDS = tuple(f"{size}, {file}" for size in _SIZES for file in _FILES)
-#: A kind with fewer authentic photos is compared with another one (see `Calibration.nearest`).
+#: A kind with fewer authentic photos is replaced by the most similar one (see `Calibration.nearest`).
 FEWEST = 40
 #: False-alarm rate of verdicts and masks.
 FALSE_ALARMS = 0.05
-#: Kinds of evidence that tell of tampering, and the sign in which they do.
+#: Evidence maps that indicate tampering, with the sign that does.
 TRACES = {"camera_traces": 1, "jpeg_history": 1, "former_history": 1, "grid_along": -1, "grid_beside": 1}
 
 
 class Record(NamedTuple):
-    """An authentic picture: the camera that took it, and the readout's value of its highest window."""
+    """An authentic picture: the camera that took it, and the readout's highest value of any window."""
 
     camera: str
     peak: float
@@ -43,16 +43,16 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Decision:
-    """What a score comes to.
+    """The decision on a score.
 
     Attributes:
-        p_value: share of authentic pictures that reach the peak, the picture itself included: 0..1.
-        p_limits: 95 % confidence limits of that share, by the number of cameras (Clopper and Pearson 1934).
+        p_value: fraction of authentic pictures that reach the peak, counting the picture itself: 0..1.
+        p_limits: 95 % confidence limits of that fraction, from the number of cameras (Clopper and Pearson 1934).
         verdict: "spliced" if `p_value` is at most `false_alarms`; "not decidable" if there are too few cameras for any
-            score to have such a p-value; else "no splice found".
-        false_alarms: the rate asked for.
-        kind: the kind of authentic pictures that were compared, one of `KINDS`.
-        photos, cameras: how many these are.
+            score to reach such a p-value; else "no splice found".
+        false_alarms: the requested false-alarm rate.
+        kind: the kind of authentic pictures it was compared with, one of `KINDS`.
+        photos, cameras: their number.
     """
 
     p_value: float
@@ -66,15 +66,15 @@ class Decision:
 
 @dataclass(frozen=True)
 class Region:
-    """A tampered part of a picture, as the readout sees it.
+    """A region that the readout considers tampered.
 
     Attributes:
-        area: its share of the picture, 0..1.
+        area: its fraction of the picture, 0..1.
         box: left, top, right, bottom in pixels, the last two exclusive.
         peak: its highest value.
-        p_value: share of authentic pictures with a window as high as its peak, conformal.
-        evidence: how far it lies from the rest in each of `TRACES` that is there, in deviations of the rest; empty if
-            it is all of the picture.
+        p_value: fraction of authentic pictures with a window as high as its peak, conformal.
+        evidence: its distance from the rest of the picture in each available map of `TRACES`, in standard deviations
+            of the rest; empty if the region is the whole picture.
     """
 
     area: float
@@ -85,12 +85,12 @@ class Region:
 
     @property
     def strongest(self) -> str | None:
-        """The kind of evidence in which it lies furthest from the rest; None without any."""
+        """The map in which it differs most from the rest; None without evidence."""
         return max(self.evidence, key=lambda name: self.evidence[name], default=None)
 
 
 class Calibration:
-    """Authentic pictures by kind. Raises `ValueError` for unknown kinds, and for peaks that are NaN or infinite."""
+    """Authentic pictures by kind. Raises `ValueError` for unknown kinds and for peaks that are NaN or infinite."""
 
     def __init__(self, records: Mapping[str, Sequence[Record]]):
         if unknown := sorted(records.keys() - set(KINDS)):
@@ -101,7 +101,7 @@ class Calibration:
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> Self:
-        """From what `to_dict` returns. Raises `ValueError` for anything else."""
+        """Create from the output of `to_dict`. Raises `ValueError` for anything else."""
         try:
             records = {kind: [Record(str(c), float(p)) for c, p in own] for kind, own in saved.items()}
         except (TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -109,13 +109,13 @@ class Calibration:
         return cls(records)
 
     def to_dict(self) -> dict[str, list[list[Any]]]:
-        """What JSON can hold: lists of [camera, peak] by kind, rounded to four digits."""
+        """JSON-ready: lists of [camera, peak] by kind, rounded to four digits."""
         return {kind: [[record.camera, round(record.peak, 4)] for record in own] for kind, own in self.records.items()}
 
     def nearest(self, kind: str) -> str | None:
-        """The kind with at least `FEWEST` photos that is most like `kind`: first itself, then of the same size.
+        """The kind most similar to `kind` with at least `FEWEST` photos: preferably itself, then one of the same size.
 
-        Of files the next coarser or finer compression comes first. None if no kind has so many.
+        Among those, the closest JPEG compression is preferred. None if no kind has that many photos.
         """
         size, file = kind.split(", ")
 
@@ -127,7 +127,7 @@ class Calibration:
         return min(enough, key=unlike, default=None)
 
     def decide(self, peak: float, kind: str, false_alarms: float = FALSE_ALARMS) -> Decision:
-        """What a picture's peak comes to among authentic pictures of its kind. Raises `ValueError` for NaN."""
+        """Compare a picture's peak with authentic pictures of its kind. Raises `ValueError` for NaN."""
         if np.isnan(peak):
             raise ValueError("the picture's highest value is NaN: the readout or its inputs are broken")
         compared = self.nearest(kind)
@@ -142,7 +142,7 @@ class Calibration:
         return Decision(p_value, _limits(reached, cameras), verdict, false_alarms, compared, len(own), cameras)
 
     def p_value(self, peak: float, kind: str) -> float:
-        """Share of authentic pictures with a window as high as `peak`, conformal; 1 without any to compare."""
+        """Fraction of authentic pictures with a window as high as `peak`, conformal; 1 if there are none."""
         compared = self.nearest(kind)
         if compared is None:
             return 1.0
@@ -155,13 +155,13 @@ class Calibration:
         if compared is None:
             return None
         peaks = sorted({-np.inf, *(record.peak for record in self.records[compared])})
-        levels = np.nextafter(peaks, np.inf).tolist()  # p-values fall just above each peak, and nowhere else
+        levels = np.nextafter(peaks, np.inf).tolist()  # p-values change only just above a peak
         first = bisect_left(levels, True, key=lambda level: self.p_value(level, kind) <= false_alarms)
         return levels[first] if first < len(levels) else None
 
 
 def picture_kind(height: int, width: int, evidence: Evidence) -> str:
-    """One of `KINDS`."""
+    """The picture's kind, one of `KINDS`."""
     numbers = dict(zip(NUMBERS, evidence.numbers.tolist(), strict=True))
     size = "large" if height * width >= LARGE else "small"
     if not numbers["is a JPEG file"]:
@@ -170,14 +170,14 @@ def picture_kind(height: int, width: int, evidence: Evidence) -> str:
 
 
 def _votes(records: Sequence[Record], peak: float) -> tuple[float, int]:
-    """Sum over cameras of the share of their photos that reach `peak`, and how many cameras there are."""
+    """Sum over cameras of the fraction of their photos that reach `peak`, and the number of cameras."""
     _, camera = np.unique([record.camera for record in records], return_inverse=True)
     photos = np.bincount(camera)
     return float((np.bincount(camera, [record.peak >= peak for record in records]) / photos).sum()), len(photos)
 
 
 def _limits(reached: float, cameras: int) -> tuple[float, float]:
-    """95 % limits of the share of authentic pictures that reach a score, of `cameras` of which `reached` did."""
+    """95 % limits of the fraction of authentic pictures that reach a score, when `reached` of `cameras` did."""
     from scipy.stats import beta
 
     low = float(beta.ppf(0.025, reached, cameras - reached + 1)) if reached > 0 else 0.0
@@ -194,16 +194,16 @@ def find_regions(
     kind: str,
     false_alarms: float = FALSE_ALARMS,
 ) -> tuple[np.ndarray, list[Region]]:
-    """The mask, bool [H, W], and its regions, the largest first.
+    """The mask, bool [H, W], and its regions, largest first.
 
-    A region is a connected part of the picture above the lower of 0 (as likely tampered as not) and the level of its
-    own false-alarm rate, with a window in it that at most a share `false_alarms` of authentic pictures have the like
-    of. So at most that share of authentic pictures shows any region.
+    Let `level` be the lowest peak whose p-value is at most `false_alarms`. A region is a connected part of the picture
+    above min(0, `level`) (a logit of 0 is even odds) that has a window of at least `level`. At most a fraction
+    `false_alarms` of authentic pictures therefore shows any region.
 
     Args:
         values: logits of windows, float32 [rows, cols].
-        above: where the same over the picture exceed a level, bool [H, W].
-        centers: of rows and columns of windows, int pixels [rows], [cols].
+        above: gives the pixels at which the logits, drawn over the picture, exceed a level: bool [H, W].
+        centers: row and column centers of windows, int pixels [rows], [cols].
         traces: maps [rows, cols] by the names of `TRACES`.
     """
     from scipy.ndimage import find_objects, label
@@ -211,7 +211,7 @@ def find_regions(
     level = calibration.level(kind, false_alarms)
     if level is None or not float(values.max()) >= level:  # float32 would round the level
         return above(np.inf), []
-    labels, _ = label(above(min(0.0, level)), output=np.uint16)  # half as large as by itself
+    labels, _ = label(above(min(0.0, level)), output=np.uint16)  # half the default's memory
     mask = np.zeros(labels.shape, bool)
     of_window = labels[np.ix_(*centers)]  # [rows, cols]
     regions = []
@@ -229,7 +229,7 @@ def find_regions(
 
 
 def _apart(traces: Mapping[str, np.ndarray], inside: np.ndarray) -> dict[str, float]:
-    """How far windows lie from the others in each map, in deviations of the others, in the sign of `TRACES`."""
+    """How far the windows inside are from the others, on average, in each map: in deviations, signed by `TRACES`."""
     apart = {}
     for name, sign in TRACES.items():
         if name in traces and not inside.all():
@@ -239,10 +239,10 @@ def _apart(traces: Mapping[str, np.ndarray], inside: np.ndarray) -> dict[str, fl
 
 
 def reliability(maps: Mapping[str, np.ndarray], traces: Mapping[str, np.ndarray]) -> np.ndarray:
-    """How much a window can tell: float32 [rows, cols] in 0..1.
+    """How reliable a window's evidence is: float32 [rows, cols] in 0..1.
 
-    It is low where windows are flat, dark or clipped, which leaves no trace, and where camera traces and JPEG history
-    disagree by more than two deviations. It says nothing of whether a window was tampered with.
+    It is low where windows are flat, dark or clipped, which leaves no traces, and where camera traces and JPEG history
+    disagree by more than two deviations. It does not indicate tampering.
     """
     texture = np.clip(maps["gradient"] / 0.008, 0, 1)
     light = np.clip((maps["brightness"] - 0.02) / 0.08, 0, 1)

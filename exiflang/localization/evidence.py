@@ -1,7 +1,7 @@
-"""What a picture's file and pixels say of each window without training: JPEG history, block grid, content.
+"""Untrained evidence on each window from a picture's file and pixels: JPEG history, block grid, content.
 
-`gather_evidence` gives named maps, float32 [rows, cols], a value a window. A kind that has nothing to say of a picture
-is absent, and the reason is kept. No map is a verdict: the learned readout weighs them.
+`gather_evidence` returns named maps, float32 [rows, cols], one value per window. A map that cannot be computed for a
+picture is absent, with the reason. No single map is a verdict; the learned readout weighs them.
 """
 
 import os
@@ -17,25 +17,25 @@ from torch import Tensor
 from exiflang.localization.windows import no_progress, stripes, window_shares
 from exiflang.utils.dct import read_luma
 
-# scipy is imported by the functions: an import of the localizer does not wait for it.
+# scipy is imported inside functions to keep importing the localizer fast.
 
 #: Maps by name, and what a high value means.
 MEANINGS = {
-    "jpeg_history": "an earlier JPEG compression on the block grid of the rest has left no trace here",
-    "former_history": "the same on another grid, which the picture had before it was cropped or saved as it is now",
+    "jpeg_history": "no trace here of an earlier JPEG compression on the block grid of the rest",
+    "former_history": "the same for a different block grid, from before the picture was cropped or last saved",
     "grid_along": "the block grid is as strong as in the rest of the picture, or stronger",
-    "grid_beside": "another block grid than that of the rest of the picture",
-    "brightness": "light",
+    "grid_beside": "a block grid unlike that of the rest of the picture",
+    "brightness": "bright",
     "deviation": "contrast",
     "gradient": "fine detail",
     "clipped": "black or white pixels, which have lost their traces",
     "saturation": "strong colors",
 }
-#: The 45 AC frequencies of a block with the longest waves, (row, column): finer ones are zero in most blocks.
+#: The 45 lowest AC frequencies of a block, (row, column): higher ones are zero in most blocks.
 LOW_FREQUENCIES = sorted(((v, u) for v in range(8) for u in range(8) if v + u), key=lambda vu: (sum(vu), vu))[:45]
-#: Differences of pixels count at most this much, in levels: edges of what is shown would drown the block grid.
+#: Pixel differences are clipped at this many levels: edges of the scene would drown out the block grid.
 ROUGHEST = 8.0
-#: Filters along a row: across the border of two blocks, and across a pixel.
+#: Filters along a row: across a block boundary, and across a pixel.
 _ACROSS_BORDER, _ACROSS_PIXEL = np.array([[1.0, -3.0, 3.0, -1.0]]), np.array([[-1.0, 2.0, -1.0]])
 #: Names of `Evidence.numbers`.
 NUMBERS = ("is a JPEG file", "log of its first step", "log of its mean low step", "grid", "other grid")
@@ -47,9 +47,9 @@ class Evidence:
 
     Attributes:
         maps: float32 [rows, cols] by name, see `MEANINGS`.
-        absent: of each map that is absent the reason.
-        numbers: float32 [len(NUMBERS)], of the whole picture: 1 and the logs of a JPEG file's luma steps, zeros without
-            one; how far the grids of `grid_corner` stand out, zeros in a picture too small for a grid.
+        absent: the reason for each map that is absent.
+        numbers: float32 [len(NUMBERS)], for the whole picture: 1 and logs of the JPEG file's luma steps, or zeros if
+            it is not a JPEG; the strengths of the grids of `grid_corners`, zeros in a picture too small for a grid.
     """
 
     maps: dict[str, np.ndarray] = field(repr=False)
@@ -59,7 +59,7 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class FileHistory:
-    """What is kept of the coefficients of a JPEG file of H x W stored pixels, which take two bytes a pixel.
+    """Summary of the coefficients of a JPEG file of H x W stored pixels (they would take two bytes per pixel).
 
     Attributes:
         blocks: float32 [h, w], their `jpeg_history`.
@@ -75,7 +75,7 @@ class FileHistory:
 
 
 def read_history(photo: str | os.PathLike | bytes) -> FileHistory | None:
-    """Of a JPEG file; None for others, see `read_luma`."""
+    """The history of a JPEG file; None for other files, see `read_luma`."""
     luma = read_luma(photo)
     if luma is None:
         return None
@@ -83,7 +83,7 @@ def read_history(photo: str | os.PathLike | bytes) -> FileHistory | None:
 
 
 class WindowMeans:
-    """Means over the windows of a picture of H x W pixels."""
+    """Averages over the windows of a picture of H x W pixels."""
 
     def __init__(self, height: int, width: int, window: int, stride: int):
         self.down, self.across = (
@@ -95,11 +95,11 @@ class WindowMeans:
         return self.in_stripes(lambda rows: {"plane": plane[rows]})["plane"]
 
     def in_stripes(self, planes: Callable[[slice], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Of planes by name, of which `planes` gives some rows, [h, W]: float32 [rows, cols] each."""
+        """Averages of named planes; `planes` computes them for a slice of rows, [h, W]: float32 [rows, cols] each."""
         return {name: (strip @ self.across.T).numpy() for name, strip in self.over_rows(planes).items()}
 
     def over_rows(self, planes: Callable[[slice], Mapping[str, np.ndarray]]) -> dict[str, Tensor]:
-        """The same over the rows of windows alone: float32 [rows, W] each."""
+        """The same, but averaged only vertically: float32 [rows, W] each."""
         sums: dict[str, Tensor] = {}
         for rows in stripes(self.down.shape[1], self.across.shape[1]):
             for name, plane in planes(rows).items():
@@ -108,7 +108,7 @@ class WindowMeans:
         return sums
 
     def of_blocks(self, values: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-        """Of a value a block, [h, w], whose row and column are given for each pixel, int [H] and [W]: [rows, cols]."""
+        """Averages of values per block, [h, w]; `down`, int [H], and `across`, int [W], index them: [rows, cols]."""
         sides = ((self.down, down, values.shape[0]), (self.across, across, values.shape[1]))
         rows, cols = (
             shares.new_zeros(len(shares), blocks).index_add_(1, torch.from_numpy(of_pixel), shares)
@@ -117,7 +117,7 @@ class WindowMeans:
         return (rows @ torch.from_numpy(values) @ cols.T).numpy()
 
 
-@torch.autocast("cpu", enabled=False)  # a caller's lower precision is for networks
+@torch.autocast("cpu", enabled=False)  # a caller's lower precision is meant for networks
 def gather_evidence(
     image: np.ndarray,
     history: FileHistory | None,
@@ -125,11 +125,11 @@ def gather_evidence(
     stride: int,
     progress: Callable[[float], None] = no_progress,
 ) -> Evidence:
-    """All kinds of evidence on a picture uint8 [H, W, 3], a value a window.
+    """All evidence on a picture uint8 [H, W, 3], one value per window.
 
-    history: of the picture's file, if that is a JPEG. Without it it is read from the pixels, on the grid that is
-    strongest in them. A picture of less than three blocks a side has neither history nor grid.
-    progress: hears the share done, 0..1, and may raise to stop.
+    history: the file's, if it is a JPEG; None: computed from the pixels, on the strongest block grid. A picture of less
+    than three blocks per side has neither history nor grid.
+    progress: called with the fraction done, 0..1; it may raise to stop.
     """
     height, width = image.shape[:2]
     means = WindowMeans(height, width, window, stride)
@@ -138,7 +138,7 @@ def gather_evidence(
     progress(0.2)
     steps = _steps(history)
     if min(height, width) < 24:
-        reason = f"the picture has {width} x {height} pixels, less than three blocks a side"
+        reason = f"the picture has {width} x {height} pixels, less than three blocks per side"
         absent = dict.fromkeys(("jpeg_history", "former_history", "grid_along", "grid_beside"), reason)
         return Evidence(maps, absent, np.array([*steps, 0, 0], np.float32))
     maps |= block_grid(gray, means)
@@ -164,14 +164,14 @@ def _steps(history: FileHistory | None) -> tuple[float, float, float]:
 
 
 def jpeg_history(blocks: np.ndarray) -> np.ndarray:
-    """How far each block lies in gaps that an earlier compression has left in the others: → float32 [h, w].
+    """How much each block's values fall into histogram gaps of an earlier JPEG compression: → float32 [h, w].
 
-    Of a photo that was compressed twice on one block grid, the histogram of a frequency's quantized values has peaks
-    and gaps, which blocks from elsewhere do not keep to. For each of `LOW_FREQUENCIES`, with `h` the histogram over
-    the picture and `s` the same smoothed by a Gaussian of 0.6 bins, a block adds
-    `log((s + 1) / (max(h - 1, 0) + 1))` of its own value, clipped to ±3: what it brings itself does not count. The sum
-    is smoothed by 1.5 blocks. High = tampered. It says nothing where the host was compressed once, or before on another
-    grid, or the second time much more coarsely. (The traces: Lin et al., Pattern Recognition 42, 2009.)
+    In a photo compressed twice on one block grid, the histogram of each frequency's quantized values has peaks and
+    gaps, which spliced blocks do not follow. For each of `LOW_FREQUENCIES`, with `h` the histogram over the picture and
+    `s` the same smoothed by a Gaussian of 0.6 bins, a block scores `log((s + 1) / (max(h - 1, 0) + 1))` at its own
+    value, clipped to ±3; subtracting 1 excludes the block itself. The sum over frequencies is smoothed by 1.5 blocks.
+    High = tampered. It is uninformative if the host was compressed once, if its first compression used a different
+    grid, or if the second one was much coarser. (The traces: Lin et al., Pattern Recognition 42, 2009.)
 
     blocks: quantized coefficients of luma, int16 [h, w, 8, 8].
     """
@@ -189,10 +189,10 @@ def jpeg_history(blocks: np.ndarray) -> np.ndarray:
 
 
 def pixel_blocks(gray: np.ndarray, top: int, left: int) -> np.ndarray:
-    """DCT of all whole blocks of a picture uint8 [H, W] from a corner on, in whole levels: int16 [h, w, 8, 8].
+    """DCT of all whole blocks of a picture uint8 [H, W] starting at a corner, rounded: int16 [h, w, 8, 8].
 
-    Of pixels that come from a JPEG on this grid they gather at multiples of its quantization steps, wherever the file
-    went since.
+    If the pixels come from a JPEG on this grid, values cluster at multiples of its quantization steps, whatever file
+    format the picture was saved to since.
     """
     h, w = (gray.shape[0] - top) // 8, (gray.shape[1] - left) // 8
     blocks = gray[top : top + 8 * h, left : left + 8 * w].reshape(h, 8, w, 8).swapaxes(1, 2)  # [h, w, 8, 8]
@@ -204,12 +204,12 @@ def pixel_blocks(gray: np.ndarray, top: int, left: int) -> np.ndarray:
 
 
 def grid_corners(gray: np.ndarray) -> list[tuple[int, int, float]]:
-    """Top and left, 0..7, of a picture's two block grids, and how far each exceeds the mean phase, in shares of it.
+    """Top and left, 0..7, of a picture's two strongest block grids, and each one's relative excess over the mean phase.
 
-    The first is the strongest; the second the strongest of those whose top and left are both above 0, since a JPEG file
-    has that of the corner anyway. A border of blocks shows in the third difference across it,
-    `|x[i - 2] - 3 x[i - 1] + 3 x[i] - x[i + 1]|`, which counts a step between `x[i - 1]` and `x[i]` twice, and one
-    beside it once.
+    The first is the strongest; the second is the strongest with both top and left above 0, since every JPEG file has a
+    grid at its corner. A block boundary shows in the third difference across it,
+    `|x[i - 2] - 3 x[i - 1] + 3 x[i] - x[i + 1]|`, which weights a step between `x[i - 1]` and `x[i]` twice as much as
+    one next to it.
     """
     height, width = gray.shape
     down, across = np.empty(height, np.float32), np.zeros(width, np.float32)
@@ -218,7 +218,7 @@ def grid_corners(gray: np.ndarray) -> list[tuple[int, int, float]]:
         across += _rough(gray, rows, _ACROSS_BORDER, 3 * ROUGHEST).sum(0)
     excess = []
     for step in (down[2:-1], across[2:-1] / np.float32(height)):
-        phase = (np.arange(len(step)) + 2) % 8  # of the border before line 2, 3, ...
+        phase = (np.arange(len(step)) + 2) % 8  # of the boundary before line 2, 3, ...
         found = np.bincount(phase, step, minlength=8) / np.maximum(np.bincount(phase, minlength=8), 1)
         excess.append((found - found.mean()) / (found.mean() + 1e-6))
     grids = []
@@ -229,8 +229,8 @@ def grid_corners(gray: np.ndarray) -> list[tuple[int, int, float]]:
 
 
 def _rough(gray: np.ndarray, rows: slice, kernel: np.ndarray, most: float) -> np.ndarray:
-    """Absolute values of a filter of up to 5 pixels, at most `most`, in some rows of a picture; pixels beyond the
-    border repeat: uint8 [H, W] → float32 [h, W]."""
+    """Absolute responses of a filter of up to 5 pixels, clipped at `most`, in some rows of a picture; border pixels
+    are replicated: uint8 [H, W] → float32 [h, W]."""
     first, last = max(rows.start - 2, 0), rows.stop + 2
     found = cv2.filter2D(gray[first:last], cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE)
     found = found[rows.start - first :][: rows.stop - rows.start]
@@ -238,21 +238,21 @@ def _rough(gray: np.ndarray, rows: slice, kernel: np.ndarray, most: float) -> np
 
 
 def _pixel_history(gray: np.ndarray, top: int, left: int, means: WindowMeans) -> np.ndarray:
-    """`jpeg_history` of the pixels' blocks from a corner on, of windows: float32 [rows, cols]."""
+    """`jpeg_history` per window, from the pixels' blocks starting at a corner: float32 [rows, cols]."""
     blocks = jpeg_history(pixel_blocks(gray, top, left))
     down, across = (_block_of_pixels(*sizes) for sizes in zip(gray.shape, (top, left), blocks.shape, strict=True))
     return means.of_blocks(blocks, down, across)
 
 
 def _block_of_pixels(pixels: int, start: int, blocks: int) -> np.ndarray:
-    """The block of each pixel along a side, int [pixels]; the outermost go on beyond the whole blocks."""
+    """The block index of each pixel along a side, int [pixels]; pixels outside whole blocks get the outermost one."""
     return np.clip((np.arange(pixels) - start) // 8, 0, blocks - 1)
 
 
 def _upright_history(history: FileHistory, height: int, width: int, means: WindowMeans) -> np.ndarray:
-    """A file's history, of windows of the upright picture of H x W pixels: float32 [rows, cols]."""
+    """A file's history per window of the upright picture of H x W pixels: float32 [rows, cols]."""
     blocks, turn = history.blocks, history.turn
-    down = _block_of_pixels(history.height, 0, blocks.shape[0])[:, None].astype(np.int32)  # as Pillow takes it
+    down = _block_of_pixels(history.height, 0, blocks.shape[0])[:, None].astype(np.int32)  # a dtype Pillow accepts
     across = _block_of_pixels(history.width, 0, blocks.shape[1])[None].astype(np.int32)
     if turn is not None:
         down, across = (np.array(Image.fromarray(side).transpose(turn)) for side in (down, across))
@@ -262,13 +262,14 @@ def _upright_history(history: FileHistory, height: int, width: int, means: Windo
 
 
 def block_grid(gray: np.ndarray, means: WindowMeans) -> dict[str, np.ndarray]:
-    """How each window's JPEG block grid agrees with that of the picture: uint8 [H, W] → maps float32 [rows, cols].
+    """How well each window's JPEG block grid matches the picture's: uint8 [H, W] → maps float32 [rows, cols].
 
-    A block's border shows in the second difference across it, `|2 x[i] - x[i - 1] - x[i + 1]|`. A window's profile is
-    its mean at each of the 8 phases of columns, and of rows, as the excess over the mean of the phases in shares of it:
-    16 numbers. The picture's is the median of those. `grid_along` is a window's part in the direction of the picture's,
-    `grid_beside` the length of what is left: low and high where a region brought another grid, or none. Both are noise
-    in a picture without a grid, which was never compressed or was resized since.
+    A block boundary shows in the second difference across it, `|2 x[i] - x[i - 1] - x[i + 1]|`. A window's profile is
+    the mean of these at each of the 8 column phases and 8 row phases, as the relative excess over the mean phase: 16
+    numbers. The picture's profile is the median over windows. `grid_along` is the projection of a window's profile on
+    the picture's, `grid_beside` the norm of the remainder. A region with a different grid, or none, has a low
+    `grid_along`, and a different grid gives a high `grid_beside`. Both are noise in a picture without a grid, i.e. one
+    that was never compressed or was resized since.
     """
     strip = means.over_rows(lambda rows: {"rough": _rough(gray, rows, _ACROSS_PIXEL, ROUGHEST)})["rough"]  # [rows, W]
     across = _phases(strip, means.across)
@@ -285,7 +286,7 @@ def block_grid(gray: np.ndarray, means: WindowMeans) -> dict[str, np.ndarray]:
 
 
 def _phases(rough: Tensor, across: Tensor) -> np.ndarray:
-    """Excess of differences across columns, [rows, W], of windows [cols, W] at each of 8 phases: [rows, cols, 8]."""
+    """Relative excess of differences [rows, W] at each of 8 phases, in windows [cols, W]: [rows, cols, 8]."""
     sums = [rough[:, k::8] @ across[:, k::8].T for k in range(8)]
     weights = [across[:, k::8].sum(1).clamp(min=1e-6) for k in range(8)]
     found = torch.stack([total / weight for total, weight in zip(sums, weights, strict=True)], 2).numpy()
@@ -294,22 +295,22 @@ def _phases(rough: Tensor, across: Tensor) -> np.ndarray:
 
 
 def content(image: np.ndarray, gray: np.ndarray, means: WindowMeans) -> dict[str, np.ndarray]:
-    """What a window shows, so that a flat or clipped one is not taken for a tampered one: maps float32 [rows, cols].
+    """Content of each window, so the readout does not take flat or clipped for tampered: maps [rows, cols].
 
-    Of luma in shares of 255 its mean (`brightness`), `deviation` and `gradient` (mean difference of neighbors);
-    `clipped`, the share of pixels below 3 or above 252; `saturation`, the mean spread of the channels.
+    Float32, from luma scaled to 0..1: mean (`brightness`), `deviation` and `gradient` (mean difference of neighbors);
+    also `clipped`, the fraction of pixels below 3 or above 252, and `saturation`, the mean spread of the channels.
     """
     middle = float(gray.mean()) / 255
 
     def planes(rows: slice) -> dict[str, np.ndarray]:
-        part, levels = gray[rows], gray[rows.start : rows.stop + 1].astype(np.int16)  # one row more, to compare with
+        part, levels = gray[rows], gray[rows.start : rows.stop + 1].astype(np.int16)  # one more row for the differences
         below, steps = np.abs(np.diff(levels, axis=0)), np.zeros(part.shape, np.float32)
         steps[: len(below)] += below
         steps[:, :-1] += np.abs(np.diff(levels[: len(part)], axis=1))
         red, green, blue = cv2.split(image[rows])
         return {
             "luma": part,
-            # from the middle, so that a flat picture's squares lose no digits
+            # around the mean, which keeps precision in a flat picture
             "square": (part.astype(np.float32) / 255 - np.float32(middle)) ** 2,
             "steps": steps,
             "unclipped": cv2.inRange(part, 3, 252),

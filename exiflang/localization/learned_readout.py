@@ -1,9 +1,9 @@
-"""Small networks that decide what relations of windows and evidence mean: one logit a window.
+"""Small networks that map relations of windows and evidence on them to one logit per window.
 
-Two of them are asked, and the mean of what they say is right more often than either. Each of four blocks sees a window
-beside the average of what is like it all over the picture, twice, and beside what is around it. So it can tell a small
-region from a large one, and a flat wall from a tampered one, which no fixed formula does. It never sees an embedding or
-a pixel: what it reads looks alike for any encoder.
+The readout averages two networks, which is more accurate than either. In each of a network's four blocks, a window
+attends to similar windows of the whole picture, at two temperatures, and to its neighbors. A network can therefore
+distinguish a small region from a large one, and a flat wall from tampering, which no fixed formula does. It never gets
+embeddings or pixels, and its inputs look alike for any encoder.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from exiflang.localization.relations import EIGENVECTORS, NAMES, Relations
 from exiflang.localization.relations import MAPS as RELATIONS
 from exiflang.utils.files import file_sha256, write_whole
 
-#: In a model's folder.
+#: File name in a model's folder.
 FILE = "readout.safetensors"
-#: What a file may ask for: of blocks in all networks.
+#: Limits for a file: width, and number of blocks in all networks together.
 MOST_WIDTH, MOST_BLOCKS = 1024, 64
-#: Its name among readouts.
+#: The name of this readout.
 LEARNED = "learned"
-#: Maps whose values depend on the number of blocks; a tenth of them is about 1.
+#: Maps whose scale depends on the number of blocks; a tenth of their values is about 1.
 _HISTORIES = ("jpeg_history", "former_history")
-#: Maps and numbers of the input, in order; weights of other names are refused.
+#: Names of the input maps and numbers, in order; weight files with different names are rejected.
 MAPS = (*NAMES, *MEANINGS, *(f"{name}, standardized" for name in MEANINGS), "border")
 PICTURE = (
     *(f"deviation of {name}" for name in RELATIONS),
@@ -49,13 +49,13 @@ PICTURE = (
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the network reads of a picture of n = rows x cols windows, m of them references.
+    """Input of the network for a picture of n = rows x cols windows, m of them references.
 
     Attributes:
         maps: float32 [rows, cols, len(MAPS)].
         picture: float32 [len(PICTURE)].
-        cosine: float32 [n, m], of centered embeddings to the references.
-        references: int64 [m].
+        cosine: float32 [n, m], between centered embeddings of windows and references.
+        references: int64 [m], indices of the references.
     """
 
     maps: Tensor
@@ -65,9 +65,9 @@ class Inputs:
 
 
 def readout_inputs(relations: Relations, evidence: Evidence) -> Inputs:
-    """What the network reads of the relations of windows and the evidence on them.
+    """Assemble the network's input from the relations of windows and the evidence on them.
 
-    Maps of evidence that are absent are 0, as they are in the mean once standardized.
+    Absent evidence maps are 0, the mean of a standardized map.
     """
     rows, cols = relations.maps.shape[:2]
     none = np.zeros((rows, cols), np.float32)
@@ -81,14 +81,14 @@ def readout_inputs(relations: Relations, evidence: Evidence) -> Inputs:
 
 
 def _border(rows: int, cols: int) -> Tensor:
-    """Distance to the picture's border in shares of its shorter side: [rows, cols]."""
+    """Distance to the picture's border as a fraction of its shorter side: [rows, cols]."""
     down = torch.minimum(torch.arange(1.0, rows + 1), torch.arange(float(rows), 0, -1))  # [rows]
     across = torch.minimum(torch.arange(1.0, cols + 1), torch.arange(float(cols), 0, -1))  # [cols]
     return torch.minimum(down[:, None], across[None]) / (min(rows, cols) + 1)
 
 
 class Block(nn.Module):
-    """A window beside what is like it all over the picture and what is around it → two-layer perceptron, skip."""
+    """A window, averages over similar windows, and its neighborhood → two-layer perceptron, with a skip connection."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -104,7 +104,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """Maps and numbers of a picture, standardized → logits; `width` of the hidden layers, `blocks` of them."""
+    """Standardized maps and numbers of a picture → logits; `blocks` hidden blocks of `width` channels."""
 
     def __init__(self, width: int, blocks: int):
         super().__init__()
@@ -114,7 +114,7 @@ class Network(nn.Module):
         self.head = nn.Linear(width, 1)
 
     def forward(self, inputs: Inputs, like: Tensor, liker: Tensor) -> Tensor:
-        """Logits of windows, float32 [rows, cols]; weights as `Block` has them."""
+        """Logits of windows, float32 [rows, cols]; `like` and `liker` as in `Block`."""
         rows = len(inputs.maps)
         x = self.of_window(inputs.maps.flatten(0, 1)) + self.of_picture(inputs.picture)  # [n, W]
         for block in self.blocks:
@@ -123,9 +123,9 @@ class Network(nn.Module):
 
 
 class LearnedReadout(nn.Module):
-    """Inputs of a picture → logits of being tampered with: the mean over networks that differ in their first weights.
+    """Inputs of a picture → logits of tampering: the mean over networks that differ in their initial weights.
 
-    `calibration`: what its logits are on authentic pictures; None: nobody has measured that yet.
+    `calibration`: peaks of its logits on authentic pictures; None: not calibrated.
     """
 
     maps_mean: Tensor
@@ -151,7 +151,7 @@ class LearnedReadout(nn.Module):
         return torch.stack([network(standard, like, liker) for network in self.networks]).mean(0)
 
     def save(self, folder: str | Path) -> None:
-        """Write `FILE` into a model's folder."""
+        """Write `FILE` to a model's folder."""
         facts: dict[str, Any] = {"maps": MAPS, "picture": PICTURE}
         facts |= {"width": self.width, "blocks": self.depth, "networks": len(self.networks)}
         facts["calibration"] = self.calibration.to_dict() if self.calibration is not None else None
@@ -159,18 +159,18 @@ class LearnedReadout(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> LearnedReadout:
-        """From a file that `save` has written, in evaluation mode. Raises `ValueError` for a damaged one."""
+        """Load a file written by `save`, in evaluation mode. Raises `ValueError` if it is damaged."""
         advice = "download the model again, or train a readout with this version of exiflang"
         try:
             with safe_open(str(path), framework="pt") as file:
                 facts: dict[str, Any] = json.loads(file.metadata()["facts"])
                 weights = {name: file.get_tensor(name) for name in file.keys()}
             if (facts["maps"], facts["picture"]) != (list(MAPS), list(PICTURE)):
-                raise ValueError("it reads other maps")
+                raise ValueError("its input maps are different")
             if not all(bool(value.isfinite().all()) for value in weights.values()):
                 raise ValueError("NaN or infinity among the weights")
             width, blocks, networks = (int(facts[name]) for name in ("width", "blocks", "networks"))
-            if width > MOST_WIDTH or networks * blocks > MOST_BLOCKS:  # before room is made for them
+            if width > MOST_WIDTH or networks * blocks > MOST_BLOCKS:  # before allocating memory
                 raise ValueError(f"{networks} networks of {blocks} blocks of width {width}")
             readout = cls(width, blocks, networks)
             readout.load_state_dict(weights)
@@ -178,27 +178,27 @@ class LearnedReadout(nn.Module):
         except (
             OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError, SafetensorError
         ) as error:  # fmt: skip
-            raise ValueError(f"{path}: damaged, or of another version ({error}): {advice}") from error
+            raise ValueError(f"{path}: damaged, or from a different version ({error}): {advice}") from error
         return readout.eval()
 
 
 def model_readout(model: Any) -> LearnedReadout | None:
-    """The learned readout in the folder or hub repository that a model came from; None if there is none.
+    """The learned readout in the folder or hub repository that a model was loaded from; None if there is none.
 
-    A model that was made in memory has none. Raises `ValueError` for a damaged file.
+    A model created in memory has none. Raises `ValueError` if the file is damaged.
     """
     path = _readout_file(model)
     return LearnedReadout.load(path) if path else None
 
 
 def warn_without_readout(model: Any) -> None:
-    """Log, once for each place that a model came from, that another readout stands in for the learned one."""
+    """Warn, once per model path, that a fallback replaces the learned readout."""
     if place := getattr(model, "name_or_path", ""):
         _warn_once(place)
 
 
 def readout_sha256(model: Any) -> str | None:
-    """SHA-256 of the file of `model_readout`; None without one."""
+    """SHA-256 of the file that `model_readout` loads; None if there is none."""
     path = _readout_file(model)
     return file_sha256(path) if path else None
 
@@ -218,6 +218,6 @@ def _readout_file(model: Any) -> Path | None:
 @cache
 def _warn_once(place: str) -> None:
     logging.getLogger(__name__).warning(
-        f"{place} has no {FILE}: diffused_cut is used instead, which finds less; to train a learned readout, set "
+        f"{place} has no {FILE}: falling back to diffused_cut, which is less accurate; to train a learned readout, set "
         "readout_pictures in notebooks/02_train"
     )

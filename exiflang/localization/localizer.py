@@ -38,23 +38,23 @@ from exiflang.localization.windows import (
 )
 from exiflang.utils.images import load_image
 
-#: Calibrated heatmaps are masked above this share of authentic cells: 2 % of an authentic picture on average. Lower,
-#: most authentic pictures would show a region; higher, the calibration's few pictures say too little.
+#: Mask threshold of a calibrated heatmap: on average, 2 % of an authentic picture's cells exceed it. With a lower one,
+#: most authentic pictures would show a region; a higher one would need more pictures in the calibration.
 MASK_THRESHOLD = 0.98
 
-#: Share of the time that embeddings take; evidence takes the rest.
+#: Fraction of the run time spent on embeddings; the rest goes to evidence.
 _EMBEDDING = 0.65
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What comparisons of methods set and nobody else: the defaults are how pictures are localized.
+    """Settings for experiments that compare methods; otherwise, use the defaults.
 
     Args:
-        fast: False switches off what takes less time to the same end: windows go one by one, through `model` itself.
-        stride_multiple: of the windows' distance, where several models shall see the same windows; None: the model's
-            `shared_stride`, so that one pass over the picture serves all windows, or 1 if it has none.
-        colors_negated: whether the model sees color negatives, as the reference's tests did by mistake.
+        fast: False turns off the optimizations: `model` itself embeds windows one by one, with the same results.
+        stride_multiple: the stride is rounded to a multiple of this, so that several models get the same windows; None:
+            the model's `shared_stride`, with which one pass over the picture serves all windows, or 1 if it has none.
+        colors_negated: whether the model gets color negatives, as in the reference code's tests by mistake.
     """
 
     fast: bool = True
@@ -63,32 +63,32 @@ class Comparison:
 
 
 class SpliceLocalizer:
-    """Finds regions of a picture whose camera traces do not agree with the rest of it.
+    """Finds regions of a picture whose camera traces are inconsistent with the rest.
 
     Args:
         model: an `ExifLang`, or any object with `encode_image`; a torch module is put in evaluation mode. None: the
-            weights that come with the package.
-        windows_per_side: windows on the picture's longer side, about (see `window_grid`).
-        window_size: side of a window in pixels, at most the picture's; None: by the picture's size, at most the
-            model's patch size (see `picture_window`), under the reference protocol always that.
+            packaged weights.
+        windows_per_side: approximate number of windows on the picture's longer side (see `window_grid`).
+        window_size: side of a window in pixels, at most the picture's; None: derived from the picture's size, at most
+            the model's patch size (see `picture_window`); under the reference protocol, always the patch size.
         readout: "learned", "diffused_cut", "diffusion", "far_friends", "eigenvector", "mean_shift" (the paper's), or
-            "mean_dissimilarity"; under the reference protocol also "sequential_mean_shift", but not the first. None:
-            the first, or the second for a model that came without a learned readout; under the reference protocol the
-            last.
-        protocol: "default", or "reference": the choices of the paper's code (see `localization.reference`): its stride,
-            its mean shift and `detection_score`, cells stretched over the picture, the mask by spectral clustering, no
+            "mean_dissimilarity"; under the reference protocol also "sequential_mean_shift", but not "learned". None:
+            "learned", or "diffused_cut" for a model without a learned readout; under the reference protocol,
+            "sequential_mean_shift".
+        protocol: "default", or "reference", which follows the paper's code (see `localization.reference`): its stride,
+            mean shift and `detection_score`, cells stretched over the picture, a mask by spectral clustering, and no
             calibration.
-        mode: "exact": each window is embedded as if it were alone; or "dense": from one pass over the picture, where
-            windows overlap. Without padding in the image tower both are the same, to rounding (1e-5); with it, dense
-            embeddings are approximations and the result is marked a `preview`.
+        mode: "exact" embeds each window in isolation; "dense" derives overlapping windows from one pass over the
+            picture. If the image tower does not pad, both give the same embeddings up to rounding (1e-5); if it pads,
+            dense embeddings are approximate and the result is marked as a `preview`.
         precision: of the image tower: "float32", "bf16", or "auto" (see `inference.for_inference`).
-        batch_size: windows embedded at a time, where they are embedded one by one; bounds the memory. None: 32, which
-            stay in a processor's cache, or 256 on a GPU.
+        batch_size: number of windows embedded at a time, where they are embedded one by one; limits memory. None: 32,
+            which fit in a processor's cache, or 256 on a GPU.
         comparison: see `Comparison`; None: its defaults.
 
-    An `ExifLang` is taken as it is when the localizer is made: changes to its image tower later on are not seen.
+    The localizer copies the image tower of an `ExifLang` when created; later changes to that tower have no effect.
 
-    Raises `ValueError` for a setting out of its range, `FileNotFoundError` if there is no model and none was packaged.
+    Raises `ValueError` for an invalid setting, and `FileNotFoundError` without a model if no weights are packaged.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class SpliceLocalizer:
         self.model = _ready(model)
         self.learned = None if reference else model_readout(self.model)
         if readout == LEARNED and self.learned is None:
-            raise ValueError(f"the model came without a learned readout ({FILE}): choose another, or train one")
+            raise ValueError(f"the model has no learned readout ({FILE}): choose a different readout, or train one")
         if readout is None and not reference and self.learned is None:
             warn_without_readout(self.model)
         self.readout = readout or (SEQUENTIAL if reference else LEARNED if self.learned else "diffused_cut")
@@ -134,13 +134,13 @@ class SpliceLocalizer:
         if self.comparison.fast and hasattr(self.model, "image_tower"):
             from exiflang.models.inference import for_inference
 
-            self.encoder = for_inference(self.model, precision)  # type: ignore[arg-type]  # only an ExifLang has a tower
+            self.encoder = for_inference(self.model, precision)  # type: ignore[arg-type]  # only ExifLang has one
         elif mode != "exact" or precision != "float32":
-            raise ValueError("mode and precision are settings for an ExifLang, and of the fast ways only")
+            raise ValueError("mode and precision need an ExifLang and comparison.fast: leave both at their defaults")
 
     @property
     def readout_names(self) -> tuple[str, ...]:
-        """Names of the readouts that it can use, the learned one first."""
+        """Names of the available readouts, the learned one first."""
         return (*([LEARNED] if self.learned else []), *self.readouts)
 
     def embed(
@@ -148,8 +148,8 @@ class SpliceLocalizer:
     ) -> tuple[np.ndarray, int, int]:
         """Embeddings float32 [rows, cols, D] of a uint8 [H, W, 3] picture's windows, window and stride in pixels.
 
-        calibrated: take the windows of a calibrated model, or those of one that is not; None: as the model is.
-        progress: hears the share done, 0..1, and may raise to stop.
+        calibrated: size windows as for a calibrated model, or for an uncalibrated one; None: as the model is.
+        progress: called with the fraction done, 0..1; it may raise to stop.
         """
         height, width = image.shape[:2]
         window, stride = self._windows(height, width, bool(self.calibration) if calibrated is None else calibrated)
@@ -169,9 +169,9 @@ class SpliceLocalizer:
         return window_grid(height, width, size, self.windows_per_side, multiple)
 
     def _embedder(self, window: int, stride: int) -> Callable[..., np.ndarray]:
-        """How windows of this size and distance are embedded."""
+        """The function that embeds windows of this size and stride."""
         step, field = shared_stride(self.model), getattr(self.model, "receptive_field", None)
-        if self.comparison.fast and stride < window:  # without overlap, one by one is less work
+        if self.comparison.fast and stride < window:  # without overlap, one by one is cheaper
             if step and field and stride % step == 0 and window >= field:
                 return embed_in_one_pass
             if self.mode == "dense" and step is None:
@@ -186,9 +186,9 @@ class SpliceLocalizer:
         calibrated: bool | None = None,
         progress: Callable[[float], None] = no_progress,
     ) -> Observation:
-        """What can be measured of a uint8 [H, W, 3] picture.
+        """Measure embeddings and evidence of a uint8 [H, W, 3] picture.
 
-        history: of its file (see `read_history`), if that is a JPEG; without it it is read from the pixels.
+        history: of its file (see `read_history`), if it is a JPEG; None: computed from the pixels.
         calibrated, progress: as in `embed`.
         """
         embeddings, window, stride = self.embed(image, calibrated, lambda share: progress(_EMBEDDING * share))
@@ -200,17 +200,17 @@ class SpliceLocalizer:
     def __call__(self, picture: Any, progress: Callable[[float], None] = no_progress) -> SpliceResult:
         """Analyze a picture: a path, bytes, a PIL image or a uint8 array [H, W, 3]; `progress` as in `embed`.
 
-        Raises `ImageError` for what is not a picture. One window, or a picture of one color, gives a flat heatmap.
+        Raises `ImageError` if it is not a picture. A single window, or a picture of one color, gives a flat heatmap.
         """
-        # Before the pixels: of a large picture both at once would take twice the memory.
+        # Before the pixels: for a large picture, both at once would take twice the memory.
         history = read_history(picture) if isinstance(picture, str | os.PathLike | bytes) else None
         image = load_image(picture)
         return self.read_out(self.observe(image, history, progress=progress))
 
     def values(self, observation: Observation, readout: str) -> tuple[np.ndarray, float]:
-        """A readout's values of windows (the learned one) or cells, and its value of the picture.
+        """A readout's values per window or cell, see `draw`, and for the whole picture.
 
-        float32 [rows, cols] or [h, w], see `draw`, and a number; higher = more likely spliced.
+        float32 [rows, cols] (learned readout) or [h, w], and a number; higher = more likely spliced.
         """
         seen = observation
         if readout == LEARNED and self.learned is not None:
@@ -221,23 +221,23 @@ class SpliceLocalizer:
         return cells, detection_score(cells, seen.consistency, readout)
 
     def draw(self, observation: Observation, values: np.ndarray, readout: str) -> np.ndarray:
-        """A readout's values over the picture: float32 [rows, cols] or [h, w] → float32 [H, W]."""
+        """Draw a readout's values over the picture: float32 [rows, cols] or [h, w] → float32 [H, W]."""
         return self._drawing(observation, readout)(values)
 
     @property
     def decides(self) -> bool:
-        """Whether its learned readout is calibrated for verdicts."""
+        """Whether the learned readout is calibrated, as verdicts require."""
         return self.learned is not None and self.learned.calibration is not None
 
     def decide(self, observation: Observation, detection: float, false_alarms: float = FALSE_ALARMS) -> Decision:
-        """What the learned readout's value of a picture comes to. Raises `ValueError` if it is not calibrated."""
+        """Decide on the learned readout's value for a picture. Raises `ValueError` if it is not calibrated."""
         if self.learned is None or self.learned.calibration is None:
-            raise ValueError("there is no learned readout with a calibration: see exiflang.release")
+            raise ValueError("no calibrated learned readout: exiflang.release calibrates one")
         kind = picture_kind(observation.height, observation.width, observation.evidence)
         return self.learned.calibration.decide(detection, kind, false_alarms)
 
     def read_out(self, observation: Observation, false_alarms: float = FALSE_ALARMS) -> SpliceResult:
-        """What the readout makes of an observation, with a verdict at a rate of false alarms; no network is asked."""
+        """Apply the readout to an observation, with a verdict at a false-alarm rate; embeddings are not recomputed."""
         seen = observation
         values, detection = self.values(seen, self.readout)
         decision, regions, score = None, list[Region](), detection
@@ -275,7 +275,7 @@ class SpliceLocalizer:
         )
 
     def _hand_made(self, seen: Observation, cells: np.ndarray, detection: float) -> tuple[np.ndarray, float]:
-        """Mask and score of a readout made by hand, from its values of cells [h, w]."""
+        """Mask and score of a handcrafted readout, from its values of cells [h, w]."""
         if known := self.calibration.get(self.readout):
             heatmap = self._scaled(self.draw(seen, cells, self.readout))
             return heatmap > MASK_THRESHOLD, float(share_below(detection, known["scores"]))
@@ -283,7 +283,7 @@ class SpliceLocalizer:
         return self.draw(seen, smaller, self.readout) > 0.5, detection
 
     def _scaled(self, raw: np.ndarray) -> np.ndarray:
-        """The readout's values, float32 of any shape, brought to 0..1 in their place."""
+        """Map the readout's values, float32 of any shape, to 0..1 in place."""
         known = None if self.readout == LEARNED else self.calibration.get(self.readout)
         if not known:
             return to_heatmap(raw, self.readout, out=raw)
@@ -292,7 +292,7 @@ class SpliceLocalizer:
         return raw
 
     def _drawing(self, seen: Observation, readout: str) -> Callable[[np.ndarray], np.ndarray]:
-        """What draws a readout's values over the picture, [rows, cols] or [h, w] → float32 [H, W]."""
+        """The function that draws a readout's values over the picture, [rows, cols] or [h, w] → float32 [H, W]."""
         if self.protocol == "reference":
             return partial(stretch_cells, height=seen.height, width=seen.width)
         return partial(resize_windows if readout == LEARNED else resize_cells, **self._place(seen))
@@ -308,9 +308,9 @@ def _choose(name: str, value: str | None, known: Sequence[str | None]) -> None:
 
 
 def _ready(model: ImageEncoder | None) -> ImageEncoder:
-    """The model, or the packaged one, in evaluation mode: else a window's embedding would depend on its batch."""
+    """The model, or the packaged one, in evaluation mode: otherwise, embeddings would depend on the batch."""
     if model is None:
-        # transformers: seconds that other encoders need not wait
+        # imports transformers, which takes seconds and is not needed for other encoders
         from exiflang.models.model import ExifLang
         from exiflang.models.weights import packaged_model
 
@@ -321,9 +321,9 @@ def _ready(model: ImageEncoder | None) -> ImageEncoder:
 
 
 def to_heatmap(raw: np.ndarray, readout: str, out: np.ndarray | None = None) -> np.ndarray:
-    """The readout's values on a fixed scale of 0..1: of logits the probability, `-cosine` and `1 - cosine` span 2.
+    """Map a readout's values to 0..1: logits to probabilities, `-cosine` and `1 - cosine` linearly by their range of 2.
 
-    float32 [H, W] → float32 [H, W]; out: where to write them, which may be `raw`.
+    float32 [H, W] → float32 [H, W]; out: output array, which may be `raw`.
     """
     out = np.empty_like(raw) if out is None else out
     if readout == LEARNED:

@@ -1,7 +1,7 @@
-"""The choices of the paper's reference code that differ from ours, one by one: `SpliceLocalizer(protocol="reference")`.
+"""Where the paper's reference code differs from ours, reproduced for `SpliceLocalizer(protocol="reference")`.
 
-They reproduce its figures. Its crashes are not among them: a picture smaller than a window, or hardly larger, has a
-window of its size or a stride of one pixel.
+This reproduces its figures, but not its crashes: a picture smaller than a window, or barely larger, gets a window of
+its own size or a stride of one pixel.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ import numpy as np
 from exiflang.localization.clustering import READOUTS, square_rows
 from exiflang.utils.images import ImageError
 
-#: More cells than that are refused: moving their rows one by one takes minutes, and their pairs gigabytes.
+#: Larger grids are rejected: shifting their rows one by one takes minutes, and their pairs take gigabytes.
 MOST_CELLS = 4000
 
 
 @dataclass
 class SequentialMeanShift:
-    """Mean shift as the reference code has it: rows move one after the other, in place, so that their order counts.
+    """Mean shift as in the reference code, which shifts rows in place one after another, so their order matters.
 
-    As `MeanShiftMode`, but each row becomes the mean of the *moved* rows whose originals lie within the radius of it,
-    those before it moved once more often than those behind it. (There a k-d tree of the original rows finds the
-    neighbors, and their indices then address the array that is being changed.)
+    Like `MeanShiftMode`, but each row becomes the mean of the *shifted* rows whose originals are within its radius, and
+    rows before it have been shifted once more than rows after it. (The reference finds neighbors in a k-d tree of the
+    original rows, then uses their indices on the array it is modifying.)
     """
 
     percentile: float = 10.0
@@ -32,13 +32,13 @@ class SequentialMeanShift:
         """float [h, w, h, w] → float32 [h, w], the dissimilarity of each cell to the picture's largest mode."""
         rows, h, w = square_rows(dissimilarity)
         rows_mean = rows.mean(0)
-        rows -= rows_mean  # what all rows share would only add to the rounding
+        rows -= rows_mean  # a common offset would only add rounding error
         norms = np.einsum("nd,nd->n", rows, rows)
         moved = rows.copy()
-        inner = rows @ rows.T  # [n, n], of the moved rows with the original ones; as linear in the first as means are
+        inner = rows @ rows.T  # [n, n], shifted rows by original rows; linear in the former, so means carry over
         distances = np.sqrt(np.maximum(norms[:, None] + norms - 2 * inner, 0))
         np.fill_diagonal(distances, 0)
-        # Every distance occurs twice, so that the radius often is one: a row at that distance is within.
+        # Every distance occurs twice, so the radius often equals one; such a row must count as within it.
         reach = np.percentile(distances, self.percentile) ** 2 + 1e-12 * norms.max()
         for _ in range(self.iterations):
             for i in range(len(rows)):
@@ -51,15 +51,15 @@ class SequentialMeanShift:
 
 
 SEQUENTIAL = "sequential_mean_shift"
-#: What the reference protocol may read out by: `SEQUENTIAL` is its own, the others stand beside it.
+#: Readouts for the reference protocol: its own, `SEQUENTIAL`, and the others for comparison.
 REFERENCE_READOUTS = READOUTS | {SEQUENTIAL: SequentialMeanShift}
 
 
 def reference_grid(height: int, width: int, window_size: int, windows_per_side: int) -> tuple[int, int]:
     """(window, stride) in pixels: `stride = (longer side - window) // windows_per_side`.
 
-    Wider than the window where the picture is large: there are gaps then. Raises `ImageError` for a picture so small,
-    at windows so large, that it would fall into more than `MOST_CELLS` cells.
+    In a large picture, the stride exceeds the window and leaves gaps. Raises `ImageError` if the picture would be
+    divided into more than `MOST_CELLS` cells, as a small picture with large windows is.
     """
     window = min(window_size, height, width)
     stride = max(1, (max(height, width) - window) // windows_per_side)
@@ -68,15 +68,15 @@ def reference_grid(height: int, width: int, window_size: int, windows_per_side: 
     if rows * cols > MOST_CELLS:
         raise ImageError(
             f"a picture of {width} x {height} pixels: the reference protocol cuts it into {rows * cols:,} cells, more "
-            f"than {MOST_CELLS:,}: use protocol='default', or smaller windows"
+            f"than {MOST_CELLS:,}: use protocol='default' or smaller windows"
         )
     return window, stride
 
 
 def negate_colors(image: np.ndarray) -> np.ndarray:
-    """What the reference's network sees in a test: uint8 → uint8, `v → (256 - v) mod 256`.
+    """The input of the reference's network at test time: uint8 → uint8, `v → (256 - v) mod 256`.
 
-    Its float patches of 0..255 go through a conversion to 8 bits that multiplies by 255. Its training patches do not.
+    At test time, but not in training, a conversion to 8 bits multiplies its float patches, already 0..255, by 255.
     """
     return np.negative(image)
 
@@ -84,6 +84,6 @@ def negate_colors(image: np.ndarray) -> np.ndarray:
 def stretch_cells(cells: np.ndarray, height: int, width: int) -> np.ndarray:
     """Cells stretched over the picture: [h, w] → float32 [H, W], bilinear.
 
-    A cell lies up to half a window from its true place, where windows leave a border or end before the picture does.
+    A cell is up to half a window from its true position if windows leave a margin or end before the picture does.
     """
     return cv2.resize(cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

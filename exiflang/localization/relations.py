@@ -1,6 +1,6 @@
-"""How the windows of a picture relate to each other: what the learned readout reads in place of embeddings.
+"""Relations between the windows of a picture: the learned readout's input in place of embeddings.
 
-Relations look alike whichever model embedded the windows, so that a readout outlives the weights it was trained beside.
+Relations look alike for any embedding model, so a readout stays usable when the weights are retrained.
 """
 
 import math
@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# scipy is imported by the functions: an import of the localizer does not wait for it.
+# scipy is imported inside functions to keep importing the localizer fast.
 
-#: Windows are compared with at most this many, spread evenly over the picture: work grows with the windows' number, not
-#: with its square.
+#: Each window is compared with at most this many, spread evenly over the picture: the cost is linear in the number of
+#: windows, not quadratic.
 MOST_REFERENCES = 800
-#: Shares of the reference windows that count as friends; outer radii of rings of neighbors, in windows.
+#: Fractions of the reference windows that count as friends; outer radii of rings of neighbors, in windows.
 SHARES, RINGS = (0.02, 0.1, 0.25, 0.5), (1.6, 3.2, 6.4, 12.8)
 EIGENVECTORS = 4
-#: A window's relations, in order; each but the eigenvectors is there as it is and standardized within the picture.
+#: A window's relations, in order: each as it is and standardized within the picture, plus the eigenvectors.
 MAPS = (
     *(f"far friends {share}" for share in SHARES),
     "mean dissimilarity",
@@ -32,13 +32,13 @@ NAMES = (*MAPS, *(f"{name}, standardized" for name in MAPS), *(f"eigenvector {k}
 
 @dataclass(frozen=True, eq=False)
 class Relations:
-    """Of a picture's n = rows x cols windows to m of them, the references.
+    """Relations of a picture's n = rows x cols windows to m of them, the references.
 
     Attributes:
         maps: float32 [rows, cols, len(NAMES)].
         picture: float32 [len(MAPS) + EIGENVECTORS + 1]: deviation of each map, eigenvalues, log of n.
         cosine: float32 [n, m], of the centered embeddings.
-        references: int64 [m], which of the n windows they are.
+        references: int64 [m], their indices among the n windows.
     """
 
     maps: Tensor
@@ -47,19 +47,19 @@ class Relations:
     references: Tensor
 
 
-@torch.autocast("cpu", enabled=False)  # a caller's lower precision is for networks
+@torch.autocast("cpu", enabled=False)  # a caller's lower precision is meant for networks
 def window_relations(embeddings: Tensor) -> Relations:
     """Relations of unit embeddings float32 [rows, cols, D], smoothed over the grid by a Gaussian of one window.
 
-    "far friends s": minus the mean cosine with the most similar share s of the references that are at least a quarter
-    of the longer side away; "ring r": mean dissimilarity to neighbors between r / 2 and r windows away; "diffused":
-    far friends after 15 steps of a random walk along the affinities, as `clustering.Diffusion` has it; eigenvectors of
-    the normalized affinity (Shi and Malik 2000), each with the sign of its correlation with far friends.
+    "far friends s": minus the mean cosine with the most similar fraction s of the references that are at least a
+    quarter of the longer side away; "ring r": mean dissimilarity to neighbors between r / 2 and r windows away;
+    "diffused": far friends after 15 steps of a random walk along the affinities, as in `clustering.Diffusion`;
+    eigenvectors of the normalized affinity (Shi and Malik 2000), signed by their correlation with far friends.
 
     Raises `ValueError` for embeddings that are NaN or infinite.
     """
     if not embeddings.isfinite().all():
-        raise ValueError("NaN or infinity among the embeddings: they are broken")
+        raise ValueError("the embeddings contain NaN or infinity: the model is broken")
     rows, cols, _ = embeddings.shape
     references = reference_windows(rows, cols)
     unit, centered = smooth_unit(embeddings)
@@ -80,7 +80,7 @@ def window_relations(embeddings: Tensor) -> Relations:
 
 
 def reference_windows(rows: int, cols: int) -> Tensor:
-    """Every k-th window of every k-th row, with the smallest k that gives at most `MOST_REFERENCES`: int64 [m]."""
+    """Every k-th window of every k-th row, for the smallest k with at most `MOST_REFERENCES` of them: int64 [m]."""
     every = torch.arange(rows * cols).view(rows, cols)
     for step in count(1):
         found = every[min(step // 2, rows - 1) :: step, min(step // 2, cols - 1) :: step]
@@ -90,17 +90,17 @@ def reference_windows(rows: int, cols: int) -> Tensor:
 
 
 def smooth_unit(embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings [rows, cols, D] smoothed over the grid, of unit norm, and centered ones of unit norm: [n, D] each."""
+    """Embeddings [rows, cols, D] smoothed over the grid at unit norm, and centered at unit norm: [n, D] each."""
     rows, cols, _ = embeddings.shape
     smooth = _gaussian(cols) @ (_gaussian(rows) @ embeddings.flatten(1)).view_as(embeddings)  # rows, then columns
     unit = F.normalize(smooth.flatten(0, 1), dim=1)
     centered = unit - unit.mean(0)
-    centered[centered.norm(dim=1) < 1e-5] = 0  # rounding, which would become a direction
+    centered[centered.norm(dim=1) < 1e-5] = 0  # else rounding errors would become a direction
     return unit, F.normalize(centered, dim=1)
 
 
 def _gaussian(n: int) -> Tensor:
-    """A Gaussian of one window along a side of n, cut off at four, the border repeated: float32 [n, n]."""
+    """A Gaussian of sigma 1 window along a side of n, truncated at 4, borders replicated: float32 [n, n]."""
     offsets = torch.arange(-4, 5)
     weights = torch.softmax(-0.5 * offsets**2.0, 0)
     at = (torch.arange(n)[:, None] + offsets).clamp(0, n - 1)  # [n, 9]
@@ -108,14 +108,14 @@ def _gaussian(n: int) -> Tensor:
 
 
 def _distances(rows: int, cols: int, references: Tensor) -> Tensor:
-    """Of windows to the references, in windows: float32 [n, m]."""
+    """Distances of windows to the references, in windows: float32 [n, m]."""
     at = torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).float().view(-1, 2)
     away = at[:, None] - at[references]
     return away.square().sum(2).sqrt()
 
 
 def _far_friends(cosine: Tensor, distance: Tensor, longer: int) -> list[Tensor]:
-    """By `SHARES`, float32 [n] each; where too few references are far enough, the farthest ones count."""
+    """For each of `SHARES`, float32 [n]; if too few references are far enough away, the farthest ones count."""
     m = cosine.shape[1]
     counts = [max(1, round(share * m)) for share in SHARES]
     reach = torch.full((len(cosine),), longer / 4)
@@ -135,15 +135,15 @@ def _diffused(far: Tensor, walk: Tensor, references: Tensor) -> Tensor:
 
 
 def _rings(dissimilarity: Tensor, distance: Tensor) -> list[Tensor]:
-    """By `RINGS`, float32 [n] each; 0 where there is no reference."""
+    """For each of `RINGS`, float32 [n]; 0 if it contains no reference."""
     rings = [(distance > ring / 2) & (distance <= ring) for ring in RINGS]
     return [(dissimilarity * ring).sum(1) / ring.sum(1).clamp(min=1) for ring in rings]
 
 
 def _eigenvectors(affinity: Tensor, walk: Tensor, references: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
-    """The first eigenvectors but the constant one: standardized, float32 [n, EIGENVECTORS], and their eigenvalues.
+    """The leading eigenvectors after the constant one: standardized, float32 [n, EIGENVECTORS], and their eigenvalues.
 
-    Found among the references, and carried to the other windows by one step of the walk. Zeros where windows are few.
+    Computed on the references and extended to all windows by one step of the walk. Zeros if there are too few windows.
     """
     from scipy.sparse.linalg import eigsh
     from threadpoolctl import threadpool_limits
@@ -154,10 +154,10 @@ def _eigenvectors(affinity: Tensor, walk: Tensor, references: Tensor, far: Tenso
     degree = own.sum(1)
     if m <= 2 * EIGENVECTORS or not degree.min() > 0:
         return vectors, values
-    first = (degree / degree.sum()).sqrt()  # known: taken off, it cannot mix with the others
+    first = (degree / degree.sum()).sqrt()  # known; deflating it keeps it from mixing with the others
     rest = own / torch.outer(degree, degree).sqrt() - torch.outer(first, first)
     start = np.random.default_rng(0).normal(size=m).astype(np.float32)
-    with threadpool_limits(1, "blas"):  # its threads would go on turning beside torch's, for longer than all this takes
+    with threadpool_limits(1, "blas"):  # its threads would spin alongside torch's longer than this takes
         found, turned = eigsh(rest.numpy(), EIGENVECTORS, which="LA", v0=start, tol=1e-3)
     order = np.argsort(-found)
     values = torch.from_numpy(np.ascontiguousarray(found[order])).float()

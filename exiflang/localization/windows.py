@@ -1,4 +1,4 @@
-"""Which windows of a picture are looked at, and their embeddings."""
+"""The grid of windows over a picture, and their embeddings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from exiflang.models.model import ExifLang
 
-#: Windows on the longer side that half-overlapping may cost at most; pairs of windows take the memory.
+#: Half-overlapping windows are limited to this many on the longer side, because pairs of windows dominate memory.
 MOST_WINDOWS_PER_SIDE = 60
-#: Pixels that are worked on at once: of a tower, where windows share features, each holds some 300 bytes.
+#: Pixels processed at once; in a tower whose windows share features, each takes about 300 bytes.
 STRIPE_PIXELS = 2**20
 
 
@@ -26,10 +26,10 @@ class ImageEncoder(Protocol):
 
 
 def picture_window(height: int, width: int, largest: int, calibrated: bool) -> int:
-    """Side of the windows for a picture: `largest`, what the model was trained for, but less in a small picture.
+    """Side of a picture's windows: `largest`, the model's training size, or less if the picture is small.
 
-    Calibrated models take a seventh of the shorter side, at least 36: spliced regions of a small picture are small.
-    Without a calibration, whose figures were measured so: a quarter, at least 16. Never more than the side itself.
+    For calibrated models, a seventh of the shorter side, at least 36, since small pictures have small spliced regions;
+    for uncalibrated models, a quarter, at least 16, as in their published figures. Never more than the shorter side.
     """
     side = min(height, width)
     return min(largest, max(side // 7, 36) if calibrated else max(side // 4, 16), side)
@@ -38,12 +38,12 @@ def picture_window(height: int, width: int, largest: int, calibrated: bool) -> i
 def window_grid(height: int, width: int, window_size: int, windows_per_side: int, multiple: int = 1) -> tuple[int, int]:
     """(window, stride) in pixels for a picture: about `windows_per_side` windows on the longer side.
 
-    The window is as large as the picture lets it. The stride is at most half a window, so that two windows a side cover
-    a cell, unless the longer side then had more than `MOST_WINDOWS_PER_SIDE` (or `windows_per_side`, if more): a
-    photo of 24 MP or a strip has gaps between windows. A window covers at most 16 cells a side (or a third of
-    `windows_per_side`): windows almost as large as the picture would otherwise make as many cells as pixels. Of the
-    strides that are a multiple of `multiple` the next smaller one is taken, or the next larger one where it is too
-    small for that; windows less than two multiples wide take any.
+    The window is `window_size`, or the picture's shorter side if that is less. The stride is at most half a window, so
+    two windows per side cover a cell, unless that takes more than `MOST_WINDOWS_PER_SIDE` (or `windows_per_side`, if
+    more) on the longer side: photos of 24 MP and strips have gaps between windows. A window covers at most 16 cells per
+    side (or a third of `windows_per_side`); otherwise, windows almost as large as the picture would make as many cells
+    as pixels. The stride is rounded down to a multiple of `multiple`, or up if it would become too small; windows less
+    than two multiples wide ignore `multiple`.
     """
     longest, window = max(height, width), min(window_size, height, width)
     wanted = -(-(longest - window) // windows_per_side)
@@ -55,16 +55,16 @@ def window_grid(height: int, width: int, window_size: int, windows_per_side: int
 
 
 def shared_stride(model: ImageEncoder) -> int | None:
-    """Pixels from cell to cell of features that all windows of a picture share; None if each has features of its own.
+    """Pixels between the cells of features that all windows of a picture share; None if windows share no features.
 
-    They are shared if nothing is padded, by windows whose distance is a multiple of that stride.
+    Windows share features if the tower does not pad and their stride is a multiple of this one.
     """
     tower = getattr(model, "image_tower", None)
     return tower.config.stride if tower is not None and getattr(model, "receptive_field", None) else None
 
 
 def no_progress(share: float) -> None:
-    """Ignores how far the work is. A function given instead is called with 0..1 and may raise, to stop the work."""
+    """Default progress callback, which does nothing. Custom ones get the fraction done, 0..1, and may raise to stop."""
 
 
 def embed_windows(
@@ -75,7 +75,7 @@ def embed_windows(
     batch_size: int = 32,
     progress: Callable[[float], None] = no_progress,
 ) -> np.ndarray:
-    """Embeddings of all windows, one by one: uint8 [H, W, 3] → float32 [rows, cols, D], the picture never copied."""
+    """Embed all windows one by one, without copying the picture: uint8 [H, W, 3] → float32 [rows, cols, D]."""
     views = _views(_channels_first(image), window, stride).permute(1, 2, 0, 3, 4)  # [rows, cols, 3, P, P]
     rows, cols = views.shape[:2]
     index = torch.arange(rows * cols)
@@ -92,14 +92,14 @@ def embed_windows(
 def embed_in_one_pass(
     model: ExifLang, image: np.ndarray, window: int, stride: int, progress: Callable[[float], None] = no_progress
 ) -> np.ndarray:
-    """What `embed_windows` gives, from one pass over the picture: uint8 [H, W, 3] → float32 [rows, cols, D].
+    """Same as `embed_windows`, in one pass over the picture: uint8 [H, W, 3] → float32 [rows, cols, D].
 
-    For a model with a `shared_stride` that divides `stride`, and windows of at least its receptive field. The picture
-    goes through in stripes of about `STRIPE_PIXELS`, so that memory does not grow with its height.
+    Requires a model whose `shared_stride` divides `stride`, and windows of at least its receptive field. The picture is
+    processed in stripes of about `STRIPE_PIXELS`, so memory does not grow with its height.
     """
     pixels = _channels_first(image)
     step = model.image_tower.config.stride
-    cells = (window - (model.receptive_field or 1)) // step + 1  # of a window, a side
+    cells = (window - (model.receptive_field or 1)) // step + 1  # per window and side
     rows, cols = ((side - window) // stride + 1 for side in image.shape[:2])
     used = (cols - 1) * stride + window  # columns of pixels
     at_once = max(1, (STRIPE_PIXELS // used - window) // stride + 1)  # rows of windows
@@ -118,11 +118,11 @@ def embed_in_one_pass(
 def embed_densely(
     model: ExifLang, image: np.ndarray, window: int, stride: int, progress: Callable[[float], None] = no_progress
 ) -> np.ndarray:
-    """Embeddings of all windows from one pass through a tower that pads: uint8 [H, W, 3] → float32 [rows, cols, D].
+    """Embed all windows in one pass through a tower that pads: uint8 [H, W, 3] → float32 [rows, cols, D].
 
-    An approximation of `embed_windows`: a window by itself is continued by zeros, here by the picture around it. Mean
-    and deviation of a window's features weigh each cell by its share of the window. The picture goes through in stripes
-    of about `STRIPE_PIXELS`, each with a window's height of the picture above and below it.
+    This approximates `embed_windows`: an isolated window is padded with zeros; here the surrounding picture takes their
+    place. Mean and deviation of a window's features weight each cell by its overlap with the window. The picture is
+    processed in stripes of about `STRIPE_PIXELS`, with a margin of one window height above and below.
     """
     pixels = _channels_first(image)
     height, width = image.shape[:2]
@@ -135,7 +135,7 @@ def embed_densely(
         for first in range(0, rows, at_once):
             progress(first / rows)
             count = min(at_once, rows - first)
-            top = max(0, first * stride - window) // step * step  # so that cells lie alike in all stripes
+            top = max(0, first * stride - window) // step * step  # aligns cells across stripes
             bottom = min(height, (first + count - 1) * stride + 2 * window)
             features = model.image_features(pixels[None, :, top:bottom].to(model.device))[0].float()  # [C, h, w]
             down = window_shares(features.shape[1], step, window, stride, count, first * stride - top)  # [rows', h]
@@ -145,7 +145,7 @@ def embed_densely(
 
 
 def _pool_shares(model: ExifLang, features: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """What `ExifLang.pool` does, of windows' shares [rows, h] and [cols, w] in features [C, h, w]: [rows * cols, D]."""
+    """`ExifLang.pool` with the windows' weights [rows, h] and [cols, w] on features [C, h, w]: [rows * cols, D]."""
 
     def average(array: Tensor) -> Tensor:
         return torch.einsum("rh,chw,kw->rkc", down, array, across).flatten(0, 1)  # [rows * cols, C]
@@ -155,15 +155,15 @@ def _pool_shares(model: ExifLang, features: Tensor, down: Tensor, across: Tensor
 
 
 def _padded_stride(model: ExifLang) -> int:
-    """Pixels from cell to cell of a padded tower's features, whose number is that of the pixels over it, rounded up."""
+    """Pixels between the feature cells of a padded tower, which has pixels / stride cells, rounded up."""
     strip = torch.zeros(1, 3, 1024, 8, dtype=torch.uint8, device=model.device)
     return 1024 // model.image_features(strip).shape[2]
 
 
 def window_shares(cells: int, step: int, window: int, stride: int, count: int, start: int = 0) -> Tensor:
-    """Share of each cell of `step` pixels in each window along a side: float64 [count, cells], rows sum to 1.
+    """Weight of each cell of `step` pixels in each window along a side: float64 [count, cells], rows sum to 1.
 
-    The `count` windows begin at `start` and every `stride` pixels.
+    The `count` windows begin at `start`, `stride` pixels apart.
     """
     edges = torch.arange(cells + 1, dtype=torch.float64) * step
     begin = torch.arange(count, dtype=torch.float64)[:, None] * stride + start  # [count, 1]
@@ -171,7 +171,7 @@ def window_shares(cells: int, step: int, window: int, stride: int, count: int, s
 
 
 def stripes(height: int, width: int) -> Iterator[slice]:
-    """The rows of a picture, about `STRIPE_PIXELS` at a time: what is made of all of them at once takes memory."""
+    """Slices of a picture's rows, of about `STRIPE_PIXELS` each, which bound the memory of temporary arrays."""
     at_once = max(1, STRIPE_PIXELS // width)
     for top in range(0, height, at_once):
         yield slice(top, min(top + at_once, height))

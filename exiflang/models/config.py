@@ -1,4 +1,4 @@
-"""What a pair of towers looks like, and the presets: tiny, demo, base, padded and the paper's three."""
+"""Configuration of a pair of towers, and the presets: tiny, demo, base, padded and the paper's three."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from exiflang.models.trace_resnet import TraceResNetConfig
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-# In a small tower dropout costs more time than it gains, and on a CPU plain attention is twice as fast as the fused.
+# In a small tower, dropout does not pay for its time; on a CPU, eager attention is twice as fast as the fused kernel.
 SMALL_TEXT = {"model_type": "distilbert", "dropout": 0.0, "attention_dropout": 0.0, "attn_implementation": "eager"}
 
-# Camera traces: small patches, whose residuals the image tower sees beside the pixels.
+# For camera traces: small patches, with the noise residual as extra channels.
 _TRACES: dict[str, Any] = {"patch_size": 64, "pooling": "mean_std", "residual_gain": 60.0}
 
-# Around either of the towers that keep full resolution at their start.
+# Shared by both presets whose image tower starts at full resolution.
 _TRACE_RESNET: dict[str, Any] = {
     "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 512},
     "embed_dim": 256,
     **_TRACES,
 }
 
-# ResNet-50 with its last layer replaced by 2048 -> 768, a text tower without a projection, CLIP's trained scale.
+# ResNet-50 with its last layer replaced by 2048 -> 768, no text projection, and the logit scale CLIP converged to.
 _PAPER: dict[str, Any] = {
     "image_config": {"model_type": "resnet"},
     "embed_dim": 768,
@@ -38,7 +38,7 @@ _PAPER: dict[str, Any] = {
     "learn_logit_scale": False,
 }
 
-# The paper's alternatives, of the sizes of albert-base-v2 and roberta-base: the defaults are those of other sizes.
+# The paper's alternative text towers, sized like albert-base-v2 and roberta-base; the library defaults differ.
 _ALBERT = {"model_type": "albert", "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 _ROBERTA = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 
@@ -62,8 +62,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "text_config": {**SMALL_TEXT, "dim": 128, "n_layers": 1, "n_heads": 4, "hidden_dim": 256},
         "embed_dim": 128,
     },
-    # Camera traces live in the finest pixels: towers that keep full resolution at their start. Without padding one pass
-    # over a picture holds the features of all its windows, each of which counts its margin.
+    # Camera traces are in the finest pixels, so these towers start at full resolution. Without padding, one pass over a
+    # picture yields the exact features of all its windows.
     "base": {
         "image_config": {
             "model_type": TraceResNetConfig.model_type,
@@ -74,38 +74,38 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         **_TRACE_RESNET,
     },
-    # Deeper, with a field that spans its windows.
+    # Deeper, with a receptive field that spans its windows.
     "padded": {
         "image_config": {"model_type": TraceResNetConfig.model_type, "num_channels": 6, "depths": [0, 2, 2]},
         **_TRACE_RESNET,
     },
     "paper": {"text_config": {"model_type": "distilbert"}, **_PAPER},
     "paper-albert": {"text_config": _ALBERT, **_PAPER},
-    # RoBERTa counts positions from the padding on: that of `train_tokenizer`, a pretrained tower comes with its own.
+    # RoBERTa counts positions from the padding id. This one is `train_tokenizer`'s; a pretrained tower brings its own.
     "paper-roberta": {"text_config": {**_ROBERTA, "pad_token_id": 0}, **_PAPER},
 }
 
 
 @strict
 class ExifLangConfig(PreTrainedConfig):
-    """What a pair of towers looks like.
+    """Configuration of a pair of towers.
 
     Args:
         image_config, text_config: configurations of any `transformers` image backbone that returns a feature map and
             of any text encoder that returns hidden states, as a dict with `model_type`.
-        embed_dim: size D of the common space. The text tower is projected only if its width differs from it.
-        patch_size: side in pixels of the training crop, and of the window unless the localizer says otherwise.
+        embed_dim: size D of the joint space. The text tower gets a projection only if its width is not D.
+        patch_size: side of the training crop in pixels, and of the window unless the localizer overrides it.
         pooling: "mean", or "mean_std" (mean and standard deviation of the feature map over its cells).
-        pixel_mean, pixel_std: statistics of pixels in 0..1 that are subtracted and divided out inside the model.
-        residual_gain: above 0, the image tower sees 6 channels: the pixels, and beside them what is left of them after
-            their mean over 3 x 3 is taken off, times this gain and squashed by tanh. Camera traces are a hundredth of
-            the contrast of a scene; a small network finds them much sooner so (Fridrich and Kodovsky 2012 start from
-            such residuals, Zhou et al. 2018 feed them to a network beside the pixels).
+        pixel_mean, pixel_std: statistics of pixels in 0..1, by which the model normalizes its input.
+        residual_gain: above 0, the image tower gets 6 channels: the pixels, and their residual after subtracting a
+            3 x 3 mean, times this gain, through tanh. Camera traces have a hundredth of the contrast of a scene; with
+            the residual, a small network learns them much sooner (Fridrich and Kodovsky 2012 start from such residuals;
+            Zhou et al. 2018 feed them to a network together with the pixels).
         logit_scale: initial (or fixed) inverse temperature; `learn_logit_scale` makes it a parameter, at most 100.
         logit_bias: initial bias of the sigmoid loss, a parameter, e.g. -10; None: the model has none.
-        calibration: what raw values mean, `{readout: {"cells", "scores", "pictures"}}` (see localization.calibration).
-        sentence_version: version of the EXIF sentences that the weights were trained on: `exif.SENTENCE_VERSION`, or 0
-            for the paper's own (`exif.reference.reference_sentence`).
+        calibration: quantiles of raw values, `{readout: {"cells", "scores", "pictures"}}` (localization.calibration).
+        sentence_version: format version of the EXIF sentences used in training: `exif.SENTENCE_VERSION`, or 0 for the
+            paper's format (`exif.reference.reference_sentence`).
     """
 
     model_type = "exiflang"
@@ -139,7 +139,7 @@ class ExifLangConfig(PreTrainedConfig):
         if not self.residual_gain >= 0:
             raise ValueError(f"residual_gain is {self.residual_gain}: it must be 0 or above")
         if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3 or min(self.pixel_std) <= 0:
-            raise ValueError("pixel_mean and pixel_std must be three numbers each, one a channel, pixel_std above 0")
+            raise ValueError("pixel_mean and pixel_std must have one number per RGB channel, with pixel_std above 0")
         if self.calibration is not None:
             check_calibration(self.calibration)
 
@@ -147,7 +147,7 @@ class ExifLangConfig(PreTrainedConfig):
     def preset(cls, name: str, **changes: Any) -> Self:
         """Configuration "tiny", "demo", "base", "padded", "paper" (DistilBERT), "paper-albert" or "paper-roberta".
 
-        `changes` replace fields.
+        `changes` override fields.
 
         Raises `ValueError` for unknown names.
         """
@@ -157,15 +157,15 @@ class ExifLangConfig(PreTrainedConfig):
 
 
 def check_calibration(calibration: Any) -> None:
-    """Raise `ValueError` unless this is what `calibrate` gives: `{readout: {"cells", "scores", "pictures"}}`."""
+    """Raise `ValueError` unless this has the form `calibrate` returns: `{readout: {"cells", "scores", "pictures"}}`."""
     if not isinstance(calibration, Mapping) or not calibration:
-        raise ValueError(f"calibration is {calibration!r}: give what calibrate() returns, or None")
+        raise ValueError(f"calibration is {calibration!r}: pass the dict that calibrate() returns, or None")
     for readout, entry in calibration.items():
         if not isinstance(entry, Mapping) or entry.keys() != {"cells", "scores", "pictures"}:
             raise ValueError(f"calibration of {readout!r} must have cells, scores and pictures, as calibrate() returns")
         for name in ("cells", "scores"):
             if not _are_knots(entry[name]):
-                raise ValueError(f"calibration of {readout!r}: {name} must be two or more rising, finite numbers")
+                raise ValueError(f"calibration of {readout!r}: {name} must be two or more finite, increasing numbers")
 
 
 def _are_knots(knots: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The image side made ready for inference: the same function with less arithmetic, or in bfloat16."""
+"""Prepares the image tower for inference: the same function with less arithmetic, or in bfloat16."""
 
 import copy
 import time
@@ -15,13 +15,13 @@ PRECISIONS = ("float32", "bf16", "auto")
 
 
 def for_inference(model: ExifLang, precision: str = "float32") -> ExifLang:
-    """`model` in evaluation mode with a copy of its image tower in place of its own, which stays as it is.
+    """`model` in evaluation mode with an optimized copy of its image tower; the original tower is not changed.
 
-    In the copy batch norms are folded into the convolutions before them, weights lie channels last, and arithmetic is
-    of the `precision`: "float32", "bf16", or "auto": bf16 where the hardware multiplies in it and a measurement on a
-    few windows finds it faster. Embeddings are float32 in any case; of bf16 they differ (cosine about 0.999).
+    The copy has its batch norms folded into the preceding convolutions, stores weights channels-last, and computes in
+    `precision`: "float32", "bf16", or "auto" (bf16 if the hardware supports it and it is faster on a few test windows).
+    Embeddings are always float32; bf16 changes them slightly (cosine about 0.999).
 
-    Raises `ValueError` for another precision.
+    Raises `ValueError` for an unknown precision.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
@@ -34,10 +34,10 @@ def for_inference(model: ExifLang, precision: str = "float32") -> ExifLang:
 
 
 def _with_tower(model: ExifLang, tower: nn.Module) -> ExifLang:
-    """A model that shares all with `model` but the image tower."""
+    """A model that shares everything but the image tower with `model`."""
     other = copy.copy(model)
     other._modules = {**model._modules, "image_tower": tower}
-    other.training = False  # not eval(), which would reach the text tower that both have
+    other.training = False  # not eval(), which would also switch the shared text tower
     return other
 
 
@@ -51,7 +51,7 @@ def _folded(tower: nn.Module) -> nn.Module:
 
 
 def _pairs(part: nn.Module) -> list[tuple[str, str]]:
-    """Names of each convolution and the batch norm right after it: transformers' convention, and sequences."""
+    """Names of each convolution and the batch norm right after it, in `transformers` layers and in `Sequential`."""
     names = [name for name, _ in part.named_children()]
     follow = (
         zip(names, names[1:], strict=False) if isinstance(part, nn.Sequential) else [("convolution", "normalization")]
@@ -65,7 +65,7 @@ def _pairs(part: nn.Module) -> list[tuple[str, str]]:
 
 @torch.inference_mode()
 def _seconds(model: ExifLang) -> float:
-    """Median time of a small batch."""
+    """Median time of a small batch, in seconds."""
     side = model.config.patch_size
     patches = torch.zeros(8, 3, side, side, dtype=torch.uint8, device=model.device)
     taken = []
@@ -73,4 +73,4 @@ def _seconds(model: ExifLang) -> float:
         began = time.perf_counter()
         model.encode_image(patches).cpu()
         taken.append(time.perf_counter() - began)
-    return median(taken[1:])  # the first one warms up
+    return median(taken[1:])  # the first run is a warm-up

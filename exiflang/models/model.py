@@ -29,14 +29,14 @@ def _tower(config: Mapping[str, Any] | None, side: str) -> PreTrainedModel:
 
 
 def _without_pooler(text_tower: PreTrainedModel) -> PreTrainedModel:
-    """Drop BERT's layer over the first token: the mean is taken instead, and processes wait for each gradient."""
+    """Drop BERT's unused pooler: the mean replaces it, and distributed training waits for every gradient."""
     if hasattr(text_tower, "pooler"):
         text_tower.pooler = nn.Identity()
     return text_tower
 
 
 def _at_least(pixels: Tensor, side: int) -> Tensor:
-    """Continue [B, C, H, W] by its outermost pixels where it is less than `side` high or wide."""
+    """Pad [B, C, H, W] to at least `side` in height and width by replicating its border pixels."""
     missing = [max(0, side - pixels.shape[axis]) for axis in (3, 2)]
     border = [n for short in missing for n in (short // 2, short - short // 2)]
     return F.pad(pixels, border, mode="replicate") if any(missing) else pixels
@@ -44,7 +44,7 @@ def _at_least(pixels: Tensor, side: int) -> Tensor:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """Silence the bars of `transformers` for what takes a moment."""
+    """Silence the progress bars of `transformers` for short operations."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -57,8 +57,8 @@ def _no_progress_bar() -> Iterator[None]:
 class ExifLang(PreTrainedModel):
     """Joint embedding of image patches and EXIF sentences.
 
-    `ExifLang(config)` has random weights; `ExifLang.from_pretrained(folder or hub id)` loads trained ones together
-    with their tokenizer; `ExifLang.from_towers` starts from pretrained towers; `ExifLang.from_reference_checkpoint`
+    `ExifLang(config)` has random weights; `ExifLang.from_pretrained(folder or hub id)` loads trained weights and their
+    tokenizer; `ExifLang.from_towers` starts from pretrained towers; `ExifLang.from_reference_checkpoint`
     loads the weights of the paper's authors.
     """
 
@@ -75,7 +75,7 @@ class ExifLang(PreTrainedModel):
         seen, given = getattr(self.image_tower.config, "num_channels", 3), 6 if config.residual_gain else 3
         if seen != given:
             raise ValueError(
-                f"the image tower takes {seen} channels and is given {given}: set num_channels in image_config to "
+                f"the image tower takes {seen} channels but gets {given}: set num_channels in image_config to "
                 "3, or to 6 with a residual_gain above 0"
             )
         channels = self.image_tower.config.hidden_sizes[-1] * (2 if config.pooling == "mean_std" else 1)
@@ -100,9 +100,9 @@ class ExifLang(PreTrainedModel):
 
     @property
     def receptive_field(self) -> int | None:
-        """Side in pixels of what one cell of the features depends on; None if the image tower pads.
+        """Side in pixels of the receptive field of one feature cell; None if the image tower pads.
 
-        Without padding the features of a patch are a part of those of the picture that it was cut from.
+        Without padding, the features of a patch are a slice of the features of the whole picture.
         """
         config = self.image_tower.config
         if getattr(config, "padded", True):
@@ -112,17 +112,17 @@ class ExifLang(PreTrainedModel):
     def encode_image(self, patches: Tensor) -> Tensor:
         """Embed patches: uint8 0..255 or float 0..1, [B, 3, H, W] -> float32 [B, D] of unit norm.
 
-        A patch smaller than the field of a tower without padding is continued by its outermost pixels.
+        If the tower does not pad and a patch is smaller than its receptive field, the border pixels are replicated.
 
-        Raises `ValueError` for another shape or dtype, and for float pixels outside 0..1 (the reference fed 0..255
-        to a converter that expected 0..1, and tested on color negatives).
+        Raises `ValueError` for any other shape or dtype, and for float pixels outside 0..1 (the reference code fed
+        0..255 to a converter that expected 0..1, and so tested on color negatives).
         """
         if isinstance(patches, Tensor) and patches.ndim == 4 and len(patches) == 0:
             return torch.zeros(0, self.config.embed_dim, device=patches.device)
         return self.pool(self.image_features(patches))
 
     def image_features(self, patches: Tensor) -> Tensor:
-        """The image tower's feature map of patches as `encode_image` takes them: [B, 3, H, W] -> [B, C, h, w]."""
+        """The image tower's feature map, with the input as in `encode_image`: [B, 3, H, W] -> [B, C, h, w]."""
         if not isinstance(patches, Tensor) or patches.ndim != 4 or patches.shape[1] != 3 or 0 in patches.shape:
             found = list(patches.shape) if isinstance(patches, Tensor) else type(patches).__name__
             raise ValueError(f"patches must be a tensor [B, 3, H, W], not {found}")
@@ -131,7 +131,7 @@ class ExifLang(PreTrainedModel):
         elif patches.is_floating_point():
             pixels = patches.float()
             if not (pixels.amin() >= 0 and pixels.amax() <= 1):
-                raise ValueError("float patches must lie in 0..1 without NaN: divide by 255, or pass uint8")
+                raise ValueError("float patches must be in 0..1 without NaN: divide by 255, or pass uint8")
         else:
             raise ValueError(f"patches must be uint8 or float, not {patches.dtype}")
         channels = self._channels(_at_least(pixels, self.receptive_field or 1))
@@ -139,9 +139,9 @@ class ExifLang(PreTrainedModel):
         return self.image_tower(channels).last_hidden_state
 
     def _channels(self, pixels: Tensor) -> Tensor:
-        """What the tower sees of pixels in 0..1: [B, 3, H, W] -> [B, 3 or 6, H, W], or 2 less a side if it has a field.
+        """Input channels of the tower, from pixels in 0..1: [B, 3, H, W] -> [B, 3 or 6, H, W], or [.., H - 2, W - 2].
 
-        At the border a padded tower's residual is that of the continued patch; without padding the border goes.
+        For a padded tower, the residual at the border uses replicated pixels; without padding, the border is cropped.
         """
         mean = torch.tensor(self.config.pixel_mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.config.pixel_std, device=pixels.device).view(1, 3, 1, 1)
@@ -155,14 +155,14 @@ class ExifLang(PreTrainedModel):
         return torch.cat([(pixels - mean) / std, torch.tanh(residual * self.config.residual_gain)], dim=1)
 
     def pool(self, features: Tensor) -> Tensor:
-        """Features of patches -> their embeddings: [B, C, h, w] -> float32 [B, D] of unit norm."""
+        """Features of patches -> embeddings: [B, C, h, w] -> float32 [B, D] of unit norm."""
         mean = features.mean((2, 3), dtype=torch.float32)  # [B, C, h, w] -> [B, C]
         return self.project(mean, lambda: features.float().var((2, 3), unbiased=False))
 
     def project(self, mean: Tensor, variance: Callable[[], Tensor]) -> Tensor:
         """Pooled features -> embeddings: float32 [B, C] -> [B, D] of unit norm.
 
-        `variance`, float32 [B, C], is asked for only if the configuration's `pooling` is "mean_std".
+        `variance` returns float32 [B, C]; it is called only if the configuration's `pooling` is "mean_std".
         """
         pooled = mean
         if self.config.pooling == "mean_std":
@@ -172,9 +172,9 @@ class ExifLang(PreTrainedModel):
     def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor, bucketed: bool = True) -> Tensor:
         """Embed tokenized sentences: int64 [B, T] and their mask -> float32 [B, D] of unit norm.
 
-        Mean of the last hidden states over the mask, as the paper's code does, then the projection, if there is one.
-        Many sentences are encoded in buckets of much the same length, to the same embeddings but for rounding (and for
-        the random numbers of dropout); with `bucketed` False all at once, padded as they come.
+        Mean of the last hidden states over the mask, as in the paper's code, then the projection, if there is one. With
+        `bucketed`, sentences are encoded in buckets of similar length; the embeddings are the same up to rounding (and
+        dropout's random numbers). Otherwise, all are encoded at once with their original padding.
         """
         if len(input_ids) == 0:
             return torch.zeros(0, self.config.embed_dim, device=input_ids.device)
@@ -183,7 +183,7 @@ class ExifLang(PreTrainedModel):
         buckets = length_buckets(attention_mask)
         parts = [self._encode_padded(input_ids[rows, :end], attention_mask[rows, :end]) for rows, end in buckets]
         order = torch.cat([rows for rows, _ in buckets])
-        return torch.cat(parts)[order.argsort()]  # [B, D], back in the order of the sentences
+        return torch.cat(parts)[order.argsort()]  # [B, D], in the original order
 
     def _encode_padded(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -192,23 +192,23 @@ class ExifLang(PreTrainedModel):
         return F.normalize(self.text_projection(pooled).float(), dim=1)  # [B, W] -> [B, D]
 
     def tokenize(self, sentences: Sequence[str]) -> dict[str, Tensor]:
-        """Sentences -> `input_ids` and `attention_mask`, int64 [B, T], padded to the longest, cut to the tower's limit.
+        """Sentences -> `input_ids` and `attention_mask`, int64 [B, T], padded to the longest, truncated to the limit.
 
-        Raises `ValueError` if there is no tokenizer, or one with more tokens than the text tower has embeddings.
+        Raises `ValueError` if there is no tokenizer, or if it has more tokens than the text tower has embeddings.
         """
         if self.tokenizer is None:
             raise ValueError(
-                "this model has no tokenizer: set model.tokenizer to the one that its text tower knows: for a new one "
-                "exiflang.models.tokenizer.train_tokenizer(sentences), for the paper's that of distilbert-base-uncased"
+                "this model has no tokenizer: set model.tokenizer to its text tower's, e.g. a new one from exiflang."
+                "models.tokenizer.train_tokenizer(sentences), or that of distilbert-base-uncased for the paper's tower"
             )
         config = self.text_tower.config
         if len(self.tokenizer) > config.vocab_size:
             raise ValueError(
-                f"the tokenizer knows {len(self.tokenizer)} tokens, the text tower {config.vocab_size}: "
-                "set vocab_size in text_config to len(tokenizer)"
+                f"the tokenizer has {len(self.tokenizer)} tokens but the text tower's vocabulary is "
+                f"{config.vocab_size}: set vocab_size in text_config to len(tokenizer)"
             )
         limit = getattr(config, "max_position_embeddings", 512)
-        if config.model_type == "roberta":  # counts its positions from the padding id on
+        if config.model_type == "roberta":  # its positions start after the padding id
             limit -= config.pad_token_id + 1
         tokens = self.tokenizer(
             list(sentences),
@@ -216,18 +216,18 @@ class ExifLang(PreTrainedModel):
             truncation=True,
             max_length=limit,
             return_tensors="pt",
-            split_special_tokens=True,  # "[PAD]" in somebody's EXIF is text
+            split_special_tokens=True,  # a literal "[PAD]" in the EXIF is plain text
         )
         return {key: tokens[key] for key in ("input_ids", "attention_mask")}
 
     def encode_exif(self, exif: Sequence[str | Mapping[str, str]]) -> Tensor:
-        """Embed EXIF given as sentences or as `{tag: value}`: B of them -> float32 [B, D] of unit norm.
+        """Embed B EXIF records, each a sentence or a `{tag: value}` dict -> float32 [B, D] of unit norm.
 
-        Sentences are taken as they are. Tags are written as those that the weights were trained on: by `exif_to_text`,
-        or by `reference_sentence` if they are the paper's own (`sentence_version` 0).
+        Sentences are used unchanged. Tags are formatted as in training: by `exif_to_text`, or by `reference_sentence`
+        for the paper's format (`sentence_version` 0).
         """
         if isinstance(exif, (str, Mapping)):
-            raise ValueError("encode_exif takes a list of sentences or tag dictionaries: wrap the single one in [ ]")
+            raise ValueError("encode_exif takes a list of sentences or tag dictionaries: wrap a single one in [ ]")
         if strange := [type(item).__name__ for item in exif if not isinstance(item, (str, Mapping))]:
             raise ValueError(f"encode_exif takes sentences (str) or {{tag: value}}, not {strange[0]}")
         written = reference_sentence if self.config.sentence_version == REFERENCE_SENTENCE_VERSION else exif_to_text
@@ -241,21 +241,21 @@ class ExifLang(PreTrainedModel):
         self, patches: Tensor, input_ids: Tensor, attention_mask: Tensor, bucketed: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Patches [B, 3, P, P] and U tokenized sentences [U, T] -> image [B, D] and text [U, D] embeddings."""
-        text = self.encode_tokens(input_ids, attention_mask, bucketed)  # first: it waits for the lengths, on a GPU
+        text = self.encode_tokens(input_ids, attention_mask, bucketed)  # text first: on a GPU it waits for the lengths
         return self.encode_image(patches), text
 
     @classmethod
     def from_towers(
         cls, config: ExifLangConfig, image_tower: str, text_tower: str, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Self:
-        """Start each tower from a folder or hub id that `AutoModel.from_pretrained` knows, or "random".
+        """Initialize each tower from a folder or hub id that `AutoModel.from_pretrained` accepts, or from "random".
 
-        A pretrained tower's own configuration replaces that of `config`, and with the text tower comes its tokenizer;
-        a random one has `tokenizer`, whose length its `vocab_size` must be. Projections are random. The paper starts
-        from ImageNet's ResNet-50 and from `distilbert-base-uncased`.
+        A pretrained tower's configuration replaces the one in `config`, and a pretrained text tower brings its own
+        tokenizer; a random one uses `tokenizer`, whose length must equal its `vocab_size`. Projections are random. The
+        paper starts from a ResNet-50 trained on ImageNet and from `distilbert-base-uncased`.
 
-        Raises `OSError` if there is no such folder or id, `ValueError` for a model that cannot serve as that tower, or
-        if nothing is given for one: random weights must be asked for.
+        Raises `OSError` if there is no such folder or id, and `ValueError` if the model cannot serve as that tower or
+        a tower's argument is empty: random weights must be requested explicitly.
         """
         towers, fields = {}, config.to_dict()
         for side, name in (("image", image_tower), ("text", text_tower)):
@@ -279,8 +279,8 @@ class ExifLang(PreTrainedModel):
     def from_reference_checkpoint(cls, path: str | PathLike[str], tokenizer: str | None = None) -> Self:
         """Load the weights of the paper's authors, in evaluation mode: see `read_reference_checkpoint`.
 
-        `tokenizer` is a folder or hub id of that of `distilbert-base-uncased`; None: the model embeds pictures only.
-        Tags become the paper's own sentences. Raises `OSError` and `ValueError` if either cannot be used.
+        `tokenizer` is a folder or hub id with the tokenizer of `distilbert-base-uncased`; None: the model embeds
+        pictures only. Tags are formatted as in the paper. Raises `OSError` or `ValueError` if either cannot be used.
         """
         words = None if tokenizer is None else load_tokenizer(tokenizer)
         model = cls(ExifLangConfig.preset("paper", sentence_version=REFERENCE_SENTENCE_VERSION), words)
@@ -294,27 +294,27 @@ class ExifLang(PreTrainedModel):
     ) -> Self:
         """Load `config.json`, `model.safetensors` and the tokenizer from a folder or a hub id, in evaluation mode.
 
-        Weights are float32 in memory, whatever they are in the file, unless another `dtype` is asked for.
+        Weights are float32 in memory, whatever their dtype in the file, unless `dtype` requests a different one.
 
-        Raises `OSError` if there is no such folder or id, `ValueError` if weights are missing or left over (nothing is
-        filled in at random), or were trained on another version of the EXIF sentences than this package writes.
+        Raises `OSError` if there is no such folder or id, and `ValueError` if weights are missing (none are initialized
+        at random) or unexpected, or were trained on a version of the EXIF sentences this package does not write.
         """
         if not kwargs.keys() & {"dtype", "torch_dtype"}:
-            kwargs["dtype"] = torch.float32  # else transformers takes that of the file
+            kwargs["dtype"] = torch.float32  # otherwise transformers uses the file's dtype
         try:
             with _no_progress_bar():
                 loaded: Any = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
         except OSError as error:
             raise OSError(
-                f"{name}: no model there: give a folder with config.json and model.safetensors, as train() writes "
-                f"it, or a hub id within reach ({error})"
+                f"{name}: no model found: give a folder with config.json and model.safetensors, as train() writes "
+                f"it, or a hub id that can be reached ({error})"
             ) from error
         model, found = loaded  # as output_loading_info asks for
         if wrong := sorted(found["missing_keys"]) + sorted(found["unexpected_keys"]):
-            raise ValueError(f"{name}: the weights do not fit config.json, missing or left over: {', '.join(wrong)}")
+            raise ValueError(f"{name}: the weights do not match config.json; missing or unexpected: {', '.join(wrong)}")
         if model.config.sentence_version not in (REFERENCE_SENTENCE_VERSION, SENTENCE_VERSION):
             raise ValueError(
-                f"{name}: trained on EXIF sentences of version {model.config.sentence_version}, this package writes "
+                f"{name}: trained on EXIF sentences of version {model.config.sentence_version}; this package writes "
                 f"version {SENTENCE_VERSION}: install the exiflang release that the weights came with, or retrain"
             )
         place = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
@@ -325,7 +325,7 @@ class ExifLang(PreTrainedModel):
     def save_pretrained(  # type: ignore[override]  # a shorter name
         self, folder: str | PathLike[str], *args: Any, **kwargs: Any
     ) -> None:
-        """Write `config.json`, `model.safetensors` and the tokenizer into `folder`."""
+        """Write `config.json`, `model.safetensors` and the tokenizer to `folder`."""
         with _no_progress_bar():
             super().save_pretrained(folder, *args, **kwargs)
         if self.tokenizer is not None:

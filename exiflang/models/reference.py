@@ -1,4 +1,4 @@
-"""The weights of the paper's authors, in the names of this package's model."""
+"""Converts the weights of the paper's authors to this package's model."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-# Of CLIP, of a loss, and of older versions of transformers: the reference code saves them and does not use them.
+# Left over from CLIP, a loss and older versions of transformers: the reference code saves but never uses them.
 LEFTOVERS = frozenset(
     "positional_embedding ln_final.weight ln_final.bias token_embedding.weight text_projection logit_scale sink_temp "
     "transformer.embeddings.position_ids".split()
@@ -20,23 +20,23 @@ _SHOWN = 20
 
 
 def read_reference_checkpoint(path: str | PathLike[str], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read weights as the authors released them, or pruned to the two towers, as PhotoHolmes keeps them.
+    """Read weights as the authors released them, or pruned to the two towers, as PhotoHolmes distributes them.
 
-    The first is a dict whose "model" has the weights (`wrapper_75_new.pth`), the second the weights alone. Only tensors
-    and plain containers are unpickled, so that a file cannot run code.
+    The authors' file is a dict with the weights under "model" (`wrapper_75_new.pth`); the pruned file is the weights
+    alone. Only tensors and plain containers are unpickled, so a file cannot run code.
 
-    `path` is a file that `torch.save` wrote, `like` the `state_dict()` of the model that the weights are for. Raises
-    `OSError` for a file that cannot be read, `ValueError` for what is no checkpoint, holds other objects than tensors,
-    or weights that `convert` refuses.
+    `path` is a file that `torch.save` wrote, `like` the `state_dict()` of the target model. Raises `OSError` if the
+    file cannot be read, and `ValueError` if it is not a checkpoint, holds objects other than tensors, or has weights
+    that `convert` rejects.
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise type(error)(f"{path}: cannot be read ({error.strerror or error}); check path and permissions") from error
-    except Exception as error:  # bytes that are no checkpoint make torch raise all sorts
+    except Exception as error:  # on arbitrary bytes, torch raises many types
         raise ValueError(
-            f"{path}: no checkpoint that can be read safely: give a whole file that torch.save wrote. Objects other "
-            "than tensors are refused, since they could run code: ask the file's owner for one with the weights alone "
+            f"{path}: not a checkpoint that can be read safely: give a complete file that torch.save wrote. Objects "
+            "other than tensors are rejected because they could run code: ask the file's owner for the weights alone "
             f"({_first_line(error)})"
         ) from error
     weights = found.get("model", found) if isinstance(found, Mapping) else found
@@ -52,14 +52,14 @@ def read_reference_checkpoint(path: str | PathLike[str], like: Mapping[str, Tens
 
 
 def convert(weights: Mapping[str, Any], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' names -> this package's, each tensor in the shape and dtype that `like` has (float32).
+    """Rename the authors' weights to this package's names, with the shapes and dtypes of `like` (float32).
 
-    `visual.*` has torchvision's names of ResNet-50 and `fc`, 2048 -> 768; `transformer.*` those of `DistilBertModel`;
-    each with or without "model." before it. `LEFTOVERS` and counters of batch norm are not used. The scale is not read:
-    it is fixed at 100.
+    `visual.*` uses torchvision's names for ResNet-50, with `fc` 2048 -> 768; `transformer.*` those of
+    `DistilBertModel`; each with or without the prefix "model.". `LEFTOVERS` and batch-norm counters are ignored, and
+    so is the logit scale, which is fixed at 100.
 
-    Raises `ValueError` that names the keys which are missing, unexpected, no tensor of numbers, of another shape, or
-    have NaN or infinite values.
+    Raises `ValueError` listing the keys that are missing, unexpected, not a float tensor, of the wrong shape, or NaN
+    or infinite.
     """
     modules = _image_modules()
     found, unexpected = {}, []
@@ -75,9 +75,9 @@ def convert(weights: Mapping[str, Any], like: Mapping[str, Tensor]) -> dict[str,
     wanted = (name for name in like if name != "log_logit_scale" and not name.endswith(_COUNTER))
     wrong = {
         "unexpected": unexpected,
-        "missing (by our names)": [name for name in wanted if name not in found],
+        "missing (in our naming)": [name for name in wanted if name not in found],
         "not a tensor of floats": [key for key, value in found.values() if not _is_float(value)],
-        "of another shape": [
+        "wrong shape": [
             f"{key} {list(value.shape)} instead of {list(like[name].shape)}"
             for name, (key, value) in found.items()
             if _is_float(value) and value.shape != like[name].shape
@@ -91,23 +91,23 @@ def convert(weights: Mapping[str, Any], like: Mapping[str, Tensor]) -> dict[str,
         )
     converted = {name: value.to(like[name].dtype) for name, (_, value) in found.items()}
     if broken := [found[name][0] for name, value in converted.items() if not value.isfinite().all()]:
-        raise ValueError(f"NaN or infinite values in {_few(broken)}: the file is damaged, get another copy")
+        raise ValueError(f"NaN or infinite values in {_few(broken)}: the file is damaged, get a new copy")
     return converted
 
 
 def load_tokenizer(name: str | PathLike[str]) -> PreTrainedTokenizerBase:
-    """A text tower's own tokenizer, from a folder or a hub id. Raises `OSError` if there is none within reach."""
+    """Load a text tower's tokenizer from a folder or a hub id. Raises `OSError` if there is none."""
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise OSError(
-            f"{name}: no tokenizer there: give a folder with tokenizer.json or a hub id within reach, for the paper "
-            f"distilbert-base-uncased ({_first_line(error)})"
+            f"{name}: no tokenizer found: give a folder with tokenizer.json, or a hub id that can be reached (the "
+            f"paper's is distilbert-base-uncased) ({_first_line(error)})"
         ) from error
 
 
 def _our_name(name: str, image_modules: Mapping[str, str]) -> str:
-    """`visual.layer1.0.conv2.weight` -> `image_tower.encoder...`; "" for what neither tower has."""
+    """`visual.layer1.0.conv2.weight` -> `image_tower.encoder...`; "" if neither tower has such a weight."""
     side, _, rest = name.partition(".")
     if side == "transformer":
         return f"text_tower.{rest}"
@@ -116,7 +116,7 @@ def _our_name(name: str, image_modules: Mapping[str, str]) -> str:
 
 
 def _image_modules() -> dict[str, str]:
-    """Torchvision's names of the layers of ResNet-50 -> ours."""
+    """Torchvision's layer names of ResNet-50 -> ours."""
     names = {
         "conv1": "image_tower.embedder.embedder.convolution",
         "bn1": "image_tower.embedder.embedder.normalization",

@@ -1,4 +1,4 @@
-"""Sentences → tokens, by byte-level BPE learned from EXIF sentences, and → buckets of much the same length."""
+"""Sentences → tokens, by byte-level BPE trained on EXIF sentences, and → buckets of similar length."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,20 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-MOST, LEAST = 8, 16  # buckets, and sentences in each: a GPU wants few launches, and enough to do in each
+MOST, LEAST = 8, 16  # most buckets, and fewest sentences in each: a GPU prefers few, large kernel launches
 
 
 def train_tokenizer(sentences: Sequence[str], vocab_size: int = 3000) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over EXIF sentences whose tokens never cross from one `tag: value` to the next.
+    """Train byte-level BPE on EXIF sentences; no token spans two `tag: value` pairs.
 
-    A frequent `tag: value` thereby becomes one token, a rare one several, and no value is out of vocabulary. The 256
-    bytes and two special tokens are always there, so that the tokenizer may have more than `vocab_size` tokens: see its
-    `len`. Raises `ValueError` if there are no sentences.
+    A frequent `tag: value` becomes one token, a rare one several, and no value is out of vocabulary. The 256 bytes and
+    two special tokens are always included, so the tokenizer may have more than `vocab_size` tokens: use its `len`.
+    Raises `ValueError` if there are no sentences.
     """
     if isinstance(sentences, str):
         raise ValueError("train_tokenizer takes a list of sentences, not one str")
     if not sentences:
-        raise ValueError("no sentences to train a tokenizer on: the training shards hold no EXIF")
+        raise ValueError("no sentences to train a tokenizer on: the training shards contain no EXIF")
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -35,16 +35,16 @@ def train_tokenizer(sentences: Sequence[str], vocab_size: int = 3000) -> PreTrai
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(sentences, trainer)
-    # Every sentence, even an empty one, starts with a token: a mean over no token has no meaning.
+    # Every sentence, even an empty one, starts with a token, because pooling takes a mean over tokens.
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]")
 
 
 def length_buckets(attention_mask: Tensor) -> list[tuple[Tensor, int]]:
-    """Split U > 0 sentences into even buckets by length: a mask [U, T] -> each one's rows, int64 [u], and length, 1..T.
+    """Split U > 0 sentences into equal buckets by length: mask [U, T] -> (rows, int64 [u]; length, 1..T) per bucket.
 
-    From that length on no sentence of the bucket is attended to. What comes before keeps its position: padding on the
-    left, which a tokenizer may prefer, stays.
+    No sentence of a bucket has attended tokens beyond its length. Positions before that do not move, so left padding,
+    which some tokenizers use, is kept.
     """
     positions = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device)
     lengths, order = (attention_mask.ne(0) * positions).amax(1).clamp(min=1).sort()  # [U, T] -> [U], [U]

@@ -1,4 +1,4 @@
-"""An image tower for camera traces: full resolution at the start, because the traces live in the finest pixels."""
+"""An image tower for camera traces: it starts at full resolution because the traces are in the finest pixels."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from transformers.modeling_outputs import BaseModelOutputWithNoAttention
 
 @strict
 class TraceResNetConfig(PreTrainedConfig):
-    """What a `TraceResNet` looks like; a `transformers` configuration, so `model_type="trace_resnet"` names it.
+    """Configuration of a `TraceResNet`, registered with `transformers` as `model_type="trace_resnet"`.
 
     Args:
         num_channels: channels of the input.
         embedding_size: channels of the stem, which works at full resolution.
         hidden_sizes: channels of each stage; each halves the resolution.
         depths: residual blocks of each stage.
-        padded: zero padding, so that a window of P pixels gives P / 2^stages cells a side. Without it each output cell
-            sees its receptive field alone and none of the border: one pass over a picture then holds the exact features
-            of all its windows.
+        padded: zero padding: a window of P pixels gives P / 2^stages cells per side. Without padding, each output cell
+            depends only on its receptive field and never on the border: one pass over a picture then yields the exact
+            features of all its windows.
     """
 
     model_type = "trace_resnet"
@@ -40,7 +40,7 @@ class TraceResNetConfig(PreTrainedConfig):
         super().__post_init__(**others)
         if not self.hidden_sizes or len(self.hidden_sizes) != len(self.depths):
             raise ValueError(
-                f"hidden_sizes {list(self.hidden_sizes)} and depths {list(self.depths)} need one number a stage each"
+                f"hidden_sizes {list(self.hidden_sizes)} and depths {list(self.depths)} need one number per stage each"
             )
         sizes = [self.num_channels, self.embedding_size, *self.hidden_sizes]
         if not all(isinstance(n, int) and n > 0 for n in sizes) or min(self.depths) < 0:
@@ -53,7 +53,7 @@ class TraceResNetConfig(PreTrainedConfig):
 
     @property
     def receptive_field(self) -> int:
-        """Side in pixels of what one output cell depends on; also the smallest input of a tower without padding."""
+        """Side in pixels of one output cell's receptive field; also the smallest input of a tower without padding."""
         side, step = 3, 1  # the stem
         for depth in self.depths:
             side += 2 * step
@@ -68,11 +68,11 @@ def _conv(inputs: int, outputs: int, stride: int, padded: bool) -> nn.Sequential
 
 
 class _Entry(GradientCheckpointingLayer, nn.Sequential):
-    """The convolution that the tower or a stage begins with."""
+    """The first convolution of the tower or of a stage."""
 
 
 class _Block(GradientCheckpointingLayer):
-    """Two 3 x 3 convolutions and a skip (He et al. 2016), which without padding drops the border that they use up."""
+    """Two 3 x 3 convolutions and a skip (He et al. 2016); without padding, the skip is cropped to match."""
 
     def __init__(self, channels: int, padded: bool):
         super().__init__()
@@ -87,7 +87,7 @@ class _Block(GradientCheckpointingLayer):
 class TraceResNet(PreTrainedModel):
     """Residual network without early pooling: a stem at full resolution, then stages that halve it.
 
-    `forward(pixel_values)` takes float [B, C, H, W] and gives `last_hidden_state` [B, hidden_sizes[-1], h, w]; h is
+    `forward(pixel_values)` takes float [B, C, H, W] and returns `last_hidden_state` [B, hidden_sizes[-1], h, w]; h is
     `H / stride` rounded up with padding, and `(H - receptive_field) // stride + 1` without. Raises `ValueError` for an
     input smaller than the receptive field of a tower without padding.
     """
@@ -119,7 +119,7 @@ class TraceResNet(PreTrainedModel):
         least = self.config.receptive_field
         if not self.config.padded and min(pixel_values.shape[2:]) < least:
             height, width = pixel_values.shape[2:]
-            raise ValueError(f"a window of {width} x {height} pixels is smaller than this tower's field of {least}")
+            raise ValueError(f"a window of {width} x {height} pixels is smaller than the receptive field of {least}")
         return BaseModelOutputWithNoAttention(last_hidden_state=self.layers(pixel_values))
 
 

@@ -124,12 +124,12 @@ def test_knots_of_nothing_and_of_broken_values(values, match):
 @pytest.mark.parametrize(
     "wrong, match",
     [
-        ({}, "what calibrate"),
-        ([1], "what calibrate"),
+        ({}, "dict that calibrate"),
+        ([1], "dict that calibrate"),
         ({"diffusion": {"cells": [1, 2]}}, "must have cells, scores and pictures"),
         ({"diffusion": 3}, "must have cells, scores and pictures"),
         *(
-            ({"diffusion": {**KNOWN["far_friends"], "scores": knots}}, "scores must be two or more rising")
+            ({"diffusion": {**KNOWN["far_friends"], "scores": knots}}, "scores must be two or more finite, increasing")
             for knots in ([0.1], [0.2, 0.1], [0.1, 0.1], [0.1, np.nan], [[0.1, 0.2]], "ab", [None, 1], 4)
         ),
     ],

@@ -250,7 +250,7 @@ DAMAGE = {
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
     fresh().save(tmp_path)
     DAMAGE[damage](tmp_path / FILE)
-    with pytest.raises(ValueError, match="damaged, or of another version") as error:
+    with pytest.raises(ValueError, match="damaged, or from a different version") as error:
         LearnedReadout.load(tmp_path / FILE)
     assert str(tmp_path / FILE) in str(error.value) and "download the model again, or train a readout" in str(
         error.value
@@ -333,7 +333,7 @@ def test_the_reference_protocol_never_uses_it(folder):
 
 @pytest.mark.parametrize("model", [MeanColor(), ExifLang(ExifLangConfig.preset("tiny"))], ids=["baseline", "in memory"])
 def test_it_must_be_there_to_be_asked_for(model):
-    with pytest.raises(ValueError, match="came without a learned readout .readout.safetensors.: choose another"):
+    with pytest.raises(ValueError, match="has no learned readout .readout.safetensors.: choose a different"):
         SpliceLocalizer(model, readout="learned")
 
 
@@ -350,7 +350,7 @@ def test_broken_embeddings_are_an_error():
 
     localizer = SpliceLocalizer(Broken())
     localizer.learned, localizer.readout = fresh(), "learned"
-    with pytest.raises(ValueError, match="embeddings: they are broken"):
+    with pytest.raises(ValueError, match="embeddings contain NaN"):
         localizer(noise())
 
 

@@ -187,7 +187,7 @@ def test_odd_embeddings_give_finite_relations(grid, kind):
 def test_broken_embeddings_are_refused(bad):
     values = embeddings(3, 4)
     values[1, 2, 3] = bad
-    with pytest.raises(ValueError, match="embeddings: they are broken"):
+    with pytest.raises(ValueError, match="embeddings contain NaN"):
         window_relations(values)
 
 

@@ -205,7 +205,7 @@ def test_fast_is_one_switch():
     localizer = SpliceLocalizer(trained("tiny"), comparison=SLOW)
     assert localizer.encoder is localizer.model
     for options in ({"mode": "dense"}, {"precision": "bf16"}):
-        with pytest.raises(ValueError, match="fast ways only"):
+        with pytest.raises(ValueError, match="mode and precision need an ExifLang"):
             SpliceLocalizer(trained("tiny"), comparison=SLOW, **options)
 
 
@@ -216,7 +216,7 @@ class Baseline:
 
 def test_other_encoders_have_one_way():
     assert SpliceLocalizer(Baseline()).encoder.__class__ is Baseline
-    with pytest.raises(ValueError, match="for an ExifLang"):
+    with pytest.raises(ValueError, match="need an ExifLang"):
         SpliceLocalizer(Baseline(), mode="dense")
 
 

@@ -69,7 +69,7 @@ def test_weights_that_do_not_fit_are_not_filled_in_at_random(model, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["text_config"]["n_layers"] = 2
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"missing or left over: .*text_tower\.transformer\.layer\.1"):
+    with pytest.raises(ValueError, match=r"missing or unexpected: .*text_tower\.transformer\.layer\.1"):
         ExifLang.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"patch_syze": 1}))
     with pytest.raises(ValueError, match="patch_syze"):
@@ -83,7 +83,7 @@ def test_a_missing_folder_is_named_without_asking_the_network(tmp_path, monkeypa
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     path = str(tmp_path / name)
-    with pytest.raises(OSError, match="no model there: give a folder with config.json") as error:
+    with pytest.raises(OSError, match="no model found: give a folder with config.json") as error:
         ExifLang.from_pretrained(path)
     assert path in str(error.value)
 

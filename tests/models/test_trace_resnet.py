@@ -71,8 +71,8 @@ def test_a_window_smaller_than_the_field_is_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"depths": [1]}, "need one number a stage each"),
-        ({"hidden_sizes": [], "depths": []}, "need one number a stage each"),
+        ({"depths": [1]}, "need one number per stage each"),
+        ({"hidden_sizes": [], "depths": []}, "need one number per stage each"),
         ({"embedding_size": 0}, "whole numbers above 0"),
         ({"depths": [1, -1]}, "depths at least 0"),
     ],
