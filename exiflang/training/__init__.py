@@ -1,8 +1,8 @@
 """Contrastive training (paper, sections 3.2 and 3.3).
 
-`contrastive_loss` is the symmetric InfoNCE of B images and B sentences, float [B, D] each → a scalar. `train` is one
+`contrastive_loss` is the symmetric InfoNCE of B images and B sentences, float [B, D] each → a scalar. `train` is a
 resumable loop on Accelerate, configured by `TrainConfig`; a `Recipe` builds data set, model and augmentation from
-a notebook's parameters. `train_readout` teaches a readout for its weights.
+a notebook's parameters. `train_readout` trains a learned readout for a model's weights.
 """
 
 import lazy_loader

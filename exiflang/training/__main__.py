@@ -1,4 +1,4 @@
-"""`python -m exiflang.training --config run.yaml`, which `accelerate launch` starts in each process."""
+"""`python -m exiflang.training --config run.yaml`; `accelerate launch` starts it in each process."""
 
 import sys
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ import typer
 
 from exiflang.utils.commands import run_command
 
-# torch is imported by the functions: `--help` does not wait for it.
+# torch is imported inside functions to keep `--help` fast.
 
 
 def train(config: Annotated[Path, typer.Option(help="YAML: 02_train's parameters, or a preset.")]) -> None:
-    """Train a model, and a readout for it where one is asked for. It goes on where it was interrupted.
+    """Train a model and, if configured, a readout for it. An interrupted run resumes.
 
     On several GPUs or machines: accelerate launch -m exiflang.training --config run.yaml
     """

@@ -10,35 +10,35 @@ TRACKERS = ("none", "tensorboard", "wandb")
 
 @dataclass
 class TrainConfig:
-    """How to train.
+    """Settings of a training run.
 
     Args:
-        steps: optimizer steps in all; 0 saves the model as it is.
-        batch_size: photos per step and process, at least 2: one pair has nothing to be told apart from.
+        steps: total number of optimizer steps; 0 saves the model unchanged.
+        batch_size: photos per batch in each process, at least 2, because a single pair has no negatives.
         learning_rate, weight_decay, beta2, eps: of AdamW; beta1 is 0.9.
-        warmup_steps: linear warm-up, before the schedule takes over; both advance at every step.
-        schedule: any name that `transformers.get_scheduler` knows, e.g. "cosine" or "constant_with_warmup".
+        warmup_steps: steps of linear warm-up before the schedule takes over; both advance at every step.
+        schedule: any name that `transformers.get_scheduler` accepts, e.g. "cosine" or "constant_with_warmup".
         loss: "infonce" (paper), or "sigmoid" (SigLIP) for a model with a `logit_bias`; over the pairs of all
             processes.
-        image_weight: 0..1, share of the loss between two patches of one photo, beside that between patch and EXIF;
-            needs a data set with two views of each photo.
-        ema: decay a step of the averaged weights that are saved, e.g. 0.998; 0: the last weights themselves.
-        chunk_size: photos encoded at a time and process, for batches that do not fit into memory, at the price of a
-            second encoding (see `memory.cached_backward`); 0: all at once.
-        gradient_checkpointing: keep a layer's input alone for the backward pass and compute the rest again: the same
-            results from less memory, in more time.
-        compile: `torch.compile` the towers, which needs a C++ compiler and takes a minute, to save time in each step;
-            the same results but for rounding. Not with `gradient_checkpointing`. The towers stay compiled.
-        mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the hardware multiplies in it, else "no".
-        fast: encode sentences in buckets by length, and step with AdamW's fused kernel: the same results but for
-            rounding and the random numbers of dropout. False, to compare with: every sentence padded to the longest of
-            its batch, and the plain AdamW.
+        image_weight: 0..1, weight of the loss between two patches of a photo; the rest goes to the loss between patch
+            and EXIF. Above 0, it needs a data set with two views of each photo.
+        ema: decay per step of the moving average of weights that is saved, e.g. 0.998; 0: the last weights are saved.
+        chunk_size: photos encoded at a time in each process, for batches that do not fit in memory, at the cost of
+            encoding twice (see `memory.cached_backward`); 0: all at once.
+        gradient_checkpointing: keep only each layer's input for the backward pass and recompute the rest: the same
+            results with less memory and more time.
+        compile: `torch.compile` the towers, which needs a C++ compiler and takes a minute, for faster steps; same
+            results up to rounding. Not with `gradient_checkpointing`. The towers stay compiled.
+        mixed_precision: "no", "bf16", "fp16", or "auto": bf16 if the hardware supports it, else "no".
+        fast: encode sentences in buckets by length, and use AdamW's fused kernel: same results up to rounding and
+            dropout's random numbers. False pads every sentence to the longest of its batch and uses plain AdamW, for
+            comparison.
         max_grad_norm: gradients are clipped to this norm.
-        workers: processes that load patches; 0 loads in this one.
-        checkpoint_minutes: minutes between checkpoints, from which an interrupted run goes on; 0: after every step.
-        validate_every: steps between validations by `train(validate=...)`; the best step's weights are the result.
+        workers: number of processes that load patches; 0: load in the main process.
+        checkpoint_minutes: minutes between checkpoints, from which an interrupted run resumes; 0: after every step.
+        validate_every: steps between validations by `train(validate=...)`; the best step's weights are kept.
         tracker: "tensorboard" (files in `out_dir`), "wandb" (needs its package and your login), or "none".
-        seed: of everything random here.
+        seed: for all random numbers of the run.
     """
 
     steps: int = 1000
@@ -72,9 +72,9 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least {least}")
         for name, most in {"image_weight": 1, "ema": 1, "checkpoint_minutes": math.inf}.items():
             if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must lie in 0..{most}")
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be in 0..{most}")
         for name, known in {"loss": ("infonce", "sigmoid"), "tracker": TRACKERS}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(known)}")
-        if self.compile and self.gradient_checkpointing:  # compiled, it cannot keep batch norm from counting twice
-            raise ValueError("compile and gradient_checkpointing do not go together: choose one of them")
+        if self.compile and self.gradient_checkpointing:  # compiled, batch norm would count each batch twice
+            raise ValueError("compile and gradient_checkpointing cannot be combined: choose one of them")

@@ -47,27 +47,27 @@ def train(
     augmentation: Augmentation | None = None,
     validate: Callable[[ExifLang], float] | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place and save it, by `validate` the best weights, see `RunFolder`; returns the log.
+    """Train `model` in place, save it (the best weights if `validate` is given) in a `RunFolder`, and return the log.
 
-    Called again with the same arguments it goes on from the last checkpoint, to the same result as without the
-    interruption; a finished run is loaded, not repeated. Started in several processes (`accelerate launch`), each draws
-    `batch_size` photos and all pairs are contrasted with all.
+    Called again with the same arguments, an interrupted run resumes from its last checkpoint, with the same result as
+    an uninterrupted one; a finished run is loaded, not repeated. Across several processes (`accelerate launch`), each
+    draws `batch_size` photos, and all pairs are contrasted with each other.
 
     Args:
-        model: with a tokenizer.
+        model: a model with a tokenizer.
         dataset: map-style or iterable, of `(patch, sentence)`: uint8 (or float in 0..1) [3, P, P], or [V, 3, P, P] for
             V views of one photo, and a str. If it has them, its `set_epoch(int)` is called before each epoch, and its
-            `fingerprint` (a str that changes with the data) keeps runs on other data out of `out_dir`. A run resumes
-            exactly if items depend on the epoch and their place in it alone: no global random numbers.
+            `fingerprint` (a str that changes with the data) keeps `out_dir` from being reused with different data. A
+            run resumes exactly if items depend only on epoch and index, not on global random state.
         sampler: order of a map-style data set, e.g. a `CameraSampler`; None: shuffled.
-        augmentation: what is done to a batch's patches and said in its sentences.
-        validate: scores a model in evaluation mode, higher is better, in the main process alone; it must not draw from
-            global random numbers.
+        augmentation: transforms a batch's patches and records this in its sentences.
+        validate: computes a validation score of a model in evaluation mode, higher is better, in the main process only;
+            it must not use global random numbers.
 
-    The log is a dict a step, see `Run.step`. Raises `TrainingError` for fewer items than a batch, items that are no
-    pairs, another run's folder or one that a run is at work in, a loss or gradient that is not finite (its batch is in
-    `out_dir/bad_batch.safetensors`) and a full disk; `ValueError` for settings that do not fit the model or the data;
-    `DataError` for a stream that cannot be read.
+    The log has one dict per step, see `Run.step`. Raises `TrainingError` if there are fewer items than a batch, if
+    items are not such pairs, if `out_dir` belongs to a different run or is in use, if a loss or gradient is not finite
+    (the batch is saved as `out_dir/bad_batch.safetensors`) or the disk is full; `ValueError` for settings that do not
+    fit the model or the data; `DataError` for a stream that cannot be read.
     """
     folder = RunFolder(out_dir)
     accelerator = _accelerator(model, config, folder)
@@ -87,7 +87,7 @@ def train(
 
 @dataclasses.dataclass
 class Run:
-    """A training run under way; `train` says what its arguments are."""
+    """A training run in progress; see `train` for its arguments."""
 
     model: ExifLang
     dataset: Dataset
@@ -103,11 +103,11 @@ class Run:
         set_seed(config.seed)
         optimizer, schedule = make_optimizer(model, config, accelerator.num_processes)
         self.average: AveragedModel | None = None
-        if config.ema:  # each update takes over 1 - ema of the weights and of batch norm's statistics
+        if config.ema:  # averages the weights and batch norm's statistics
             average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
             self.average = average.to(accelerator.device)
             accelerator.register_for_checkpointing(self.average)
-        self.result: Any = model if self.average is None else self.average.module  # what is validated and saved
+        self.result: Any = model if self.average is None else self.average.module  # the model to validate and save
         if config.compile:
             compile_towers(model)
         loader = _loader(self.dataset, self.sampler, config, accelerator)
@@ -115,21 +115,21 @@ class Run:
         self.back_propagate = TrainStep(model, wrapped, accelerator, config)
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, or start."""
+        """Resume from the last checkpoint, or start."""
         self.progress = self.folder.resume(self.accelerator, self.loader)
         self.rows = self.folder.read_log()
-        # others than tensorboard do not look at this; the steps from there on will be repeated
+        # tensorboard only: drops later steps, which will be repeated
         options = {"tensorboard": {"purge_step": self.progress.step}}
         self.accelerator.init_trackers("tensorboard", init_kwargs=options)
 
     def loop(self) -> None:
-        """Take the steps that are left, and validate and save on the way."""
+        """Run the remaining steps, with validation and checkpoints."""
         self.attainable = matrix_rate(self.accelerator.device, DTYPES[self.accelerator.mixed_precision])
         self.model.train()
         main, steps = self.accelerator.is_main_process, self.config.steps
         with (
             ExitStack() as opened,
-            open(self.folder.log, "a", encoding="utf-8", buffering=1) as log,  # by lines: who watches sees each step
+            open(self.folder.log, "a", encoding="utf-8", buffering=1) as log,  # line-buffered, for tail -f
             tqdm(total=steps, initial=self.progress.step, desc="train", disable=not main) as bar,
         ):
             for tower in self.model.towers.values() if self.config.gradient_checkpointing else ():
@@ -150,29 +150,29 @@ class Run:
                     self.checkpoint()
 
     def batches(self) -> Iterator[tuple[Tensor, list[str]]]:
-        """Batches without end, epoch after epoch, from where `progress` is, which moves along."""
+        """Endless batches, epoch after epoch, starting at `progress`, which is updated."""
         while True:
             for part in (self.dataset, self.loader):
                 if hasattr(part, "set_epoch"):
                     part.set_epoch(self.progress.epoch)
-            behind = 0 if isinstance(self.loader, StreamLoader) else self.progress.batch  # a stream goes on by itself
+            behind = 0 if isinstance(self.loader, StreamLoader) else self.progress.batch  # a stream resumes by itself
             self.began = time.perf_counter()
             for batch in skip_first_batches(self.loader, behind) if behind else self.loader:
                 self.progress.batch += 1
                 yield batch
             if self.progress.batch == 0:
                 raise TrainingError(
-                    f"no whole batch of {self.config.batch_size} pairs in the data set (epoch {self.progress.epoch}): "
-                    "lower batch_size or give more photos"
+                    f"less than one batch of {self.config.batch_size} pairs in the data set (epoch "
+                    f"{self.progress.epoch}): lower batch_size or add photos"
                 )
             self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
 
     def step(self, patches: Tensor, sentences: list[str]) -> dict[str, float]:
-        """Take a step by a batch of this process, and tell of it.
+        """Take one step on a batch of this process, and return its log entry.
 
-        Returns step (from 1), loss, lr, grad_norm (before clipping), logit_scale, pairs_per_second and
-        flops_per_second (what the model needs, see `StepFlops`) of all processes together, and matrix_share: the share
-        (0..1, but for chance) that a process's flops have of what the main one reaches on a large product of matrices.
+        Keys: step (from 1), loss, lr, grad_norm (before clipping), logit_scale; pairs_per_second and flops_per_second
+        (the model's, see `StepFlops`) over all processes; and matrix_share: flops of one process relative to the main
+        process's rate on a large matrix product (0..1, up to noise).
         """
         config, accelerator = self.config, self.accelerator
         self.progress.step += 1
@@ -183,11 +183,11 @@ class Run:
             patches = patches.unsqueeze(1)  # [B, 3, P, P] -> [B, 1, 3, P, P]
         self.optimizer.zero_grad()
         loss, flops = self.back_propagate(patches, sentences)
-        # of all pairs, the same in every process
+        # over all pairs, equal in every process
         value, flops = accelerator.reduce(torch.stack([loss, loss.new_tensor(flops)]), "mean").tolist()
         self.must_be_finite("loss", value, patches, sentences)
         norm = float(accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm))
-        if accelerator.scaler is None:  # fp16's scaler skips such a step by itself
+        if accelerator.scaler is None:  # fp16's scaler skips such steps itself
             self.must_be_finite("gradient norm", norm, patches, sentences)
         self.optimizer.step()
         if self.average is not None:
@@ -207,7 +207,7 @@ class Run:
         }
 
     def must_be_finite(self, what: str, value: float, patches: Tensor, sentences: list[str]) -> None:
-        """Save the batch of a step that went astray. Raises `TrainingError` for it."""
+        """Unless `value` is finite, save the batch and raise `TrainingError`."""
         if math.isfinite(value):
             return
         step, folder = self.progress.step, self.folder
@@ -216,10 +216,10 @@ class Run:
         save_file({"patches": patches.cpu().contiguous()}, place, notes)
         kept = f"the last checkpoint is in {folder.checkpoint}" if folder.checkpoint.exists() else "no checkpoint yet"
         advice = "lower learning_rate, or use mixed_precision 'no', in an empty folder"
-        raise TrainingError(f"the {what} is {value} at step {step}, its batch is in {place}: {advice}; {kept}")
+        raise TrainingError(f"the {what} is {value} at step {step}; its batch is in {place}: {advice}; {kept}")
 
     def score(self, validate: Callable[[ExifLang], float]) -> float:
-        """The validation score of the main process, known to all; the best weights are saved."""
+        """The main process's validation score, broadcast to all; saves the weights if they are the best so far."""
         found = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
         if self.accelerator.is_main_process:
             training = self.result.training
@@ -234,9 +234,9 @@ class Run:
         return score
 
     def checkpoint(self) -> None:
-        """Save everything that the run needs to go on, if it is time."""
+        """Save everything the run needs to resume, if a checkpoint is due."""
         late = minutes() - self.saved_at >= self.config.checkpoint_minutes
-        if not broadcast(torch.tensor(late, device=self.accelerator.device)).item():  # all save, or none
+        if not broadcast(torch.tensor(late, device=self.accelerator.device)).item():  # all processes save, or none
             return
         if isinstance(self.loader, StreamLoader):
             self.progress.stream = gather_object([self.loader.state_dict()])
@@ -244,7 +244,7 @@ class Run:
         self.saved_at = minutes()
 
     def finish(self) -> list[dict[str, float]]:
-        """Put the result into `model` and into the folder; returns the log."""
+        """Write the result to `model` and to the folder; returns the log."""
         model, folder, main = self.model, self.folder, self.accelerator.is_main_process
         model.load_state_dict(self.result.state_dict())
         model.eval()
@@ -267,7 +267,7 @@ class Run:
 def collate(pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, list[str]]:
     """Pairs → patches uint8 or float [B, 3, P, P] or [B, V, 3, P, P], and B sentences.
 
-    Raises `TrainingError` for anything that is not such a pair.
+    Raises `TrainingError` if an item is not such a pair.
     """
     for pair in pairs:
         kinds = [type(part) for part in pair] if isinstance(pair, Sequence) else [type(pair)]
@@ -280,17 +280,17 @@ def collate(pairs: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, list[str]]:
 
 
 def minutes() -> float:
-    """A clock that only goes forward."""
+    """A monotonic clock."""
     return time.monotonic() / 60
 
 
 def _accelerator(model: ExifLang, config: TrainConfig, folder: RunFolder) -> Accelerator:
     if (config.loss == "sigmoid") != (model.config.logit_bias is not None):
-        raise ValueError("loss='sigmoid' needs a model with a logit_bias in its configuration, 'infonce' one without")
+        raise ValueError("loss='sigmoid' needs a model whose configuration has a logit_bias, 'infonce' one without it")
     precision = config.mixed_precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16("cuda" if torch.cuda.is_available() else "cpu") else "no"
-    AcceleratorState._reset_state()  # it would hold this process to the precision of an earlier run
+    AcceleratorState._reset_state()  # or the precision of an earlier run would persist
     return Accelerator(
         mixed_precision=precision,
         dataloader_config=DataLoaderConfiguration(
@@ -304,10 +304,10 @@ def _accelerator(model: ExifLang, config: TrainConfig, folder: RunFolder) -> Acc
 def _loader(
     dataset: Dataset, sampler: Sampler | None, config: TrainConfig, accelerator: Accelerator
 ) -> DataLoader | StreamLoader:
-    """Batches of this process; a `DataLoader` has yet to be prepared, which shares it among processes."""
+    """Batches of this process; a `DataLoader` must still be prepared, which splits it among processes."""
     if isinstance(dataset, StreamDataset):
         if sampler is not None:
-            raise ValueError("a stream has its own order: leave out the sampler, or index the shards with PatchDataset")
+            raise ValueError("a stream has a fixed order: omit the sampler, or index the shards with PatchDataset")
         return StreamLoader(
             dataset,
             config.batch_size,
@@ -320,24 +320,24 @@ def _loader(
     return DataLoader(
         dataset,
         batch_size=config.batch_size,
-        # an empty data set cannot be shuffled
+        # shuffling fails for an empty data set
         shuffle=sampler is None and not isinstance(dataset, IterableDataset) and len(cast(Sized, dataset)) > 0,
         sampler=sampler,
         drop_last=True,
         collate_fn=collate,
-        num_workers=config.workers,  # anew each epoch, not persistent: they must see what `set_epoch` did
+        num_workers=config.workers,  # not persistent: new workers see the result of `set_epoch`
         pin_memory=accelerator.device.type == "cuda",
-        generator=torch.Generator(),  # its own: a resumed epoch must not take numbers from those of dropout
+        generator=torch.Generator(),  # separate, so that resuming does not shift dropout's random numbers
     )
 
 
 def _settings(
     model: ExifLang, dataset: Dataset, config: TrainConfig, sampler: Sampler | None, augmentation: Augmentation | None
 ) -> dict[str, Any]:
-    """What makes this run this run."""
+    """The settings that identify the run."""
     fields = {name: getattr(model.config, name) for name in type(model.config).__annotations__}
     data = getattr(dataset, "fingerprint", None)
-    later = ("fast", "gradient_checkpointing", "compile")  # runs from before there was a choice do not name them
+    later = ("fast", "gradient_checkpointing", "compile")  # missing in runs older than these settings
     chosen = {k: v for k, v in dataclasses.asdict(config).items() if k not in later or v != getattr(TrainConfig, k)}
     settings = {"train": chosen, "model": fields, "data": data}
     if sampler is not None:

@@ -1,7 +1,7 @@
-"""The contrastive objective (paper, section 3.2; CLIP, Radford et al. 2021, figure 3), and its sigmoid relative.
+"""The contrastive objective (paper, section 3.2; CLIP, Radford et al. 2021, figure 3), and its sigmoid variant.
 
 `contrastive_loss` and `sigmoid_loss` compare the pairs of one process, `global_loss` those of all processes, and
-`batch_loss` adds up what a training step minimizes.
+`batch_loss` is the total loss of a training step.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ from torch.autograd.function import once_differentiable
 def contrastive_loss(
     image: Tensor, text: Tensor, logit_scale: Tensor | float, sentence: Tensor | None = None
 ) -> Tensor:
-    """Symmetric InfoNCE over a batch of pairs: a scalar, at least 0; `log B` for embeddings that tell no pairs apart.
+    """Symmetric InfoNCE over a batch of pairs: a scalar, at least 0; `log B` if all embeddings are equal.
 
-    With `S = logit_scale * image @ text.T`, the mean over both directions of
-    `-sum_j q_ij log softmax_j(S_ij)`, where `q_i` is uniform over the pairs whose sentence is that of pair i:
-    two photos with the same EXIF are positives of each other, never negatives.
+    With `S = logit_scale * image @ text.T`, the mean over both directions of `-sum_j q_ij log softmax_j(S_ij)`, where
+    `q_i` is uniform over the pairs with the sentence of pair i: two photos with the same EXIF are positives of each
+    other, never negatives.
 
     Args:
         image, text: float [B, D], unit norm, row i of both from photo i.
         logit_scale: inverse temperature, a positive scalar.
-        sentence: int [B], equal where the EXIF sentences are equal; None says that all differ.
+        sentence: int [B], equal for equal EXIF sentences; None: all sentences differ.
 
     Raises `ValueError` for shapes that do not match and for an empty batch.
     """
@@ -41,16 +41,16 @@ def contrastive_loss(
 def sigmoid_loss(
     image: Tensor, text: Tensor, logit_scale: Tensor | float, logit_bias: Tensor | float, sentence: Tensor | None = None
 ) -> Tensor:
-    """Each image and sentence a pair or not, decided on their own (SigLIP, Zhai et al. 2023, equation 1): a scalar.
+    """Independent binary classification of each image-sentence pair (SigLIP, Zhai et al. 2023, equation 1): a scalar.
 
     `sum_ij -log sigmoid(z_ij (logit_scale * image_i . text_j + logit_bias)) / B`, with `z_ij = 1` where the sentences
-    of pairs i and j are equal and -1 elsewhere: at least 0. No softmax: a row's terms do not depend on each other.
+    of pairs i and j are equal and -1 elsewhere: at least 0. Without a softmax, the terms of a row are independent.
 
     Args:
         image, text: float [B, D], unit norm, row i of both from photo i.
         logit_scale: a positive scalar; SigLIP starts at 10.
-        logit_bias: a scalar; SigLIP starts at -10, since all but one in B of the terms are negatives.
-        sentence: int [B], equal where the EXIF sentences are equal; None says that all differ.
+        logit_bias: a scalar; SigLIP starts at -10, because only one of B terms is a positive.
+        sentence: int [B], equal for equal EXIF sentences; None: all sentences differ.
 
     Raises `ValueError` for shapes that do not match and for an empty batch.
     """
@@ -61,30 +61,29 @@ def sigmoid_loss(
 def global_loss(
     image: Tensor, text: Tensor, logit_scale: Tensor | float, sentence: Tensor, logit_bias: Tensor | float | None = None
 ) -> Tensor:
-    """`contrastive_loss`, or with a `logit_bias` `sigmoid_loss`, of the pairs of all processes of the default group.
+    """`contrastive_loss` (`sigmoid_loss` given a `logit_bias`) over the pairs of all processes in the default group.
 
-    To be called in all of them at once, each with its own pairs, as many as the others. Each compares its rows with all
-    others, b x B logits a direction. The gradient goes through the gather, to the process that a row came from. Values
-    differ between processes, such that **their mean over processes is the loss** of all B pairs: back-propagate them as
-    they are where gradients are averaged over processes (as by `DistributedDataParallel`) and every parameter has the
-    gradient of that loss; average them for the log. In a single process, with or without a process group, it is the
-    plain loss.
+    Call it in all processes at once, each with its own pairs, the same number everywhere. Each process compares its
+    rows with all others, b x B logits per direction. Gradients flow back through the gather to the process of each row.
+    Values differ between processes; **their mean over processes is the loss** of all B pairs. If gradients are averaged
+    over processes, as in `DistributedDataParallel`, backpropagating each process's value gives the gradient of that
+    loss; average the values for the log. In a single process, with or without a process group, it is the plain loss.
 
     Args:
         image, text: float [b, D], unit norm, row i of both from photo i of this process.
-        logit_scale: inverse temperature, a positive scalar, the same in all processes.
-        sentence: int [b], equal where the sentences are equal, **in whichever process** (see `sentence_ids`).
-        logit_bias: of the sigmoid loss, a scalar, the same in all processes.
+        logit_scale: inverse temperature, a positive scalar, equal in all processes.
+        sentence: int [b], equal for equal sentences **across processes** (see `sentence_ids`).
+        logit_bias: of the sigmoid loss, a scalar, equal in all processes.
 
-    Returns a scalar, this process's share of the loss times the number of processes. Raises `ValueError` for shapes
-    that do not match and for no pairs in this process.
+    Returns a scalar, this process's part of the loss times the number of processes. Raises `ValueError` for shapes
+    that do not match and for an empty batch.
     """
     world = dist.group.WORLD if dist.is_available() else None
     if world is None or world.size() == 1:
         if logit_bias is None:
             return contrastive_loss(image, text, logit_scale, sentence)
         return sigmoid_loss(image, text, logit_scale, logit_bias, sentence)
-    _numbered(image, text, sentence)  # before other processes wait for what never comes
+    _numbered(image, text, sentence)  # before the gather, where an error would deadlock the others
     sentences = gather_rows(sentence, world)
     images, texts = gather_rows(torch.cat([image, text], dim=1), world).chunk(2, dim=1)  # [b, 2D] -> 2 x [B, D]
     if logit_bias is None:
@@ -95,15 +94,15 @@ def global_loss(
 
 
 def gather_rows(rows: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """Rows of all processes of a group, by rank: [b, ...] in each -> [B, ...], with the true gradient.
+    """Gather the rows of all processes of a group, by rank: [b, ...] in each -> [B, ...], with gradients.
 
-    Each row's gradient is the sum of those of all processes' losses (`accelerate.gather` has none).
+    The gradient of a row is summed over the losses of all processes (`accelerate.gather` has no gradient).
     """
     return _GatherRows.apply(rows, group)
 
 
 class _GatherRows(torch.autograd.Function):
-    """Not `torch.distributed._functional_collectives`: on gloo a process died of it once in ten thousand steps."""
+    """Replaces `torch.distributed._functional_collectives`, which on gloo crashes about once in ten thousand steps."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -129,16 +128,16 @@ def batch_loss(
     sentence: Tensor,
     image_weight: float,
 ) -> Tensor:
-    """What is minimized: EXIF contrast of every view, and contrast of the first view with the others, averaged.
+    """The training loss: a weighted mean of EXIF contrast of every view and contrast of the first view with the others.
 
     Args:
         image, text: float [B, V, D] and [B, D], unit norm; V views of each photo, and its sentence.
-        logit_scale, logit_bias: scalars; a bias makes it the sigmoid loss.
-        sentence: int64 [B], equal where sentences are equal, in whichever process.
-        image_weight: 0..1, share of the contrast between views.
+        logit_scale, logit_bias: scalars; with a bias, it is the sigmoid loss.
+        sentence: int64 [B], equal for equal sentences across processes.
+        image_weight: 0..1, weight of the contrast between views.
 
-    Returns a scalar, whose mean over processes is the loss of all their pairs (see `global_loss`). Raises `ValueError`
-    for contrast between views without a second one.
+    Returns a scalar whose mean over processes is the loss of all their pairs (see `global_loss`). Raises `ValueError`
+    if `image_weight` is above 0 and there is only one view.
     """
     first, *others = image.unbind(1)  # [B, V, D] -> V x [B, D]
     if image_weight and not others:
@@ -152,20 +151,20 @@ def batch_loss(
 
 
 def sentence_ids(sentences: Sequence[str]) -> Tensor:
-    """Number sentences alike in every process, on every machine and in every run: U of them -> int64 [U], at least 0.
+    """Hash U sentences, equally in every process, machine and run: -> int64 [U], at least 0.
 
-    63 bits of BLAKE2b: two sentences among a million share a number with a chance of one in ten million.
+    63 bits of BLAKE2b: among a million sentences, the chance of any collision is one in ten million.
 
     Raises `ValueError` for a single str.
     """
     if isinstance(sentences, str):
-        raise ValueError("sentence_ids takes a list of sentences: wrap the single one in [ ]")
+        raise ValueError("sentence_ids takes a list of sentences: wrap a single one in [ ]")
     digests = [blake2b(sentence.encode("utf-8", "surrogatepass"), digest_size=8).digest() for sentence in sentences]
     return torch.tensor([int.from_bytes(digest, "big") >> 1 for digest in digests], dtype=torch.int64)
 
 
 def _numbered(image: Tensor, text: Tensor, sentence: Tensor | None) -> Tensor:
-    """Check the shapes of a batch of pairs; its sentences' numbers [B], counted up if there are none."""
+    """Check the shapes of a batch of pairs; returns its sentence ids [B], consecutive numbers if there are none."""
     if image.ndim != 2 or image.shape != text.shape or len(image) == 0:
         raise ValueError(f"image and text must be [B, D] with B > 0, not {list(image.shape)} and {list(text.shape)}")
     if sentence is None:
@@ -176,7 +175,7 @@ def _numbered(image: Tensor, text: Tensor, sentence: Tensor | None) -> Tensor:
 
 
 def _uniform_target(own: Tensor, sentences: Tensor, dtype: torch.dtype) -> Tensor:
-    """For each pair of `own` [b], the distribution over `sentences` [B] that is uniform on the equal ones: [b, B]."""
+    """For each pair of `own` [b], the uniform distribution over the equal ones of `sentences` [B]: [b, B]."""
     positive = (own[:, None] == sentences[None, :]).to(dtype)  # [b], [B] -> [b, B]
     return positive / positive.sum(1, keepdim=True)
 
@@ -184,7 +183,7 @@ def _uniform_target(own: Tensor, sentences: Tensor, dtype: torch.dtype) -> Tenso
 def _infonce_sum(
     image: Tensor, text: Tensor, images: Tensor, texts: Tensor, logit_scale: Tensor | float, target: Tensor
 ) -> Tensor:
-    """What pairs [b, D] add to B times the InfoNCE of all pairs [B, D]; `target` is [b, B]."""
+    """Contribution of pairs [b, D] to B times the InfoNCE of all pairs [B, D]; `target` is [b, B]."""
     by_image, by_text = logit_scale * image @ texts.T, logit_scale * text @ images.T  # [b, D] x [D, B] -> [b, B]
     losses = [F.cross_entropy(logits, target, reduction="sum") for logits in (by_image, by_text)]
     return (losses[0] + losses[1]) / 2
@@ -193,6 +192,6 @@ def _infonce_sum(
 def _sigmoid_sum(
     image: Tensor, text: Tensor, logit_scale: Tensor | float, logit_bias: Tensor | float, own: Tensor, sentences: Tensor
 ) -> Tensor:
-    """Sum of the sigmoid loss's terms of images [b, D] and texts [B, D] with the sentences [b] and [B]."""
+    """Sum of the sigmoid loss over images [b, D] and texts [B, D], whose sentence ids are [b] and [B]."""
     logits = logit_scale * image @ text.T + logit_bias  # [b, D] x [D, B] -> [b, B]
     return -F.logsigmoid(torch.where(own[:, None] == sentences[None, :], logits, -logits)).sum()

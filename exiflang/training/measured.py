@@ -1,4 +1,4 @@
-"""Composites as a readout learns on them: made, measured by a model's localizer, and kept in files."""
+"""Training data of a readout: composites, generated, measured by a model's localizer, and cached in files."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from exiflang.utils.processes import worker_pool
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What is kept of a composite of rows x cols windows.
+    """Cached measurements of a composite of rows x cols windows.
 
     Attributes:
-        maps: float32 [rows, cols, M], and `picture`: float32 [P], as `Inputs` has them.
+        maps: float32 [rows, cols, M], and `picture`: float32 [P], as in `Inputs`.
         embeddings: float16 [rows, cols, D].
-        shares: float32 [rows, cols], tampered shares of the windows, 0..1.
+        shares: float32 [rows, cols], tampered fraction of each window, 0..1.
     """
 
     maps: Tensor
@@ -41,7 +41,7 @@ class Measured:
     shares: Tensor
 
     def turned(self, rng: np.random.Generator) -> Measured:
-        """The same, flipped and transposed at random."""
+        """A randomly flipped and transposed version."""
         windows = [self.maps, self.embeddings, self.shares]
         for axis in (0, 1):
             if rng.random() < 0.5:
@@ -51,7 +51,7 @@ class Measured:
         return Measured(windows[0], self.picture, windows[1], windows[2])
 
     def inputs(self, most: int | None = None) -> Inputs:
-        """What networks read; with `most` at most so many references, drawn at random."""
+        """Input of a network; with `most`, at most that many references, drawn at random."""
         references = reference_windows(*self.shares.shape)
         if most is not None and len(references) > most:
             references = references[torch.randperm(len(references))[:most].sort().values]
@@ -63,7 +63,7 @@ _KEPT = tuple(entry.name for entry in fields(Measured))
 
 
 def measure_pictures(place: Path, model: str, dataset: CompositeDataset, workers: int = 1) -> list[Path]:
-    """The files of all pictures of a data set in the folder `place`; those that are missing are made and measured."""
+    """The files of all pictures of a data set in the folder `place`; missing ones are generated and measured."""
     place.mkdir(parents=True, exist_ok=True)
     files = [place / f"{number:05d}.npz" for number in range(len(dataset))]
     missing = [number for number, file in enumerate(files) if not file.exists()]
@@ -80,14 +80,14 @@ _worker: dict[str, Any] = {}
 
 
 def _start(model: str, dataset: CompositeDataset) -> None:
-    """In each process: one thread, the model, the data set."""
+    """Set up a process: one thread, the model, the data set."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     _worker.update(localizer=SpliceLocalizer(load_model(model), readout="diffused_cut"), dataset=dataset)
 
 
 def _measure(number: int, file: Path) -> None:
-    """Make picture `number`, and write what `read_measured` reads."""
+    """Generate and measure picture `number`, and write it for `read_measured`."""
     composite = _worker["dataset"][number]
     image = load_image(composite.data)
     seen = _worker["localizer"].observe(image, read_history(composite.data), calibrated=True)
@@ -95,7 +95,7 @@ def _measure(number: int, file: Path) -> None:
 
 
 def measure(seen: Observation, mask: np.ndarray) -> Measured:
-    """What is kept of an observed picture whose tampered pixels are known: bool [H, W]."""
+    """The training data of an observed picture whose tampered pixels, bool [H, W], are known."""
     inputs = readout_inputs(seen.relations, seen.evidence)
     shares = WindowMeans(seen.height, seen.width, seen.window, seen.stride)(mask)
     embeddings = torch.from_numpy(seen.embeddings).half()
@@ -103,13 +103,13 @@ def measure(seen: Observation, mask: np.ndarray) -> Measured:
 
 
 def write_measured(file: Path, picture: Measured) -> None:
-    """Keep a measured picture."""
+    """Write a measured picture to a file."""
     packed = io.BytesIO()
     np.savez(packed, **{name: getattr(picture, name).numpy() for name in _KEPT})
     write_whole(file, packed.getvalue())
 
 
 def read_measured(file: Path) -> Measured:
-    """What `write_measured` has written."""
+    """Read a file written by `write_measured`."""
     with np.load(file) as arrays:
         return Measured(**{name: torch.from_numpy(arrays[name]) for name in _KEPT})

@@ -1,9 +1,8 @@
-"""A learned readout for a trained model: composites are measured once and kept, then a small network learns on them.
+"""Trains a learned readout for a model: composites are measured once and cached; small networks are trained on them.
 
-`02_train` starts here where it is asked for pictures to learn from. In the folder lie `readout_config.json`, the
-settings; `readout/`, which holds the measured pictures and checkpoints while it runs; and at the end the weights and
-`readout_log.jsonl`, a line an epoch of each network. An interrupted run resumes from what is there; equal arguments
-give equal weights on one machine.
+`02_train` calls this if `readout_pictures` is set. The folder holds `readout_config.json`, the settings; `readout/`,
+with the measured pictures and checkpoints, while it runs; and finally the weights and `readout_log.jsonl`, with a line
+per epoch and network. An interrupted run resumes; equal arguments give equal weights on the same machine.
 """
 
 from __future__ import annotations
@@ -33,36 +32,36 @@ from exiflang.utils.files import read_json, write_json, write_whole
 from exiflang.utils.locks import hold
 from exiflang.utils.processes import worker_pool
 
-#: Every so many-th picture validates.
+#: Every n-th picture is held out for validation.
 VALIDATE = 12
-#: While it learns, windows are compared with at most this many of their references, drawn anew each time: it takes half
-#: the time.
+#: In training, windows are compared with at most this many references, drawn again for each step, which halves the
+#: time.
 MOST_REFERENCES = 256
-#: Weights are averaged over about the last of so many parts of a run.
+#: The moving average of weights spans at most one n-th of a run.
 AVERAGED = 16
-#: Windows on either side of the pairs that are ranked.
+#: Maximum number of windows on either side of the ranked pairs.
 MOST_RANKED = 160
-#: Share of the windows, those of the highest logits, from whose mean the loss guesses whether the picture is spliced.
+#: Fraction of windows, those with the highest logits, whose mean predicts in the loss whether the picture is spliced.
 HIGHEST = 0.02
 
 
 @dataclass(frozen=True)
 class ReadoutConfig:
-    """How a readout is trained.
+    """Settings for training a readout.
 
     Args:
         epochs: passes over the pictures.
-        batch_size: pictures a step.
+        batch_size: pictures per step.
         learning_rate: peak of a one-cycle schedule.
-        ema: decay a step of the averaged weights, which are kept; less in a run so short that they would hold on to its
-            first steps.
-        noise: added to each map of a picture as a whole, and to its numbers, in deviations of all pictures: else a
-            thousand pictures are known by heart.
-        rank_weight: of the loss of pairs, a tampered window and one that is not, beside that of windows: it counts
-            each picture alike, whatever the size of its region and however unsure the readout.
-        picture_weight: of the loss of the picture, which wants the highest windows of authentic ones low.
-        networks: how many learn, each by itself; their mean is asked.
-        seed: of weights, order and flips.
+        ema: decay per step of the moving average of weights, which is the result; lowered in a run so short that the
+            average would still contain its first steps.
+        noise: random offset of each map of a picture, and of its numbers, in standard deviations over all pictures;
+            without it, the network memorizes a thousand pictures.
+        rank_weight: weight of the ranking loss of pairs of a tampered and an untampered window, relative to the
+            per-window loss; it gives each picture equal weight, whatever its region's size or the readout's confidence.
+        picture_weight: weight of the per-picture loss, which pushes down the highest windows of authentic pictures.
+        networks: number of independently trained networks, whose mean is the readout.
+        seed: for weights, order and flips.
     """
 
     epochs: int = 4
@@ -79,26 +78,26 @@ class ReadoutConfig:
 def train_readout(
     folder: str | Path, model: str, dataset: CompositeDataset, config: ReadoutConfig, workers: int = 1
 ) -> list[dict[str, Any]]:
-    """Train a readout for a model into `folder` and return its log, a dict an epoch of each network.
+    """Train a readout for a model, save it in `folder`, and return its log, one dict per epoch and network.
 
-    A readout of the same settings that is there already is kept. model: see `load_model`; most often `folder` itself.
-    workers: processes that make and measure pictures, and train networks.
+    An existing readout with the same settings is kept. model: see `load_model`; usually `folder` itself.
+    workers: processes that generate and measure pictures, and train networks.
 
-    Raises `TrainingError` for a folder that holds a readout of other settings or that a run is at work in, and for a
-    data set without pictures, `OSError` and `ValueError` for a model that is not there or does not fit.
+    Raises `TrainingError` if the folder holds a readout with different settings or is in use by another run, and for a
+    data set without pictures; `OSError` or `ValueError` if the model does not exist or does not fit.
     """
     if not len(dataset):
-        raise TrainingError("the data set has no pictures to train a readout on: give it a length of at least 1")
+        raise TrainingError("the data set has no pictures to train a readout on: its length must be at least 1")
     folder = Path(folder)
     log = folder / "readout_log.jsonl"
     if not (folder / FILE).exists():
-        load_model(model)  # raises what it does here, before anything is written, and not in the processes
+        load_model(model)  # fails here, before anything is written, not in the workers
     settings = {"weights": weights_sha256(model) or model, "pictures": dataset.settings, "config": asdict(config)}
-    finished = (folder / FILE).exists()  # and may lie where nothing can be written
+    finished = (folder / FILE).exists()  # its folder may be read-only
     with nullcontext() if finished else hold(folder / ".readout.lock", str(folder), TrainingError):
         _claim(folder, json.loads(json.dumps(settings)))
         if (folder / FILE).exists():
-            shutil.rmtree(folder / "readout", ignore_errors=True)  # left by a run that was killed at its very end
+            shutil.rmtree(folder / "readout", ignore_errors=True)  # left over if a run was killed at its very end
             return _read_log(log)
         measured = measure_pictures(folder / "readout" / "pictures", model, dataset, workers)
         fresh = folder / "readout"
@@ -113,22 +112,22 @@ def train_readout(
 def fit_readout(
     folder: Path, measured: list[Path], config: ReadoutConfig, workers: int = 1
 ) -> tuple[LearnedReadout, list[dict[str, Any]]]:
-    """A readout taught on the files of `measure_pictures`, and its log; checkpoints lie in `folder`.
+    """A readout trained on the files of `measure_pictures`, and its log; checkpoints are in `folder`.
 
-    Each network learns by itself, in a process of its own if there are `workers` for that.
+    Networks are trained independently, in separate processes if there are enough `workers`.
     """
     numbers = range(config.networks)
     if workers > 1 and config.networks > 1:
         with worker_pool(min(workers, config.networks)) as pool:
             list(pool.map(_fit_here, *zip(*((folder, measured, config, number) for number in numbers), strict=True)))
-    runs = [_fit(folder, measured, config, number) for number in numbers]  # of other processes: from the checkpoints
+    runs = [_fit(folder, measured, config, number) for number in numbers]  # trained elsewhere: loaded
     readout = runs[0].fitted
     readout.networks = nn.ModuleList(run.fitted.networks[0] for run in runs)
     return readout, [line for run in runs for line in run.log]
 
 
 def _fit(folder: Path, measured: list[Path], config: ReadoutConfig, number: int) -> _Run:
-    """The finished training of one network, on one thread: its products are too small for more."""
+    """Train one network to the end, on one thread because its matrix products are too small for more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -140,19 +139,19 @@ def _fit(folder: Path, measured: list[Path], config: ReadoutConfig, number: int)
 
 
 def _fit_here(folder: Path, measured: list[Path], config: ReadoutConfig, number: int) -> None:
-    """In another process: what it finds lies in the checkpoint."""
+    """Entry point of a worker process, whose result is in the checkpoint."""
     _fit(folder, measured, config, number)
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings into a folder; refuse one that holds a readout, finished or not, of others."""
+    """Write the settings to a folder; raises if it holds a readout, finished or not, with different settings."""
     place = folder / "readout_config.json"
     folder.mkdir(parents=True, exist_ok=True)
     if not ((folder / FILE).exists() or (folder / "readout").exists()):
         write_json(place, settings)
     elif not place.exists() or read_json(place) != settings:
-        advice = f"choose another folder, or remove {FILE} and the folder readout from it"
-        raise TrainingError(f"{folder} holds a readout of other settings ({place.name}): {advice}")
+        advice = f"choose a different folder, or remove {FILE} and the folder readout from it"
+        raise TrainingError(f"{folder} holds a readout with different settings ({place.name}): {advice}")
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
@@ -160,7 +159,7 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class _Run:
-    """The epochs of one network's training, from its checkpoint on; the log holds a dict an epoch."""
+    """Training of one network, from its checkpoint on; the log has one dict per epoch."""
 
     def __init__(self, folder: Path, files: list[Path], config: ReadoutConfig, number: int):
         self.place, self.config, self.number = folder / f"network-{number}.pt", config, number
@@ -170,7 +169,7 @@ class _Run:
         self.steps = max(1, len(self.files) // config.batch_size)
         torch.manual_seed(self._seed())
         self.readout, self.of_picture = LearnedReadout(networks=1), nn.Linear(1, 1)
-        nn.init.ones_(self.of_picture.weight)  # the higher its windows, the likelier a tampered picture
+        nn.init.ones_(self.of_picture.weight)  # higher windows make a tampered picture likelier
         self.learns = [*self.readout.parameters(), *self.of_picture.parameters()]
         self.optimizer = torch.optim.AdamW(self.learns, config.learning_rate, weight_decay=0.02)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -189,8 +188,8 @@ class _Run:
 
     @property
     def fitted(self) -> LearnedReadout:
-        """The averaged weights so far."""
-        return cast("LearnedReadout", self.averaged.module).eval()  # a module of any kind in torch's types
+        """The readout with the averaged weights so far."""
+        return cast("LearnedReadout", self.averaged.module).eval()  # torch types it as a plain Module
 
     def finish(self) -> None:
         """Train to the end."""
@@ -204,11 +203,11 @@ class _Run:
             self._keep()
 
     def _seed(self, *more: int) -> int:
-        """Of what is drawn by torch: a resumed run draws it alike."""
+        """A seed for torch that a resumed run reproduces."""
         return int(np.random.default_rng([self.config.seed, self.number, *more]).integers(2**62))
 
     def _standardize(self) -> None:
-        """Mean and deviation of all maps and numbers, over pictures evenly."""
+        """Set mean and deviation of all maps and numbers, weighting pictures equally."""
         some = [read_measured(file) for file in self.files]
         maps = torch.cat([picture.maps.flatten(0, 1)[::7] for picture in some])
         pictures = torch.stack([picture.picture for picture in some])
@@ -238,7 +237,7 @@ class _Run:
         return total / self.steps
 
     def _loss(self, picture: Measured) -> Tensor:
-        """Cross-entropy of windows against their tampered shares, of pairs, and of the picture."""
+        """Cross-entropy of windows against their tampered fractions, of ranked pairs, and of the picture."""
         inputs, noise, readout, config = picture.inputs(MOST_REFERENCES), self.config.noise, self.readout, self.config
         maps = inputs.maps + noise * torch.randn(inputs.maps.shape[2]) * readout.maps_deviation
         numbers = inputs.picture + noise * torch.randn(len(inputs.picture)) * readout.picture_deviation
@@ -254,16 +253,16 @@ class _Run:
         return loss
 
     def _resume(self) -> None:
-        """Go on from the checkpoint, if there is one."""
+        """Resume from the checkpoint, if there is one."""
         if not self.place.exists():
             return
         state = torch.load(self.place, weights_only=True)
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])  # type: ignore[attr-defined]  # what all five have in common
+            part.load_state_dict(state[name])  # type: ignore[attr-defined]  # all five have it
         self.log = state["log"]
 
     def _keep(self) -> None:
-        """Write a checkpoint, which holds the log too."""
+        """Write a checkpoint, including the log."""
         packed = io.BytesIO()
         states = {name: part.state_dict() for name, part in self.parts.items()}  # type: ignore[attr-defined]
         torch.save({"log": self.log, **states}, packed)
@@ -271,16 +270,16 @@ class _Run:
 
 
 def _drawn(windows: Tensor) -> Tensor:
-    """Numbers of at most `MOST_RANKED` of the windows that are true: int64 [k]."""
+    """Indices of at most `MOST_RANKED` of the windows that are true, drawn at random: int64 [k]."""
     found = windows.flatten().nonzero()[:, 0]
     return found[torch.randperm(len(found))[:MOST_RANKED]]
 
 
 @torch.inference_mode()
 def validate(readout: LearnedReadout, files: list[Path]) -> dict[str, float]:
-    """How well pictures are read that were not trained on.
+    """Validation scores on pictures that were not trained on.
 
-    window_ap: mean AP of windows, over spliced pictures; detection_ap: AP of pictures. What is not defined is left out.
+    window_ap: mean AP of windows, over spliced pictures; detection_ap: AP of pictures. Undefined scores are omitted.
     """
     from sklearn.metrics import average_precision_score
 

@@ -1,6 +1,6 @@
-"""The folder of a training run: whose it is, its log, its checkpoint, its best and its finished weights.
+"""The folder of a training run: its settings, log, checkpoint, and best and final weights.
 
-Everything is written under another name and renamed when whole: a kill, or a full disk, leaves the state before it.
+Everything is written to a temporary name and renamed when complete, so a kill or a full disk leaves the old state.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 class TrainingError(RunError):
-    """Training that cannot start or go on; the message says why and what to do."""
+    """Training cannot start or continue; the message says why and what to do."""
 
 
 @dataclass
 class Progress:
-    """How far a run has come; each checkpoint holds it as `progress.json`.
+    """Progress of a run; each checkpoint stores it as `progress.json`.
 
     Attributes:
         step: optimizer steps done.
-        epoch, batch: batches done of the epoch that is under way.
+        epoch, batch: the current epoch, and its batches done.
         best: best validation score so far.
         stream: each process's `StreamLoader.state_dict()`, if the data set is a stream.
     """
@@ -50,11 +50,11 @@ class Progress:
 
 
 class RunFolder:
-    """Where a run writes.
+    """Output folder of a run.
 
-    `path` holds `train_config.json`; `log.jsonl`, a line a step; `checkpoint/` while it runs; `best/` and `last/` if
-    steps are validated; for a run on a stream `left_out.json`, a count of what the stream has left out; and at the end
-    the weights of the model, whose file comes last and says that the run is whole.
+    `path` holds `train_config.json`; `log.jsonl`, one line per step; `checkpoint/` while it runs; `best/` and `last/`
+    if the run validates; for a run on a stream, `left_out.json`, counts of the photos it skipped; and finally the
+    model. The weights file is written last and marks the run as complete.
     """
 
     def __init__(self, path: str | Path):
@@ -63,13 +63,13 @@ class RunFolder:
         self.weights, self.left_out = self.path / "model.safetensors", self.path / "left_out.json"
 
     def held(self) -> AbstractContextManager[None]:
-        """Keeps other runs out for as long as it is open. Raises `TrainingError` if one is at work."""
+        """A lock that keeps other runs out of the folder. Raises `TrainingError` if it is in use."""
         return hold(self.path / ".lock", str(self.path), TrainingError)
 
     def claim(self, settings: Mapping[str, Any]) -> None:
-        """Refuse a folder that holds the checkpoint or the weights of other settings; tidy up after a kill.
+        """Write the settings, and clean up after a killed run.
 
-        Raises `TrainingError`.
+        Raises `TrainingError` if the folder holds a checkpoint or weights of a run with different settings.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         for place in (self.checkpoint, self.best):
@@ -78,24 +78,24 @@ class RunFolder:
         if not (self.weights.exists() or self.checkpoint.exists()):
             file.write_text(mine, encoding="utf-8")
         elif not file.exists() or file.read_text(encoding="utf-8") != mine:
-            advice = "choose another folder, or clear it"
-            raise TrainingError(f"{self.path} holds a run with other settings ({file.name}): {advice}")
+            advice = "choose a different folder, or clear it"
+            raise TrainingError(f"{self.path} holds a run with different settings ({file.name}): {advice}")
 
     def read_log(self) -> list[dict[str, float]]:
-        """The log, a dict a step."""
+        """The log, one dict per step."""
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
     def resume(self, accelerator: Accelerator, loader: DataLoader | StreamLoader) -> Progress:
-        """Load the last checkpoint, if there is one, into what `accelerator` has prepared; the log ends with it.
+        """Load the last checkpoint, if any, into the objects `accelerator` prepared, and truncate the log to it.
 
-        Raises `DataError` for a stream that goes on with other shards, processes or workers.
+        Raises `DataError` if a stream would resume with different shards, or numbers of processes or workers.
         """
         progress = Progress()
         if self.checkpoint.exists():
             accelerator.load_state(str(self.checkpoint))
             progress = Progress(**read_json(self.checkpoint / "progress.json"))
             if isinstance(loader, StreamLoader) and progress.stream:
-                # There is a state a process, if there are as many processes as then.
+                # One state per process, if the number of processes is unchanged.
                 loader.load_state_dict(progress.stream[accelerator.process_index % len(progress.stream)])
         if accelerator.is_main_process:
             self._rewind_log(progress.step)
@@ -103,14 +103,14 @@ class RunFolder:
         return progress
 
     def _rewind_log(self, steps: int) -> None:
-        """Cut the log to its first `steps` lines, the last of which may be half, in one rename."""
+        """Truncate the log to its first `steps` lines, atomically; the last line of the file may be incomplete."""
         lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)[:steps] if steps else []
         write_whole(self.log, "".join(lines))
 
     def save_checkpoint(self, accelerator: Accelerator, progress: Progress) -> None:
-        """Let every process write its state, and the main one replace the old checkpoint by it.
+        """Save the state of every process, after which the main one replaces the old checkpoint.
 
-        Raises `TrainingError` when the disk is full; the last checkpoint is then whole.
+        Raises `TrainingError` when the disk is full; the last checkpoint then remains intact.
         """
         fresh = self.checkpoint.with_name("checkpoint.new")
         with self._room():
@@ -122,22 +122,22 @@ class RunFolder:
         accelerator.wait_for_everyone()
 
     def save_left_out(self, left_out: Mapping[str, int]) -> None:
-        """Count what was left out by streaming, by reason. Raises `TrainingError` when the disk is full."""
+        """Save counts of the photos a stream skipped, by reason. Raises `TrainingError` when the disk is full."""
         with self._room():
             write_json(self.left_out, left_out)
 
     def read_left_out(self) -> dict[str, int]:
-        """What was given to `save_left_out`; {} if nothing was."""
+        """The counts given to `save_left_out`; {} if there are none."""
         return read_json(self.left_out) if self.left_out.exists() else {}
 
     def save_best(self, model: ExifLang) -> None:
-        """Save the model as it is in place of the best so far. Raises `TrainingError` when the disk is full."""
+        """Save the current model as the best so far. Raises `TrainingError` when the disk is full."""
         with self._room():
             model.save_pretrained(str(self.best.with_name("best.new")))
             swap(self.best.with_name("best.new"), self.best)
 
     def finish(self, model: ExifLang) -> None:
-        """Write the finished model and drop the checkpoint. Raises `TrainingError` when the disk is full."""
+        """Write the finished model and delete the checkpoint. Raises `TrainingError` when the disk is full."""
         draft = self.path / "finished"
         with self._room():
             model.save_pretrained(str(draft))
@@ -147,7 +147,7 @@ class RunFolder:
         shutil.rmtree(self.checkpoint, ignore_errors=True)
 
     def load_finished(self, model: ExifLang) -> None:
-        """Give `model` the weights and the tokenizer of the finished run, in evaluation mode."""
+        """Load the weights and the tokenizer of the finished run into `model`, in evaluation mode."""
         finished = ExifLang.from_pretrained(str(self.path))
         model.load_state_dict(finished.state_dict())
         model.tokenizer = finished.tokenizer
@@ -160,13 +160,13 @@ class RunFolder:
         except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
             for part in ("checkpoint.new", "best.new", "finished"):
                 shutil.rmtree(self.path / part, ignore_errors=True)
-            kept = f"{self.checkpoint} is whole" if self.checkpoint.exists() else "there is no checkpoint yet"
-            advice = "make room and start the same run again, it goes on from there"
+            kept = f"{self.checkpoint} is intact" if self.checkpoint.exists() else "there is no checkpoint yet"
+            advice = "free some disk space and start the same run again; it resumes from there"
             raise TrainingError(f"{self.path}: cannot be written ({error}): {kept}; {advice}") from error
 
 
 def swap(fresh: Path, place: Path) -> None:
-    """Put a whole new file or folder into its place; between the two renames the old one is `<place>.old`."""
+    """Replace `place` by a complete new file or folder; between the two renames, the old one is `<place>.old`."""
     old = place.with_name(f"{place.name}.old")
     if place.exists():
         place.rename(old)
@@ -175,7 +175,7 @@ def swap(fresh: Path, place: Path) -> None:
 
 
 def settle(place: Path) -> None:
-    """Tidy up after a kill in `swap`: the old state counts if the new one had not taken its place."""
+    """Clean up after a kill in `swap`: restore the old state if the new one was not yet in place."""
     fresh, old = place.with_name(f"{place.name}.new"), place.with_name(f"{place.name}.old")
     if not place.exists() and old.exists():
         old.rename(place)

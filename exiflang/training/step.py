@@ -1,4 +1,4 @@
-"""One batch, forward and backward: what `train` repeats, and what is timed as a training step."""
+"""One batch, forward and backward: the training step of `train` and of the benchmarks."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,10 +22,10 @@ with extra("train"):
 
 
 class StepFlops:
-    """Counts the floating point operations of a model's training steps, on a copy without memory.
+    """Counts the floating-point operations of a model's training steps, on a copy on the meta device.
 
-    Only products of matrices, convolutions and attention count, a multiplication and an addition as two. A step is
-    three forward passes, the backward pass being two; what is computed twice to save memory counts once.
+    Only matrix products, convolutions and attention count, with a multiply-add as two. A step counts as three forward
+    passes, the backward pass as two of them; recomputation to save memory does not count.
     """
 
     def __init__(self, config: ExifLangConfig):
@@ -34,7 +34,7 @@ class StepFlops:
         self._image, self._text = cache(self._count_image), cache(self._count_text)
 
     def __call__(self, patches: Sequence[int], buckets: Iterable[tuple[int, int]]) -> int:
-        """Given the shape [..., 3, P, P] of the patches, and pairs (sentences, tokens of each with its padding)."""
+        """Count a step from the patches' shape [..., 3, P, P] and pairs (number of sentences, their padded length)."""
         image = math.prod(patches[:-3]) * self._image(*patches[-2:])
         return 3 * (image + sum(count * self._text(tokens) for count, tokens in buckets))
 
@@ -45,25 +45,25 @@ class StepFlops:
 
     def _count_text(self, tokens: int) -> int:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            # without a mask: nothing on the meta device can be looked at
+            # no mask, because values on the meta device cannot be read
             hidden = self._model.text_tower(torch.ones(1, tokens, dtype=torch.int64, device="meta")).last_hidden_state
             self._model.text_projection(hidden[:, 0])  # [1, T, W] -> [1, D]
         return counter.get_total_flops()
 
 
 def distinct(sentences: Sequence[str]) -> tuple[list[str], Tensor]:
-    """The U distinct sentences in order of appearance, and of each of the B which it is: int64 [B]."""
+    """The U distinct sentences in order of appearance, and the index of each of the B sentences: int64 [B]."""
     index: dict[str, int] = {}
     which = [index.setdefault(sentence, len(index)) for sentence in sentences]
     return list(index), torch.tensor(which)
 
 
 class TrainStep:
-    """Back-propagates the loss of batches; `config` says which loss, and whether in chunks or all at once.
+    """Backpropagates the loss of batches, in chunks or all at once; `config` sets both.
 
     Args:
-        model: with a tokenizer.
-        wrapped: the same as `accelerator.prepare` gave it back.
+        model: a model with a tokenizer.
+        wrapped: the same model, as returned by `accelerator.prepare`.
     """
 
     def __init__(self, model: ExifLang, wrapped: nn.Module, accelerator: Accelerator, config: TrainConfig):
@@ -74,7 +74,7 @@ class TrainStep:
         """Add a batch's gradients to `.grad`: patches [B, V, 3, P, P], V views of each photo, and B sentences.
 
         Returns the loss, a scalar without a graph whose mean over processes is that of all pairs (see `global_loss`),
-        and the floating point operations that the model needs for this batch (see `StepFlops`).
+        and the model's floating-point operations for this batch (see `StepFlops`).
         """
         device = self.accelerator.device
         different, which = distinct(sentences)
@@ -107,7 +107,7 @@ class TrainStep:
         return loss.detach(), flops
 
     def _encode(self, chunk: tuple[Tensor, dict[str, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Patches [b, V, 3, P, P] and tokens of the u sentences which[b] -> image [b, V, D], text [b, D]."""
+        """Patches [b, V, 3, P, P], tokens of u sentences, indices [b] into them -> image [b, V, D], text [b, D]."""
         patches, tokens, which = chunk
         with self.accelerator.autocast():
             image, text = self.wrapped(patches.flatten(0, 1), **tokens, bucketed=self.config.fast)  # [b * V, D], [u, D]

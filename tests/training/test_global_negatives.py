@@ -236,5 +236,5 @@ def test_sentences_that_are_no_unicode_have_numbers():
 
 
 def test_a_single_sentence_is_refused():
-    with pytest.raises(ValueError, match=r"list of sentences: wrap the single one in \[ \]"):
+    with pytest.raises(ValueError, match=r"list of sentences: wrap a single one in \[ \]"):
         sentence_ids("Make: Canon")

@@ -259,7 +259,7 @@ def test_other_settings_are_refused(tmp_path):
         (small_model(embed_dim=16), Photos(), settings()),
         (small_model(), Named(), settings()),
     ]:
-        with pytest.raises(TrainingError, match="holds a run with other settings .*choose another folder, or clear it"):
+        with pytest.raises(TrainingError, match="run with different settings .*choose a different folder, or clear it"):
             train(model, photos, config, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
@@ -278,13 +278,13 @@ def test_a_second_run_in_one_folder_is_refused(tmp_path):
 
 def test_a_model_of_unknown_origin_is_not_taken_for_a_finished_run(tmp_path):
     small_model().save_pretrained(tmp_path)
-    with pytest.raises(TrainingError, match="choose another folder"):
+    with pytest.raises(TrainingError, match="choose a different folder"):
         train(small_model(), Photos(), settings(), tmp_path)
 
 
 @pytest.mark.parametrize("dataset", [Photos(0), Photos(7), Stream(0), Stream(7)])
 def test_fewer_photos_than_a_batch(tmp_path, dataset):
-    with pytest.raises(TrainingError, match="no whole batch of 8 pairs .*lower batch_size or give more photos"):
+    with pytest.raises(TrainingError, match="less than one batch of 8 pairs .*lower batch_size or add photos"):
         train(small_model(), dataset, settings(), tmp_path)
     assert len(train(small_model(), Photos(), settings(), tmp_path)) == 5  # nothing was trained: the folder is free
 
@@ -292,7 +292,7 @@ def test_fewer_photos_than_a_batch(tmp_path, dataset):
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     model = small_model()
     model.image_projection.weight.data[0, 0] = math.nan
-    with pytest.raises(TrainingError, match="the loss is nan at step 1, .*: lower learning_rate.*no checkpoint yet"):
+    with pytest.raises(TrainingError, match="the loss is nan at step 1; .*: lower learning_rate.*no checkpoint yet"):
         train(model, Photos(), settings(), tmp_path)
 
 

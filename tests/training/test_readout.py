@@ -272,7 +272,7 @@ def test_other_settings_are_refused(trained, model, tmp_path, dataset, config):
     (half / "readout").mkdir(parents=True)
     shutil.copy(trained / "readout_config.json", half)
     for folder in (trained, half):
-        with pytest.raises(TrainingError, match=f"other settings .*: choose another folder, or remove {FILE}") as error:
+        with pytest.raises(TrainingError, match=f"different settings .*: choose .*, or remove {FILE}") as error:
             train_readout(folder, model, dataset, config)
         assert str(folder) in str(error.value)
 

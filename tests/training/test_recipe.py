@@ -242,7 +242,7 @@ def test_two_processes_train_one_model(data, tmp_path):
 
 
 def test_processes_that_fail_say_why(data, tmp_path):
-    with pytest.raises(LaunchError, match="no whole batch of 4000 pairs"):
+    with pytest.raises(LaunchError, match="less than one batch of 4000 pairs"):
         launch(recipe(data, tmp_path / "model", batch_size=4000), 2)
 
 

@@ -114,7 +114,7 @@ def test_two_processes_read_apart_and_go_on_exactly(scratched, tmp_path):
 def test_other_shards_do_not_go_on_with_a_run(shards, tmp_path):
     config = settings(steps=4, batch_size=3)
     interrupted(lambda: train(small_model(), stream(shards), config, tmp_path), after=1)
-    with pytest.raises(Exception, match="holds a run with other settings"):
+    with pytest.raises(Exception, match="holds a run with different settings"):
         train(small_model(), stream(shards[1:]), config, tmp_path)
     progress = tmp_path / "checkpoint/progress.json"
     found = json.loads(progress.read_text())
@@ -126,7 +126,7 @@ def test_other_shards_do_not_go_on_with_a_run(shards, tmp_path):
 
 def test_a_stream_has_its_own_order(shards, tmp_path):
     sampler = CameraSampler(read_photos(shards)[0], 3)
-    with pytest.raises(ValueError, match="a stream has its own order"):
+    with pytest.raises(ValueError, match="a stream has a fixed order"):
         train(small_model(), stream(shards), settings(), tmp_path, sampler=sampler)
 
 

@@ -74,7 +74,7 @@ def test_the_sigmoid_loss_learns_its_bias(tmp_path):
 
 @pytest.mark.parametrize(("loss", "bias"), [("sigmoid", None), ("infonce", -10.0)])
 def test_a_loss_that_does_not_fit_the_model(tmp_path, loss, bias):
-    with pytest.raises(ValueError, match="needs a model with a logit_bias"):
+    with pytest.raises(ValueError, match="needs a model whose configuration has a logit_bias"):
         train(small_model(logit_bias=bias), Photos(), settings(loss=loss), tmp_path)
 
 
@@ -242,7 +242,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(TrainingError, match="cannot be written .*checkpoint is whole; make room"):
+        with pytest.raises(TrainingError, match="cannot be written .*checkpoint is intact; free some disk space"):
             train(small_model(), Fills(), config, tmp_path / "run")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

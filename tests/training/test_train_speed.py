@@ -77,7 +77,7 @@ def test_a_folder_from_before_there_was_a_choice_is_gone_on_with(tmp_path):
     log, _ = run(tmp_path)
     assert "fast" not in json.loads((tmp_path / "train_config.json").read_text())["train"]
     assert run(tmp_path)[0] == log
-    with pytest.raises(TrainingError, match="other settings"):
+    with pytest.raises(TrainingError, match="different settings"):
         run(tmp_path, fast=False)
 
 
