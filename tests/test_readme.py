@@ -44,7 +44,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     assert names["tags"]["Make"] == "Canon"
     said = capsys.readouterr().out
     assert names["result"].heatmap.shape == (96, 128) and "(96, 128)" in said
-    assert re.search(r"one.tif 0\.\d+\n", said) and "published are 183 and 180" in said
+    assert re.search(r"one.tif 0\.\d+\n", said) and "183 and 180 published" in said
     assert len(names["log"]) == 20 and (tmp_path / "data/models/mine/model.safetensors").exists()
 
 

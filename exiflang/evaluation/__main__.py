@@ -1,4 +1,4 @@
-"""`python -m exiflang.evaluation --config scores.yaml`, which `accelerate launch` starts in each process."""
+"""`python -m exiflang.evaluation --config scores.yaml`; `accelerate launch` starts it in each process."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from exiflang.utils.commands import print_table, run_command
 
 
 def evaluate(config: Annotated[Path, typer.Option(help="YAML: benchmarks, root, scores_dir, model, ...")]) -> None:
-    """Score benchmarks and print a table. It goes on where it was interrupted.
+    """Score benchmarks and print a table. An interrupted run resumes.
 
     On several GPUs or machines: accelerate launch -m exiflang.evaluation --config scores.yaml
     """

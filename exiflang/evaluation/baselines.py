@@ -1,19 +1,19 @@
-"""Training-free embeddings of windows, to stand beside a model through the same windows and readouts.
+"""Training-free embeddings of windows: baselines that use the same windows and readouts as a model.
 
-A splice also changes color and sharpness: a model that does not beat these has not shown that it knows cameras.
+A splice also changes color and sharpness, so a model must beat these to show that it recognizes cameras.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# ITU-R BT.601 in thousandths: luma and its differences are whole numbers, exact in float32 in any order of summation.
+# ITU-R BT.601 in thousandths: luma and its differences are integers, exact in float32 whatever the summation order.
 GRAY = (299.0, 587.0, 114.0)
 STEP = 4.0
 
 
 class MeanColor:
-    """Mean and standard deviation of each color, about the middle of their range."""
+    """Mean and standard deviation of each color channel, centered on their typical range."""
 
     def encode_image(self, patches: Tensor) -> Tensor:
         """uint8 [B, 3, P, P] → float32 [B, 6], unit norm."""
@@ -25,13 +25,13 @@ class MeanColor:
 class ResidualStatistics:
     """Co-occurrence of a quantized high-pass residual (Splicebuster: Cozzolino, Poggi, Verdoliva 2015).
 
-    Third-order differences of the luma along rows and along columns, divided by `STEP` gray levels, rounded and cut
-    to -1, 0, 1; the histogram of four in a row (81 bins a direction). The square roots of its frequencies have unit
-    norm, and their cosine is the Bhattacharyya coefficient.
+    Third-order differences of luma along rows and along columns, divided by `STEP` gray levels, rounded and clipped to
+    -1, 0, 1; the histogram of four consecutive ones (81 bins per direction). The square roots of its frequencies have
+    unit norm, and their cosine is the Bhattacharyya coefficient.
     """
 
     def encode_image(self, patches: Tensor) -> Tensor:
-        """uint8 [B, 3, P, P], P of 8 or more → float32 [B, 162], unit norm; smaller patches repeat their border."""
+        """uint8 [B, 3, P, P] → float32 [B, 162], unit norm; patches smaller than 8 pixels replicate their border."""
         if short := max(0, 8 - min(patches.shape[2:])):
             patches = F.pad(patches.float(), (0, short, 0, short), mode="replicate")
         luma = torch.einsum("bchw,c->bhw", patches.float(), torch.tensor(GRAY))  # [B, 3, H, W] -> [B, H, W]

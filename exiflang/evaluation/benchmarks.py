@@ -1,6 +1,6 @@
-"""Splice benchmarks on disk -> one lazy iterator of (picture, mask, name), with every picture left out named.
+"""Splice benchmarks on disk -> one lazy iterator of (picture, mask, name), and a list of every skipped picture.
 
-A benchmark never aborts on one bad picture and never puts another in its place: the picture goes to ``.skipped``.
+A bad picture neither aborts a benchmark nor is replaced by a different one: it goes to ``.skipped``.
 """
 
 import os
@@ -17,7 +17,7 @@ from exiflang.localization.evidence import FileHistory, read_history
 from exiflang.utils.files import printable
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, decode_image
 
-# Authentic and spliced pictures as published.
+# Published numbers of authentic and spliced pictures.
 _PUBLISHED = {
     "columbia": (183, 180),
     "dso_1": (100, 100),
@@ -36,16 +36,16 @@ class BenchmarkImage:
     mask: np.ndarray  # bool [H, W], true = tampered
     name: str  # unique in its benchmark
     spliced: bool
-    info: dict[str, str]  # format (of the file), kind (authentic, ...), mask ("resized" if so), what else is recorded
-    history: FileHistory | None = None  # of the file, if it is a JPEG and was not laundered since
+    info: dict[str, str]  # format (of the file), kind (authentic, ...), mask ("resized" if so), other recorded facts
+    history: FileHistory | None = None  # of the file, if it is a JPEG and was not laundered on the fly
 
 
 class Benchmark:
-    """A sized iterable of ``BenchmarkImage``; each iteration reads the pictures anew, one at a time, in the same order.
+    """A sized iterable of ``BenchmarkImage``; each iteration reads all pictures, one at a time, in the same order.
 
-    ``len`` counts the pictures listed, ``names`` holds their names. After an iteration ``skipped`` holds (name, reason)
-    of those left out, so that ``len(benchmark) == items + len(benchmark.skipped)``. ``count_note``: empty, or one
-    sentence that says that more or fewer pictures are listed than were published.
+    ``len`` counts the listed pictures, ``names`` holds their names. After an iteration, ``skipped`` holds (name,
+    reason) of skipped ones, and ``len(benchmark) == items + len(benchmark.skipped)``. ``count_note``: empty, or one
+    sentence stating that the number of listed pictures differs from the published one.
     """
 
     def __init__(self, name: str, entries: list[Entry], launder: Launder | None = None, count_note: str = ""):
@@ -60,9 +60,9 @@ class Benchmark:
         return [entry.name for entry in self._entries]
 
     def only(self, names: Collection[str]) -> "Benchmark":
-        """The benchmark of these names alone, in its own order, with the note on the whole.
+        """The benchmark restricted to these names, in its own order, with the note on the full set.
 
-        Raises BenchmarkError for a name that it does not have.
+        Raises BenchmarkError for an unknown name.
         """
         wanted = set(names)
         if unknown := sorted(wanted - set(self.names)):
@@ -85,14 +85,14 @@ class Benchmark:
 
 
 def load_benchmark(name: str, root: str | os.PathLike, laundering: str | None = None) -> Benchmark:
-    """The benchmark ``name`` (a key of ``LAYOUTS``) that lies in the folder ``root``.
+    """The benchmark ``name`` (a key of ``LAYOUTS``) in the folder ``root``.
 
-    - ``laundering``: "facebook", "whatsapp" or "wechat": the copies in ``root`` that a network returned, see
-      ``laundering.list_laundered``; "jpeg 75", "resize 0.5" and so on: each picture is saved or resized after it was
-      read, see ``laundering.parse_laundering``.
+    - ``laundering``: "facebook", "whatsapp" or "wechat": the copies in ``root`` as returned by a social network, see
+      ``laundering.list_laundered``; "jpeg 75", "resize 0.5" and so on: each picture is recompressed or resized after
+      reading, see ``laundering.parse_laundering``.
 
-    Lists the files, reads no picture. Raises BenchmarkError for an unknown name or laundering, a missing or empty
-    folder, or a folder of another layout.
+    Lists the files without reading pictures. Raises BenchmarkError for an unknown name or laundering, a missing or
+    empty folder, or a folder with a different layout.
     """
     if name not in LAYOUTS:
         raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(sorted(LAYOUTS))}")
@@ -100,16 +100,16 @@ def load_benchmark(name: str, root: str | os.PathLike, laundering: str | None = 
     launder = None if copies or laundering is None else parse_laundering(laundering)
     root = Path(root)
     if not root.is_dir():
-        raise BenchmarkError(f"{root}: no such folder; give the folder that holds the benchmark {name!r}")
+        raise BenchmarkError(f"{root}: no such folder; give the folder of the benchmark {name!r}")
     entries = checked(list_laundered(name, root, str(laundering)) if copies else LAYOUTS[name](root), root)
     if not entries:
-        raise BenchmarkError(f"{root}: holds no pictures of the benchmark {name!r}; check the path")
+        raise BenchmarkError(f"{root}: contains no pictures of the benchmark {name!r}; check the path")
     title = name if laundering is None else f"{name}, {laundering}"
     return Benchmark(title, entries, launder, "" if copies else _count_note(name, entries))
 
 
 def _count_note(name: str, entries: list[Entry]) -> str:
-    # a Thumbs.db is named when it is skipped, but was never counted
+    # files such as Thumbs.db are reported as skipped, but are not part of the published count
     kinds = [entry.spliced for entry in entries if Path(entry.name).suffix.lower() in PICTURE_EXTENSIONS]
     listed = kinds.count(False), kinds.count(True)
     published = _PUBLISHED.get(name, listed)
@@ -117,7 +117,7 @@ def _count_note(name: str, entries: list[Entry]) -> str:
         return ""
     return (
         f"{name}: {listed[0]} authentic and {listed[1]} spliced pictures listed, "
-        f"published are {published[0]} and {published[1]}: figures are not comparable with published ones"
+        f"{published[0]} and {published[1]} published: figures are not comparable with published ones"
     )
 
 
@@ -130,7 +130,7 @@ def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
         mask, turn = _read_mask(entry.mask, entry.read_mask)
     if mask.any() and turn != decoded.turn:
         raise BenchmarkError(
-            f"{entry.mask}: EXIF or XMP turns the picture and its mask differently, so that they may not match; give "
+            f"{entry.mask}: EXIF or XMP rotates the picture and its mask differently, so they may not match; give "
             "both the same Orientation"
         )
     resized = entry.fit_mask and mask.shape != image.shape[:2]
@@ -142,20 +142,20 @@ def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
     spliced = bool(mask.any())
     if entry.spliced not in (None, spliced):
         expected, shows = ("spliced", "no tampered pixel") if entry.spliced else ("authentic", "tampered pixels")
-        raise BenchmarkError(f"{entry.mask}: the picture is listed as {expected}, its mask shows {shows}; mend one")
+        raise BenchmarkError(f"{entry.mask}: the picture is listed as {expected}, but its mask shows {shows}; fix one")
     if mask.all():
-        raise BenchmarkError(f"{entry.mask}: it marks all of the picture, so that there is nothing to localize")
+        raise BenchmarkError(f"{entry.mask}: the mask covers the whole picture, so there is nothing to localize")
     if launder:
         image, mask = launder(image, mask)
         if spliced and not mask.any():
-            raise BenchmarkError(f"{entry.mask}: no tampered pixel is left after resizing; take a larger factor")
+            raise BenchmarkError(f"{entry.mask}: no tampered pixel is left after resizing; use a larger factor")
     info = {"format": printable(entry.image.suffix.lstrip(".").lower()), "kind": "spliced" if spliced else "authentic"}
     info |= entry.info | ({"mask": "resized"} if resized else {})
     return BenchmarkImage(image, mask, entry.name, spliced, info, None if launder else read_history(entry.image))
 
 
 def _read_mask(path: Path, read_mask: MaskReader) -> tuple[np.ndarray, Image.Transpose | None]:
-    """The mask, and what turned it upright."""
+    """The mask, and the transpose that turned it upright."""
     decoded = decode_image(path)
     try:
         return read_mask(decoded.pixels), decoded.turn

@@ -1,4 +1,4 @@
-"""The scored pictures of a run: a page of HTML, sorted by score, and examples for a sheet."""
+"""The scored pictures of a run: an HTML page, sorted by score, and rows of examples for a figure."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from exiflang.utils.files import write_whole
 from exiflang.viz.html import PAGE, render
 from exiflang.viz.images import LabeledImage, heatmap_panel, picture_panel
 
-#: Columns of the table, as far as a summary has them: a figure never stands without its protocol.
+#: Columns of the table, if present in a summary, including the protocol behind each figure.
 _SHOWN = ("set", "method", "readout", "protocol", "border", "over", "pictures", "authentic")
 _FIGURES = ("p_map", "p_map_se", *FIGURES[1:])
 
@@ -23,10 +23,10 @@ _FIGURES = ("p_map", "p_map_se", *FIGURES[1:])
 def write_score_gallery(
     path: str | Path, sets: Mapping[str, ScoredSet], scores: pd.DataFrame, summary: pd.DataFrame
 ) -> Path:
-    """Write the page of the pictures of `sets`, and return its path.
+    """Write the page for the pictures of `sets`, and return its path.
 
-    A card a picture: what the first method and readout of `scores` come to (see `score_each`); above them `summary`
-    (see `summarize_pictures`). Pictures that were left out are named. The page loads nothing from anywhere.
+    It has a card per picture with the scores of the first method and readout in `scores` (see `score_each`), `summary`
+    above them (see `summarize_pictures`), and a list of skipped pictures. It loads no external resources.
     """
     first = scores.iloc[0]
     rows = scores[(scores["method"] == first["method"]) & (scores["readout"] == first["readout"])].to_dict("records")
@@ -49,7 +49,7 @@ def write_score_gallery(
 def example_rows(
     sets: Mapping[str, ScoredSet], scores: pd.DataFrame, localizer: SpliceLocalizer, shares: Sequence[float]
 ) -> list[list[LabeledImage]]:
-    """Of each set the spliced pictures whose p-mAP only these `shares` of it exceed: picture, heatmap, components."""
+    """Rows of picture, heatmap and components: each set's spliced pictures at the upper quantiles `shares` of p-mAP."""
     rows = []
     first = scores[scores["spliced"] & (scores["method"] == "model") & (scores["readout"] == localizer.readout)]
     for name, part in first.groupby("set", sort=False):

@@ -1,4 +1,4 @@
-"""Benchmarks as social networks leave them: copies on disk, and JPEG saving and resizing on the fly."""
+"""Laundered benchmarks: copies from social networks on disk, and JPEG recompression and resizing on the fly."""
 
 import io
 import re
@@ -16,10 +16,10 @@ from exiflang.utils.images import MAX_PIXELS, ImageError, load_image
 
 NETWORKS = ("facebook", "whatsapp", "wechat")
 
-#: picture and mask, uint8 [H, W, 3] and bool [H, W] -> the same after laundering, perhaps of another size
+#: picture and mask, uint8 [H, W, 3] and bool [H, W] -> the same after laundering, possibly with a different size
 Launder = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
-# What the published copies call the benchmarks, see `plain_name`.
+# Names of the benchmarks in the published copies, see `plain_name`.
 _NAMES = {
     "columbia": ("columbia",),
     "dso_1": ("dso", "dso1"),
@@ -34,15 +34,15 @@ _JPEG_MAX_SIDE = 65_500  # libjpeg's
 
 
 def list_laundered(name: str, root: Path, network: str) -> list[Entry]:
-    """``<name>_<Network>/*``, all tampered, with ``<name>_GT/<stem>_gt.png`` beside it (above 127 = tampered).
+    """``<name>_<Network>/*``, all tampered, with masks ``<name>_GT/<stem>_gt.png`` (above 127 = tampered).
 
-    In-the-Wild has ``<stem>.png``, scene completion ``<stem>_mask.png``. The folders may be named in any case, and by
-    other common names of the benchmark. Networks shrink pictures, so a mask is resized to its picture.
+    In-the-Wild has ``<stem>.png``, scene completion ``<stem>_mask.png``. Folder names are case-insensitive and may use
+    other common names of the benchmark. Social networks shrink pictures, so masks are resized to their picture.
 
-    Raises BenchmarkError for a benchmark without such copies, and if a folder is missing or there are two of them.
+    Raises BenchmarkError for a benchmark without such copies, and if a folder is missing or ambiguous.
     """
     if name not in _NAMES:
-        raise BenchmarkError(f"no network's copies of {name!r} are published; they are of {', '.join(sorted(_NAMES))}")
+        raise BenchmarkError(f"no laundered copies of {name!r} are published, only of {', '.join(sorted(_NAMES))}")
     pictures, truth = files(_copy(name, root, network)), _copy(name, root, "gt")
     if name.startswith("casia"):
         entries = casia_tampered(pictures, truth)
@@ -57,14 +57,14 @@ def _copy(name: str, root: Path, suffix: str) -> Path:
     if len(found) != 1:
         names = " or ".join(f"{own}_{suffix}" for own in _NAMES[name])
         there = " and ".join(path.name for path in found) or "none"
-        raise BenchmarkError(f"{root}: needs one folder {names}, in any case; holds {there}")
+        raise BenchmarkError(f"{root}: needs exactly one folder {names} (case-insensitive); found {there}")
     return found[0]
 
 
 def parse_laundering(text: str) -> Launder:
-    """What "jpeg Q" (``save_as_jpeg``) or "resize F" (``resize``) does to a picture and its mask.
+    """Parse "jpeg Q" (``save_as_jpeg``) or "resize F" (``resize``) into a function of a picture and its mask.
 
-    Raises BenchmarkError for any other text, a quality outside 1..100 and a factor that is 0 or above 4.
+    Raises BenchmarkError for any other text, a quality outside 1..100, and a factor that is 0 or above 4.
     """
     if match := re.fullmatch(r"jpeg ([1-9][0-9]?|100)", str(text)):
         return partial(save_as_jpeg, quality=int(match[1]))
@@ -72,18 +72,18 @@ def parse_laundering(text: str) -> Launder:
         if 0 < float(match[1]) <= 4:
             return partial(resize, factor=float(match[1]))
     raise BenchmarkError(
-        f"unknown laundering {text!r}: give {', '.join(NETWORKS)}, 'jpeg Q' with a whole Q in 1..100, "
+        f"unknown laundering {text!r}: give {', '.join(NETWORKS)}, 'jpeg Q' with an integer Q in 1..100, "
         "or 'resize F' with a factor F above 0, at most 4"
     )
 
 
 def save_as_jpeg(image: np.ndarray, mask: np.ndarray, quality: int) -> tuple[np.ndarray, np.ndarray]:
-    """The picture, uint8 [H, W, 3], saved by Pillow as JPEG (4:2:0) and loaded again; the mask as it is.
+    """The picture, uint8 [H, W, 3], after JPEG compression by Pillow (4:2:0), and the unchanged mask.
 
-    Raises ImageError for a side that JPEG cannot have.
+    Raises ImageError if a side is too long for JPEG.
     """
     if max(mask.shape) > _JPEG_MAX_SIDE:
-        raise ImageError(f"a side of {max(mask.shape)} pixels is more than JPEG's {_JPEG_MAX_SIDE}; crop the picture")
+        raise ImageError(f"a side of {max(mask.shape)} pixels exceeds JPEG's {_JPEG_MAX_SIDE}; crop the picture")
     saved = io.BytesIO()
     Image.fromarray(image).save(saved, "JPEG", quality=quality, subsampling="4:2:0")
     return load_image(saved.getvalue()), mask
@@ -92,15 +92,15 @@ def save_as_jpeg(image: np.ndarray, mask: np.ndarray, quality: int) -> tuple[np.
 def resize(image: np.ndarray, mask: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
     """Picture (bicubic with antialiasing) and mask (nearest), each side times ``factor``, rounded, at least 1.
 
-    uint8 [H, W, 3] and bool [H, W] -> the same of the new size. Raises ImageError above ``MAX_PIXELS``.
+    uint8 [H, W, 3] and bool [H, W] -> the same at the new size. Raises ImageError above ``MAX_PIXELS``.
     """
     height, width = (max(1, round(side * factor)) for side in mask.shape)
     if height * width > MAX_PIXELS:
-        raise ImageError(f"{width} x {height} would be more than {MAX_PIXELS:,} pixels; take a smaller factor")
+        raise ImageError(f"{width} x {height} would be more than {MAX_PIXELS:,} pixels; use a smaller factor")
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
     return np.array(resized), resize_mask(mask, height, width)
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """bool [H, W] -> bool [height, width], each the pixel nearest to it."""
+    """bool [H, W] -> bool [height, width], nearest neighbor."""
     return np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))

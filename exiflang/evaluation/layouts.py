@@ -1,4 +1,4 @@
-"""The published layouts of splice benchmarks: a folder -> its entries. Each layout's protocol is its docstring."""
+"""The published layouts of splice benchmarks: a folder -> its entries. Each function documents its layout."""
 
 import csv
 import os
@@ -12,18 +12,18 @@ import numpy as np
 
 from exiflang.utils.files import printable
 
-#: What an index may call a picture; "other": a forgery of several kinds, or of one that has no name here.
+#: Kinds of pictures in an index; "other": a forgery of several kinds, or of a kind not listed here.
 KINDS = ("authentic", "spliced", "copy-move", "removal", "other")
 
 
 class BenchmarkError(ValueError):
-    """A benchmark that cannot be read at all; the message says what is missing and where it should lie."""
+    """A benchmark cannot be read at all; the message states what is missing and where it belongs."""
 
     def __init__(self, message: str):
         super().__init__(printable(message))
 
 
-#: A mask as its picture file shows it, uint8 [H, W, 3] -> where pixels are tampered, bool [H, W].
+#: A mask as decoded from its file, uint8 [H, W, 3] -> tampered pixels, bool [H, W].
 MaskReader = Callable[[np.ndarray], np.ndarray]
 
 
@@ -52,8 +52,8 @@ def dark(mask: np.ndarray) -> np.ndarray:
 def green(mask: np.ndarray) -> np.ndarray:
     """Tampered where a JPEG was painted (0, 200, 0) or (0, 255, 0): uint8 [H, W, 3] -> bool [H, W].
 
-    100 is half-way from black to the darker green. Next to red, chroma of half the resolution mixes the two, so green
-    need only prevail; by 16, lest the error of a JPEG color what is gray.
+    The threshold of 100 is halfway from black to the darker green. Next to red, chroma subsampling mixes the two, so
+    green only has to be the strongest channel, by 16 to ignore JPEG errors on gray.
     """
     red, level, blue = np.moveaxis(mask.astype(np.int16), 2, 0)
     return (level > 100) & (level > np.maximum(red, blue) + 16)
@@ -66,23 +66,23 @@ class Entry:
     name: str  # unique in its benchmark
     image: Path | None
     mask: Path | None = None
-    spliced: bool | None = None  # None: the mask alone says it
-    info: dict[str, str] = field(default_factory=dict)  # what is recorded of it
+    spliced: bool | None = None  # None: determined by the mask
+    info: dict[str, str] = field(default_factory=dict)  # recorded facts
     read_mask: MaskReader = bright
-    fit_mask: bool = False  # a mask of another size is resized to the picture
+    fit_mask: bool = False  # resize the mask to the picture if their sizes differ
     problem: str = ""
 
 
 def tampered(
     pictures: list[Path], masks: Path, mask_stem: str = "{}", read_mask: MaskReader = bright, kind: str = "spliced"
 ) -> list[Entry]:
-    """Entries of tampered pictures; the mask of each lies in the folder ``masks`` as ``mask_stem`` of its stem.
+    """Entries of tampered pictures; each mask is in the folder ``masks``, named ``mask_stem`` of the picture's stem.
 
     Raises BenchmarkError if there are pictures but no such folder.
     """
     if pictures and not masks.is_dir():
         owners, pattern = "/".join(pictures[0].parent.parts[-2:]), mask_stem.format("<stem>")
-        raise BenchmarkError(f"{masks}: no such folder; the masks of {owners} belong there, as {pattern}.png or so")
+        raise BenchmarkError(f"{masks}: no such folder; put the masks of {owners} there, e.g. {pattern}.png")
     by_stem, entries = by_stem_of(files(masks)), []
     for path in pictures:
         entry = Entry(path.name, path, spliced=True, info={"kind": kind}, read_mask=read_mask)
@@ -97,7 +97,7 @@ def authentic(pictures: list[Path]) -> list[Entry]:
 def with_mask(entry: Entry, masks: dict[str, list[Path]], stem: str) -> Entry:
     found = masks.get(stem.casefold(), [])
     if len(found) > 1:
-        return replace(entry, problem=f"{len(found)} masks of one stem, such as {found[0]}; keep one of them")
+        return replace(entry, problem=f"{len(found)} masks with the same stem, such as {found[0]}; keep one of them")
     if found:
         return replace(entry, mask=found[0])
     if entry.spliced is False:
@@ -107,8 +107,8 @@ def with_mask(entry: Entry, masks: dict[str, list[Path]], stem: str) -> Entry:
 
 
 def checked(entries: list[Entry], root: Path) -> list[Entry]:
-    """The entries with unique printable names, and a problem where a file lies outside of ``root`` or a mask has two
-    owners."""
+    """The entries with unique printable names, and with a problem if a file is outside ``root`` or a mask belongs to
+    two pictures."""
     named = Counter(entry.name for entry in entries)
     owners = defaultdict(set)
     for entry in entries:
@@ -119,10 +119,10 @@ def checked(entries: list[Entry], root: Path) -> list[Entry]:
     def problem(entry: Entry) -> str:
         for path in (entry.image, entry.mask):
             if path and not os.path.realpath(path).startswith(inside):
-                return f"{path}: a link that leaves {root}; put the file itself there"
+                return f"{path}: a link to outside of {root}; put the file itself there"
         if entry.mask and len(owners[entry.mask]) > 1:
             pictures = " and ".join(sorted(owners[entry.mask]))
-            return f"{entry.mask}: the mask of {pictures} alike; let their names differ by more than case"
+            return f"{entry.mask}: the mask of both {pictures}; make their names differ by more than case"
         return entry.problem
 
     apart = [entry if named[entry.name] == 1 else name_by_path(entry, root) for entry in entries]
@@ -130,7 +130,7 @@ def checked(entries: list[Entry], root: Path) -> list[Entry]:
 
 
 def subfolder(folder: Path, *names: str) -> Path:
-    """The folder in ``folder`` of one of these names, whatever the case; ``folder / names[0]`` if there is none.
+    """The subfolder with one of these names, case-insensitively; ``folder / names[0]`` if there is none.
 
     Raises BenchmarkError if there are several.
     """
@@ -138,12 +138,12 @@ def subfolder(folder: Path, *names: str) -> Path:
     listed = sorted(folder.iterdir()) if folder.is_dir() else []
     found = [path for path in listed if path.name.casefold() in wanted and path.is_dir()]
     if len(found) > 1:
-        raise BenchmarkError(f"{folder}: holds both {found[0].name} and {found[1].name}; keep one of them")
+        raise BenchmarkError(f"{folder}: contains both {found[0].name} and {found[1].name}; keep one of them")
     return found[0] if found else folder / names[0]
 
 
 def files(folder: Path) -> list[Path]:
-    """All but folders and hidden files, by name: a file that is no picture shall be named, not overlooked."""
+    """All but folders and hidden files, by name; non-pictures are included, so that they are reported."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
@@ -161,7 +161,7 @@ def starts_with(path: Path, *starts: str) -> bool:
 
 
 def name_by_path(entry: Entry, root: Path) -> Entry:
-    """The entry, named by its picture's path from ``root``."""
+    """The entry, named by its picture's path relative to ``root``."""
     return replace(entry, name=entry.image.relative_to(root).as_posix()) if entry.image else entry
 
 
@@ -169,22 +169,21 @@ def _folder(root: Path) -> list[Entry]:
     """``images/<stem>.*`` with ``masks/<stem>.*`` (above 127 = tampered) and, if there is one, ``index.csv``.
 
     ``index.csv`` has the columns ``name`` (a file name or stem in ``images/``) and ``kind`` (one of ``KINDS``); other
-    columns go to ``info``. A picture that it calls authentic needs no mask; ``BenchmarkImage.spliced`` is true of all
-    other kinds. A row without its picture, a row that its mask contradicts and a picture that no row lists are skipped
-    by name.
+    columns go to ``info``. Pictures listed as authentic need no mask; ``BenchmarkImage.spliced`` is true for all other
+    kinds. A row without a picture, a row that contradicts its mask, and an unlisted picture are skipped and reported.
 
-    Without an index the mask decides: a mask all black means authentic. A picture without a mask is skipped, never
-    taken for authentic, because a lost mask would quietly turn a splice into an authentic picture.
+    Without an index, an all-black mask marks an authentic picture. A picture without a mask is skipped rather than
+    taken as authentic, because a lost mask would silently turn a splice into an authentic picture.
     """
     pictures = files(subfolder(root, "images"))
     masks = by_stem_of(files(subfolder(root, "masks")))
     if not pictures:
-        raise BenchmarkError(f"{root}: no pictures in images/; expected images/, masks/ and perhaps index.csv")
+        raise BenchmarkError(f"{root}: no pictures in images/; expected images/, masks/ and optionally index.csv")
     index = root / "index.csv"
     if index.is_file():
         return _indexed(_read_index(index, "name", "kind"), pictures, masks)
     if not masks:
-        raise BenchmarkError(f"{root}: neither masks/ nor index.csv says which pictures are spliced; add one of them")
+        raise BenchmarkError(f"{root}: has neither masks/ nor index.csv to mark spliced pictures; add one of them")
     return [with_mask(Entry(path.name, path), masks, path.stem) for path in pictures]
 
 
@@ -202,7 +201,7 @@ def _read_index(path: Path, *needed: str) -> list[dict[str, str]]:
 
 
 def _indexed(rows: list[dict[str, str]], pictures: list[Path], masks: dict[str, list[Path]]) -> list[Entry]:
-    # Names are only looked up among the files of images/, never joined to a path: no row can leave the folder.
+    # Names are only looked up among the files of images/, never joined to a path, so no row can escape the folder.
     exact = {printable(path.name): [path] for path in pictures}
     any_case = defaultdict(list)
     for picture in pictures:
@@ -230,7 +229,7 @@ def _indexed(rows: list[dict[str, str]], pictures: list[Path], masks: dict[str, 
 
 
 def _authentic(root: Path) -> list[Entry]:
-    """``images/*``, all authentic, no masks. Of an ``index.csv`` with a column ``name`` the others go to ``info``."""
+    """``images/*``, all authentic, no masks. The other columns of an ``index.csv`` with ``name`` go to ``info``."""
     index = root / "index.csv"
     rows = {row.pop("name"): row for row in _read_index(index, "name")} if index.is_file() else {}
     entries = authentic(files(subfolder(root, "images")))
@@ -238,34 +237,34 @@ def _authentic(root: Path) -> list[Entry]:
 
 
 def _columbia(root: Path) -> list[Entry]:
-    """Columbia: ``4cam_auth/*``, ``4cam_splc/*``, ``4cam_splc/edgemask/<stem>_edgemask.jpg``, tampered is ``green``."""
+    """Columbia: ``4cam_auth/*``, ``4cam_splc/*``, masks ``4cam_splc/edgemask/<stem>_edgemask.jpg``, ``green``."""
     spliced = subfolder(root, "4cam_splc")
     found = tampered(files(spliced), subfolder(spliced, "edgemask"), "{}_edgemask", green)
     return authentic(files(subfolder(root, "4cam_auth"))) + found
 
 
 def _dso_1(root: Path) -> list[Entry]:
-    """DSO-1: ``DSO-1/{normal,splicing}-NN.png``, ``DSO-1-Fake-Images-Masks/splicing-NN.png``, tampered is ``dark``."""
+    """DSO-1: ``DSO-1/{normal,splicing}-NN.png``, masks ``DSO-1-Fake-Images-Masks/splicing-NN.png``, ``dark``."""
     pictures = files(subfolder(root, "DSO-1"))
     normal, splicing = ([path for path in pictures if starts_with(path, start)] for start in ("normal-", "splicing-"))
     others = sorted({*pictures} - {*normal, *splicing})
     return [
         *authentic(normal),
         *tampered(splicing, subfolder(root, "DSO-1-Fake-Images-Masks"), "{}", dark),
-        *(Entry(path.name, path, problem="named neither normal-* nor splicing-*; take it away") for path in others),
+        *(Entry(path.name, path, problem="named neither normal-* nor splicing-*; remove it") for path in others),
     ]
 
 
 def _in_the_wild(root: Path) -> list[Entry]:
-    """In-the-Wild: ``images/*``, all spliced, ``masks/<stem>.png``, tampered is ``bright``."""
+    """In-the-Wild: ``images/*``, all spliced, masks ``masks/<stem>.png``, ``bright``."""
     return tampered(files(subfolder(root, "images")), subfolder(root, "masks"))
 
 
 def _realistic_tampering(root: Path) -> list[Entry]:
-    """Realistic Tampering: a folder a camera, in it ``{pristine,tampered-realistic}/*``, ``ground-truth/<stem>.PNG``.
+    """Realistic Tampering: a folder per camera, with ``{pristine,tampered-realistic}/*``, ``ground-truth/<stem>.PNG``.
 
-    Tampered is ``not_black``: gray means changed along the way. ``kind`` is ``authentic`` or ``tampered`` (objects put
-    in or taken out). A forgery is named as its original, so names are paths from ``root``.
+    Masks are ``not_black``: gray marks incidental changes. ``kind`` is ``authentic`` or ``tampered`` (objects inserted
+    or removed). A forgery has the same file name as its original, so names are paths relative to ``root``.
     """
     entries = []
     for camera in ("Canon_60D", "Nikon_D90", "Nikon_D7000", "Sony_A57"):
@@ -277,9 +276,9 @@ def _realistic_tampering(root: Path) -> list[Entry]:
 
 
 def _scene_completion(root: Path) -> list[Entry]:
-    """Scene completion (Hays): ``<stem>.*``, all spliced, beside ``<stem>_mask.*``, tampered is ``bright``.
+    """Scene completion (Hays): ``<stem>.*``, all spliced, next to masks ``<stem>_mask.*``, ``bright``.
 
-    The reference takes any value above 0, which in a JPEG also takes the ripples beside the region.
+    The reference code uses any value above 0, which in a JPEG also includes ringing around the region.
     """
     listed = files(root)
     masks = {f"{path.stem.casefold()}_mask" for path in listed}
@@ -293,11 +292,11 @@ _CASIA_NAME = re.compile(
 
 
 def _casia_1(root: Path) -> list[Entry]:
-    """CASIA 1.0: ``Au/*``, ``Tp/{Sp,CM}/*``, ``CASIA 1.0 groundtruth/{Sp,CM}/<stem>_gt.png``, tampered is ``bright``.
+    """CASIA 1.0: ``Au/*``, ``Tp/{Sp,CM}/*``, masks ``CASIA 1.0 groundtruth/{Sp,CM}/<stem>_gt.png``, ``bright``.
 
-    ``info``: ``format``; ``kind``: ``authentic``, ``spliced`` or ``copy-move`` (``BenchmarkImage.spliced`` is true of
-    both); and of a regular name such as ``Sp_D_NRN_A_art0071_art0029_0478`` its codes as they stand: ``origin`` (D: two
-    pictures, S: one), ``operations``, ``shape``, and ``sources``, of which either may be the host.
+    ``info``: ``format``; ``kind``: ``authentic``, ``spliced`` or ``copy-move`` (``BenchmarkImage.spliced`` is true for
+    the last two); and the codes in a regular name such as ``Sp_D_NRN_A_art0071_art0029_0478``: ``origin`` (D: two
+    pictures, S: one), ``operations``, ``shape``, and ``sources``, either of which may be the host.
     """
     entries = authentic(files(subfolder(root, "Au")))
     for folder, kind in (("Sp", "spliced"), ("CM", "copy-move")):
@@ -320,7 +319,7 @@ def _casia_codes(stem: str) -> dict[str, str]:
 def _casia_2(root: Path) -> list[Entry]:
     """CASIA 2.0: ``Au/*``, ``Tp/*`` (``Tp_S_*``: ``kind`` is ``copy-move``), masks ``<stem>_gt.png``, ``bright``.
 
-    The masks lie in ``CASIA 2 Groundtruth`` or ``CASIA2.0_Groundtruth``. ``BenchmarkImage.spliced`` is true of
+    The masks are in ``CASIA 2 Groundtruth`` or ``CASIA2.0_Groundtruth``. ``BenchmarkImage.spliced`` is true for
     both kinds.
     """
     truth = subfolder(root, "CASIA 2 Groundtruth", "CASIA2.0_Groundtruth")
@@ -328,14 +327,14 @@ def _casia_2(root: Path) -> list[Entry]:
 
 
 def casia_tampered(pictures: list[Path], masks: Path) -> list[Entry]:
-    """``tampered`` of pictures whose names say the kind: CASIA's code S, one source, is a copy-move."""
+    """``tampered`` for pictures with the kind in their names: CASIA's code S, one source, is a copy-move."""
     by_kind = defaultdict(list)
     for path in pictures:
         by_kind["copy-move" if starts_with(path, "Tp_S_", "Sp_S_", "CM_") else "spliced"].append(path)
     return [entry for kind, paths in by_kind.items() for entry in tampered(paths, masks, "{}_gt", kind=kind)]
 
 
-#: name -> lister of a folder; the protocol of each is its docstring
+#: name -> function that lists a folder; its docstring describes the layout
 LAYOUTS: dict[str, Callable[[Path], list[Entry]]] = {
     "folder": _folder,
     "authentic": _authentic,

@@ -1,14 +1,14 @@
-"""How well a heatmap finds the tampered pixels of a picture, and a score the spliced pictures of a set.
+"""Metrics of localization (heatmap against mask, per pixel) and of detection (score against label, per picture).
 
 A mask is bool (or 0 / 1) [H, W], true where pixels are tampered; a heatmap is any real dtype [H, W], high = tampered.
-Every figure is per picture and over all pixels that it is given: `scored_pixels` leaves a border out, where a protocol
-does so, and such figures must not share a column with others.
+Every localization metric is per picture, over all pixels it is given. Some protocols exclude a border around mask edges
+(`scored_pixels`); never put such figures in one column with others.
 
-Conventions for a mask of one kind only, the same in every function: without a tampered pixel AP, F1 and the IoU of the
-tampered class are 0 (there was nothing to find) and AUC is NaN; with nothing but tampered pixels AP and best F1 are 1,
-AUC is NaN and the IoU of the background is 0. MCC is 0 in both cases.
+Conventions for a mask with only one class, in every function: without tampered pixels, AP, F1 and the IoU of the
+tampered class are 0 (there is nothing to find) and AUC is NaN; without background, AP and best F1 are 1, AUC is NaN,
+and the IoU of the background is 0. MCC is 0 in both cases.
 
-ValueError for an empty input, for shapes that differ, for a mask that is not 0 / 1, for NaN or infinity in a heatmap.
+ValueError for an empty input, different shapes, a mask that is not 0 / 1, and NaN or infinity in a heatmap.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.ndimage import maximum_filter, minimum_filter
 
-#: Columns of `localization_scores` by protocol. Those of one name but for `p_map`, `ciou` and `ciou_legacy` differ.
+#: Columns of `localization_scores` by protocol. Except for `p_map`, `ciou` and `ciou_legacy`, definitions differ.
 LOCALIZATION = {
     "default": ["ap", "p_map", "auc", "best_f1", "best_mcc", "ciou", "ciou_legacy"],
     "reference": ["p_map", "auc", "best_f1", "mcc", "ciou", "ciou_legacy"],
 }
 
 _THRESHOLDS = np.linspace(0.0, 1.0, 1000)
-_ROUNDING = 1e-6  # how far float32 arithmetic may carry a map of 0..1 beyond its ends
+_ROUNDING = 1e-6  # how far float32 rounding may push a map of 0..1 out of its range
 
 
 class Counts(NamedTuple):
-    """How many pixels reach each of the K distinct heatmap values, rising: one sort serves every metric."""
+    """Number of pixels at or above each of the K distinct heatmap values, ascending: one sort serves all metrics."""
 
     found: np.ndarray  # int32 [K], tampered pixels at or above each value
     reached: np.ndarray  # int32 [K], pixels at or above each value
@@ -49,15 +49,15 @@ class Counts(NamedTuple):
 def count_levels(
     mask: ArrayLike, heatmap: ArrayLike, mask_name: str = "mask", heatmap_name: str = "heatmap"
 ) -> tuple[np.ndarray, Counts]:
-    """Distinct values of a heatmap [K], rising, and their counts, from which the metrics below are computed."""
+    """Distinct values of a heatmap [K], ascending, and their counts, from which the metrics below are computed."""
     heatmap = np.asarray(heatmap)
     mask = _as_mask(mask, heatmap.shape, mask_name, heatmap_name)
     if heatmap.dtype.kind not in "biuf":
-        raise ValueError(f"{heatmap_name}: must hold real numbers, not {heatmap.dtype}")
+        raise ValueError(f"{heatmap_name}: must contain real numbers, not {heatmap.dtype}")
     if not np.isfinite(heatmap).all():
-        raise ValueError(f"{heatmap_name}: holds NaN or infinity; a missing value has no rank, so fill it first")
-    # Two sorts of values and a search are several times faster than one sort of indices.
-    ranked, tampered = np.sort(heatmap, axis=None), np.sort(heatmap[mask])  # [N], [positives], rising
+        raise ValueError(f"{heatmap_name}: contains NaN or infinity; missing values have no rank, so fill them first")
+    # Sorting values twice plus a binary search is several times faster than one argsort.
+    ranked, tampered = np.sort(heatmap, axis=None), np.sort(heatmap[mask])  # [N], [positives], ascending
     first = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1])).astype(np.int32)  # [K] where each value begins
     values = ranked[first]
     found = len(tampered) - np.searchsorted(tampered, values).astype(np.int32)
@@ -67,8 +67,8 @@ def count_levels(
 def average_precision(counts: Counts) -> float:
     """Area under precision and recall: ``sum_k (R_k - R_{k-1}) P_k`` over the distinct values, highest first; in 0..1.
 
-    Not interpolated, ties count as one threshold: equal to scikit-learn's ``average_precision_score``. The better of a
-    heatmap and its inverse is a picture's p-mAP; the paper reports its mean over pictures.
+    Not interpolated; ties count as one threshold: equal to scikit-learn's ``average_precision_score``. A picture's
+    p-mAP is the better AP of the heatmap and its inverse; the paper reports its mean over pictures.
     """
     if counts.tampered == 0:
         return 0.0
@@ -78,9 +78,9 @@ def average_precision(counts: Counts) -> float:
 
 
 def auc(counts: Counts) -> float:
-    """Area under the ROC curve: chance that a tampered pixel ranks above a background pixel, ties half; in 0..1.
+    """Area under the ROC curve: probability that a tampered pixel ranks above a background pixel, ties half; in 0..1.
 
-    The Mann-Whitney statistic, equal to scikit-learn's ``roc_auc_score``. NaN for a mask of one kind.
+    The Mann-Whitney statistic, equal to scikit-learn's ``roc_auc_score``. NaN for a mask with only one class.
     """
     pairs = counts.tampered * (counts.pixels - counts.tampered)
     if pairs == 0:
@@ -96,15 +96,15 @@ def auc(counts: Counts) -> float:
 def best_f1(counts: Counts) -> float:
     """Best ``2 TP / (2 TP + FP + FN)`` over the thresholds ``heatmap >= v``, v each distinct value; in 0..1.
 
-    An oracle's threshold, picture by picture.
+    The threshold is an oracle's, chosen per picture.
     """
     return float((counts.found / (counts.reached + counts.tampered)).max()) * 2
 
 
 def best_mcc(counts: Counts) -> float:
-    """Best Matthews correlation (see ``mcc``) over the thresholds of ``best_f1``; in 0..1, as all pixels give 0.
+    """Best Matthews correlation (see ``mcc``) over the thresholds of ``best_f1``; in 0..1, since all pixels give 0.
 
-    An oracle's threshold, picture by picture.
+    The threshold is an oracle's, chosen per picture.
     """
     tampered, pixels = counts.tampered, counts.pixels
     if tampered in (0, pixels):
@@ -119,24 +119,24 @@ def best_mcc(counts: Counts) -> float:
 
 
 def cious(values: np.ndarray, counts: Counts, raw: bool = False) -> dict[str, float]:
-    """``ciou`` and ``ciou_legacy``, both of the better of ``heatmap`` and ``1 - heatmap``.
+    """``ciou`` and ``ciou_legacy``, each for the better of ``heatmap`` and ``1 - heatmap``.
 
     ``ciou``: class-balanced IoU of Huh et al. 2018 and Zheng et al. 2023, with a true negation of both masks; in 0..1:
     ``(max_t IoU(mask, P_t) + max_t IoU(~mask, ~P_t)) / 2`` with ``P_t = heatmap >= t`` for the 1000 thresholds
     ``linspace(0, 1, 1000)``, each class at its own best. An IoU of two empty sets is 0.
 
-    ``ciou_legacy``: as the reference code computes it, for comparison with published figures only; in 0.5..1. There
-    ``~`` on a 0 / 1 uint8 array gives 255 / 254, both true, so the background's IoU is always 1:
+    ``ciou_legacy``: as the reference code computes it, only for comparison with published figures; in 0.5..1. In that
+    code, ``~`` on a 0 / 1 uint8 array gives 255 / 254, both true, so the background's IoU is always 1:
     ``(max_t IoU(mask, P_t) + 1) / 2``.
 
-    ValueError if the heatmap leaves 0..1 by more than 1e-6, the rounding of float32, unless it is ``raw``: the
-    reference's maps are, whose dissimilarities reach 2 while its thresholds do not.
+    ValueError if the heatmap exceeds 0..1 by more than 1e-6, float32's rounding, unless it is ``raw``, as the
+    reference's maps are: their dissimilarities reach 2, but its thresholds do not.
     """
     if not raw:
         low, high = values[0], values[-1]
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             raise ValueError(
-                f"cIoU has fixed thresholds in 0..1, the heatmap goes from {low:g} to {high:g}; "
+                f"cIoU has fixed thresholds in 0..1, but the heatmap ranges from {low:g} to {high:g}; "
                 "give a calibrated heatmap (result.heatmap), or rescale it the same way for every picture"
             )
         values = values.clip(0, 1)
@@ -147,14 +147,14 @@ def cious(values: np.ndarray, counts: Counts, raw: bool = False) -> dict[str, fl
 
 
 def mcc(mask: np.ndarray, prediction: np.ndarray) -> float:
-    """Matthews correlation of two masks, in -1..1; 0 if either is of one kind (as in scikit-learn).
+    """Matthews correlation of two masks, in -1..1; 0 if either has only one class (as in scikit-learn).
 
     ``(TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))``.
     """
     prediction = np.asarray(prediction)
     prediction = _as_mask(prediction, prediction.shape, "prediction", "prediction")
     mask = _as_mask(mask, prediction.shape, "mask", "prediction")
-    # Python integers: their products outgrow 64 bits.
+    # Python integers, because the products overflow 64 bits.
     tp, predicted, tampered = (int(np.count_nonzero(x)) for x in (mask & prediction, prediction, mask))
     fp, fn, tn = predicted - tp, tampered - tp, mask.size - predicted - tampered + tp
     product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
@@ -162,10 +162,10 @@ def mcc(mask: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def detection_average_precision(scores: Sequence[float], labels: Sequence[bool]) -> float:
-    """AP of one score a picture (higher = more likely spliced) against its label (true = spliced); in 0..1.
+    """AP of one score per picture (higher = more likely spliced) against its label (true = spliced); in 0..1.
 
-    NaN when all pictures are of one kind. A random score gives the share of spliced pictures, so state it beside.
-    ValueError for an empty or NaN input or lengths that differ.
+    NaN if all pictures are of one class. A random score gives the fraction of spliced pictures, so report both.
+    ValueError for an empty input, NaN, or different lengths.
     """
     counts = count_levels(np.asarray(labels), np.asarray(scores), "labels", "scores")[1]
     return average_precision(counts) if 0 < counts.tampered < counts.pixels else math.nan
@@ -174,8 +174,8 @@ def detection_average_precision(scores: Sequence[float], labels: Sequence[bool])
 def scored_pixels(mask: np.ndarray, border: int) -> np.ndarray:
     """Pixels farther than ``border`` from any edge of the mask, along rows, columns and diagonals: bool [H, W].
 
-    Hand-drawn masks are uncertain there; TruFor and others leave such a border out. 0: all pixels. ValueError for a
-    negative border and for one that leaves no pixel.
+    Hand-drawn masks are uncertain there; TruFor and others exclude such a border. 0: all pixels. ValueError for a
+    negative border and for one that leaves no pixels.
     """
     mask = np.asarray(mask)
     mask = _as_mask(mask, mask.shape, "mask", "mask")
@@ -191,12 +191,12 @@ def scored_pixels(mask: np.ndarray, border: int) -> np.ndarray:
 def localization_scores(
     mask: np.ndarray, heatmap: np.ndarray, protocol: str = "default", border: int = 0
 ) -> dict[str, float]:
-    """All heatmap metrics of one picture, those of ``LOCALIZATION[protocol]``.
+    """All heatmap metrics of one picture: the columns ``LOCALIZATION[protocol]``.
 
-    "default": only ``p_map`` and the two cIoUs also try the inverted map; heatmap in 0..1, as cIoU needs it.
-    "reference": as the reference code computes them, on its raw map: each figure is the better of map and ``1 - map``,
-    ``mcc`` that of ``map > 0.5``; but ``ciou`` negates masks truly, and ``ciou_legacy`` does not.
-    ``border``: pixels to leave out on either side of the mask's edges, see ``scored_pixels``.
+    "default": only ``p_map`` and the two cIoUs also try the inverted map; heatmap in 0..1, as required by cIoU.
+    "reference": as in the reference code, on its raw map: each metric is the better of map and ``1 - map``, and ``mcc``
+    thresholds at ``map > 0.5``; but ``ciou`` negates masks correctly; only ``ciou_legacy`` does not.
+    ``border``: pixels to exclude on either side of the mask's edges, see ``scored_pixels``.
     """
     if protocol not in LOCALIZATION:
         raise ValueError(f"unknown protocol {protocol!r}: choose one of {', '.join(LOCALIZATION)}")
@@ -224,8 +224,8 @@ def _at_each(reached: np.ndarray) -> np.ndarray:
 
 
 def _best_class_ious(values: np.ndarray, counts: Counts) -> tuple[float, float]:
-    """(tampered, background) IoU, each at its best threshold."""
-    first = np.searchsorted(values, _THRESHOLDS)  # [1000], the lowest value that a threshold lets through
+    """(tampered, background) IoU, each at its own best threshold."""
+    first = np.searchsorted(values, _THRESHOLDS)  # [1000], the lowest value at or above each threshold
     within = first < len(values)
     tp, reached = (np.where(within, pixels[first * within], 0) for pixels in (counts.found, counts.reached))
     tn = counts.pixels - counts.tampered - (reached - tp)

@@ -1,7 +1,7 @@
-"""Linear probes: what a linear classifier or regression reads from frozen embeddings, of pictures it was not fitted on.
+"""Linear probes: how well a linear classifier or regression predicts properties of held-out pictures from embeddings.
 
-Everything is cross-validated in groups: what shares a group (a source picture, a photo, a camera) is never on both
-sides of a split. Probes of a tower with random weights and of training-free embeddings go beside a model's.
+Everything is cross-validated by group: items of one group (a source picture, a photo, a camera) are never on both sides
+of a split. Compare a model's probes with those of a tower with random weights and of training-free embeddings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,16 +31,16 @@ from exiflang.evaluation.probe_data import (
 )
 from exiflang.localization.windows import ImageEncoder
 
-#: Inverse strength of the classifier's penalty for features of unit mean square: embeddings have about as many
-#: dimensions as there are pictures. Of 0.01, 0.1 and 1 for 256 dimensions the first read most of held-out photos' EXIF.
+#: Inverse strength of the classifier's penalty, for features of unit mean square: embeddings have about as many
+#: dimensions as there are pictures. Of 0.01, 0.1 and 1, at 256 dimensions, 0.01 predicted held-out EXIF best.
 C = 2.5
-#: Tags that are numbers: read by regression on the logarithm.
+#: Numeric tags, probed by regression on the logarithm.
 NUMBERS = ("PhotographicSensitivity", "ExposureTime", "FNumber", "FocalLength")
 PROBED_TAGS = (
     "Make", "Model", "Flash", "WhiteBalance", "MeteringMode", "ExposureProgram", "SceneCaptureType", "Orientation",
     "YCbCrPositioning", *NUMBERS,
 )  # fmt: skip
-BINS = 20  # of the strength of distortion
+BINS = 20  # of distortion strength
 
 
 def probe(
@@ -51,21 +51,21 @@ def probe(
     folds: int = 5,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How well `labels` are read from `features`, each item by a fit to the other folds; no group is on both sides.
+    """How well `features` predict `labels` in cross-validation over `folds` in which no group is split.
 
     "class": logistic regression; `score` is the accuracy over all items, `balanced` the mean over classes, `chance`
-    the share of the most frequent class. `se` is the accuracy's standard error, items of one group taken together.
-    "rank": ridge regression, its penalty chosen within each fit; `score` is Spearman's rank correlation within a fold,
-    averaged, `se` its standard error over the folds, `chance` 0; a fold with equal labels or predictions counts as 0.
-    Both stand on features of zero mean and unit variance. `n`, `groups`, `classes` count items, groups and classes.
+    the fraction of the most frequent class. `se` is the accuracy's standard error, clustered by group. "rank": ridge
+    regression, with the penalty chosen within each fit; `score` is Spearman's rank correlation within a fold, averaged,
+    `se` its standard error over folds, `chance` 0; a fold with constant labels or predictions counts as 0. Features are
+    standardized to zero mean and unit variance. `n`, `groups`, `classes` count items, groups and classes.
 
     Args:
         features: float [n, D].
         labels: [n], of any type for "class", numbers for "rank".
         groups: [n], of any type.
 
-    Raises `ValueError` for another `kind`, for lengths that differ, nothing at all, NaN or infinity, a single class,
-    fewer groups than folds, and a class in fewer groups than folds.
+    Raises `ValueError` for an unknown `kind`, different lengths, empty input, NaN or infinity, a single class, fewer
+    groups than folds, and a class in fewer groups than folds.
     """
     features, labels, groups = np.asarray(features, float), np.asarray(labels), np.asarray(groups)
     if kind not in ("class", "rank"):
@@ -75,17 +75,17 @@ def probe(
     if not features.size:
         raise ValueError(f"nothing to probe: features {list(features.shape)}")
     if not np.isfinite(features).all() or (kind == "rank" and not np.isfinite(labels.astype(float)).all()):
-        raise ValueError("features or labels hold NaN or infinity")
+        raise ValueError("features or labels contain NaN or infinity")
     names, group = np.unique(groups, return_inverse=True)  # [n]
     if not 2 <= folds <= len(names):
-        raise ValueError(f"{len(names)} groups for {folds} folds: take 2 folds or more, and at least as many groups")
+        raise ValueError(f"{len(names)} groups for {folds} folds: use 2 folds or more, and at least as many groups")
     counts = {"n": len(labels), "groups": len(names)}
     if kind == "rank":
         return _rank_probe(features, labels.astype(float), group, folds, seed) | counts
     classes, label = np.unique(labels, return_inverse=True)  # [n]
     if len(classes) < 2:
-        raise ValueError(f"all labels are {classes[0]}: there is nothing to tell apart")
-    spread = (pd.crosstab(label, group) > 0).sum(axis=1).to_numpy()  # groups of each class
+        raise ValueError(f"all labels are {classes[0]}: a probe needs at least two classes")
+    spread = (pd.crosstab(label, group) > 0).sum(axis=1).to_numpy()  # number of groups per class
     if spread.min() < folds:
         rare = classes[spread.argmin()]
         raise ValueError(f"label {rare} is in {spread.min()} groups, fewer than {folds} folds: leave it out")
@@ -97,7 +97,7 @@ def _class_probe(features: np.ndarray, label: np.ndarray, group: np.ndarray, fol
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     predicted = cross_val_predict(model, features, label, groups=group, cv=split)
     hits = (predicted == label).astype(float)
-    of_group = np.bincount(group, hits - hits.mean())  # [groups], what each adds to the error of the mean
+    of_group = np.bincount(group, hits - hits.mean())  # [groups], each one's contribution to the mean's error
     return {
         "score": hits.mean(),
         "se": np.sqrt((of_group**2).sum() * len(of_group) / (len(of_group) - 1)) / len(hits),
@@ -123,20 +123,20 @@ def exif_probes(
     folds: int = 5,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What each embedding tells of each tag: a row a tag, grouping and method (a key of `embedded`).
+    """How well each embedding predicts each tag: one row per tag, grouping and method (a key of `embedded`).
 
-    Grouped by "camera" the probe has seen no photo of the cameras it is asked about: of a make it must know what its
-    models share, of a setting what the setting itself leaves. Grouped by "photo" it may know the camera again and say
-    what that usually writes; only so can it be asked for the model. Values in fewer groups than `folds` are left out:
-    `left_out` counts their photos and those without the tag, `values_left_out` the values. Of `NUMBERS` the logarithm
-    is ranked, and none is left out. A tag of which too little remains has NaN for `score` and 0 for `n`.
+    Grouped by "camera", the probe is tested on cameras it was not fitted on: for a make, it has to use what the models
+    have in common; for a setting, the traces of the setting itself. Grouped by "photo", it can recognize the camera and
+    predict that camera's usual values; only this grouping can probe the model tag. Values in fewer groups than `folds`
+    are excluded: `left_out` counts their photos and those without the tag, `values_left_out` the values. `NUMBERS` are
+    ranked by their logarithm, without exclusions. A tag with too few values left has NaN for `score` and 0 for `n`.
 
     Args:
-        embedded: of each method, float [n, D], as `retrieval.embed_photos` gives it first.
+        embedded: for each method, float [n, D], the first array returned by `retrieval.embed_photos`.
         photos: the n photos.
 
-    Columns: tag, grouping, kind, method, those of `probe`, left_out, values_left_out. Raises `ValueError` for no photos
-    and what `probe` refuses.
+    Columns: tag, grouping, kind, method, those of `probe`, left_out, values_left_out. Raises `ValueError` for no
+    photos, and as `probe` does.
     """
     if not photos:
         raise ValueError("no photos to probe")
@@ -150,7 +150,7 @@ def exif_probes(
             values = pd.Series(np.log2(numbers.where(numbers > 0)))
         for grouping in ("photo",) if tag == "Model" else by:
             groups = pd.Series(by[grouping])
-            spread = groups.groupby(values).nunique()  # of each value
+            spread = groups.groupby(values).nunique()  # groups per value
             rare = list(spread[spread < folds].index) if kind == "class" else []
             kept = (values.notna() & ~values.isin(rare)).to_numpy()
             enough = groups[kept].nunique() >= folds and (kind == "rank" or values[kept].nunique() > 1)
@@ -166,14 +166,14 @@ def exif_probes(
 def splice_probe(
     encoders: Mapping[str, ImageEncoder], benchmark: Benchmark, folds: int = 5, seed: int = 0
 ) -> pd.DataFrame:
-    """Spliced (or otherwise tampered) against authentic, from one embedding of a picture: a row a view and method.
+    """Spliced (or otherwise tampered) against authentic, from one embedding per picture: one row per view and method.
 
-    Views, see `probe_data.whole_views`: "center crop", 224 pixels a side, and "resized", the whole picture at that
+    Views, see `probe_data.whole_views`: "center crop", 224 pixels per side, and "resized", the whole picture at that
     size. Pictures with a common source picture are one group, see `probe_data.source_groups`. The paper reports both
-    for CASIA, on one split of its own.
+    for CASIA, on a single split.
 
-    Columns: view, method, those of `probe`. Pictures that cannot be read are in `benchmark.skipped` afterwards. Raises
-    `BenchmarkError` if none can be read, `ValueError` for what `probe` refuses, such as too few pictures of a kind.
+    Columns: view, method, those of `probe`. Unreadable pictures are in `benchmark.skipped` afterwards. Raises
+    `BenchmarkError` if no picture can be read, and `ValueError` as `probe` does, e.g. for too few pictures of a class.
     """
     items: list[tuple[str, dict[str, str], bool]] = []
     features: dict[tuple[str, str], list[np.ndarray]] = {}
@@ -200,24 +200,25 @@ def distortion_probe(
     folds: int = 5,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The strength of radial distortion, from embeddings of a distorted picture: four rows a method.
+    """The strength of radial distortion, from embeddings of distorted pictures: four rows per method.
 
-    Each picture is distorted (`distort`) with `strengths` random k1 of [-0.4, 0], all of whose 20 equal bins are drawn
-    equally often, and reduced to 224 x 224 pixels. It should have 800 pixels a side or more, so that the reduction
-    hides traces of interpolation. Views: "whole", one embedding of all of it, as the paper's probe takes; "windows",
-    those of its four corners and its middle in one vector, so that the probe can compare positions. Asked: "bin", which
-    of the 20 it is (`chance` 1/20), and "order", the rank correlation of a regression with it. A picture is a group.
+    Each picture is distorted (`distort`) with `strengths` random values of k1 in [-0.4, 0], drawn equally often from 20
+    equal bins, and downscaled to 224 x 224 pixels. It should have at least 800 pixels per side, so that downscaling
+    hides traces of interpolation. Views: "whole", one embedding of the whole picture, as in the paper's probe;
+    "windows", the concatenated embeddings of the four corners and the middle, with which the probe can compare
+    positions. Column `asked`: "bin" is classification of the bin (`chance` 1/20), "order" the rank correlation of a
+    regression on it. Each picture is a group.
 
-    What bins the paper took is not known, and this figure must not stand beside its 0.31 (Dresden) and 0.35 (RAISE).
-    Distortion also presses detail together towards the corners; a probe may read that rather than lines that bend.
+    The paper does not specify its bins, so do not compare these figures with its 0.31 (Dresden) and 0.35 (RAISE).
+    Distortion also compresses detail toward the corners, and a probe may use that rather than bent lines.
 
-    Columns: view, asked, method, those of `probe`. Raises `ValueError` for no pictures, for `strengths` below 1, for
-    what `distort` refuses and what `probe` does: pictures * strengths must be 20 * folds or more.
+    Columns: view, asked, method, those of `probe`. Raises `ValueError` for no pictures, for `strengths` below 1, and as
+    `distort` and `probe` do: pictures * strengths must be at least 20 * folds.
     """
     if not pictures or strengths < 1:
-        raise ValueError(f"{len(pictures)} pictures and {strengths} strengths: give one of each or more")
+        raise ValueError(f"{len(pictures)} pictures and {strengths} strengths: give at least one of each")
     rng = np.random.default_rng(seed)
-    drawn = np.resize(rng.permutation(BINS), len(pictures) * strengths)  # the same order over and over
+    drawn = np.resize(rng.permutation(BINS), len(pictures) * strengths)  # one permutation, repeated
     features: dict[tuple[str, str], list[np.ndarray]] = {}
     for picture, bins in zip(tqdm(pictures, unit=" pictures"), drawn.reshape(-1, strengths), strict=True):
         for k1 in STRONGEST * (bins + rng.random(strengths)) / BINS:

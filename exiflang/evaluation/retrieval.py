@@ -1,4 +1,4 @@
-"""How well photos are matched to their own EXIF: retrieval, and own sentences told from those of other cameras."""
+"""How well photos match their own EXIF: retrieval, and own sentences against those of other cameras."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ def embed_photos(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Image and EXIF embeddings of n photos: float32 [n, D] each, unit norm.
 
-    The image side is the mean over `crops` random patches of the photo's tiles, so that a photo counts once however
-    many tiles it has. The model is put in evaluation mode. Raises `ValueError` for no photos, `DataError` naming a
-    tile that is broken.
+    The image embedding is the mean over `crops` random patches of the photo's tiles, so each photo has equal weight
+    whatever its number of tiles. Puts the model in evaluation mode. Raises `ValueError` for no photos, and `DataError`
+    naming a broken tile.
     """
     if not photos:
         raise ValueError("no photos to embed: the held-out shards are empty")
@@ -42,20 +42,20 @@ def embed_photos(
 def retrieval(image: np.ndarray, text: np.ndarray, photos: Sequence[Photo], among: int = 64, seed: int = 0) -> dict:
     """Photo → EXIF recall@1: how often a photo's own sentence is nearest, among `among` photos and within a camera.
 
-    `recall`: mean over groups of `among` photos (all photos if there are fewer), 100 random groups. `recall_camera`:
-    among the held-out photos of the same camera, for cameras with at least two. A sentence equal to the own one counts
-    as the own; ties between different sentences, as embeddings that are all equal give, count as misses unless the own
-    one is first in a random order. `chance`, `chance_camera`: what a random guess would score in the same groups; one
-    over the group's size if no two sentences are equal, and more if some are.
+    `recall`: mean over 100 random groups of `among` photos (all photos if there are fewer). `recall_camera`: among the
+    held-out photos of the same camera, for cameras with at least two. A sentence identical to the photo's own counts as
+    a hit; ties between different sentences, e.g. if all embeddings are equal, are broken at random. `chance`,
+    `chance_camera`: the score of a random guess in the same groups, which is one over the group's size, or more if some
+    sentences are identical.
 
-    Raises `ValueError` for no photos, for embeddings that are not one a photo, and for NaN.
+    Raises `ValueError` for no photos, for a number of embeddings that differs from that of photos, and for NaN.
     """
     similarity = _similarity(image, text, photos)
     _, sentences = np.unique([exif_to_text(photo.tags) for photo in photos], return_inverse=True)  # [n]
     rng = np.random.default_rng(seed)
 
     def hits(group: np.ndarray) -> np.ndarray:
-        """Of each photo of the group, whether it found its sentence and how likely a guess does: float [2, group]."""
+        """Whether each photo of the group found its sentence, and the probability of a guess: float [2, group]."""
         group = rng.permutation(group)
         nearest = group[similarity[np.ix_(group, group)].argmax(1)]
         own = sentences[group]
@@ -74,22 +74,23 @@ def retrieval(image: np.ndarray, text: np.ndarray, photos: Sequence[Photo], amon
 
 
 def exif_fit(image: np.ndarray, text: np.ndarray, photos: Sequence[Photo]) -> dict:
-    """How well own sentences are told from those of other cameras: AUC by cosine, 0.5 for chance.
+    """How well cosine similarity separates own sentences from those of other cameras: AUC, 0.5 for chance.
 
     `auc`: pooled over all photos; positives are the n photos with their own sentences, negatives all pairs of a photo
-    and a sentence whose cameras (make and model, whatever case, spaces and punctuation) differ. `macro`: the mean over
-    photos of each one's own AUC, which asks less: no scale common to all photos. Ties count half. `photos`, `cameras`
-    and `negatives` count what it is measured on; it takes some 80 bytes of memory for each pair of photos.
+    and a sentence whose cameras (make and model, ignoring case, spaces and punctuation) differ. `macro`: the mean of
+    per-photo AUCs, which is easier, since it needs no common scale over photos. Ties count half. `photos`, `cameras`
+    and `negatives` are the numbers of each. Memory: about 80 bytes per pair of photos.
 
     Args:
-        image, text: embeddings of the photos and of their sentences, float [n, D], as `embed_photos` gives.
+        image, text: embeddings of the photos and of their sentences, float [n, D], as `embed_photos` returns.
 
-    Raises `ValueError` for no photos, for embeddings that are not one a photo, for NaN, and for fewer than two cameras.
+    Raises `ValueError` for no photos, for a number of embeddings that differs from that of photos, for NaN, and for
+    fewer than two cameras.
     """
     similarity = _similarity(image, text, photos)
     cameras, camera = np.unique([plain_name(photo.camera) for photo in photos], return_inverse=True)  # [n]
     if len(cameras) < 2:
-        raise ValueError(f"all {len(photos)} photos are of one camera: give photos of two or more")
+        raise ValueError(f"all {len(photos)} photos are from one camera: give photos from two or more")
     other = camera[:, None] != camera  # [n, n]
     own = np.diag(similarity)
     negatives = similarity[other]  # [pairs]
@@ -105,10 +106,10 @@ def exif_fit(image: np.ndarray, text: np.ndarray, photos: Sequence[Photo]) -> di
 
 
 def _similarity(image: np.ndarray, text: np.ndarray, photos: Sequence[Photo]) -> np.ndarray:
-    """Of each photo (rows) and sentence; `ValueError` for embeddings that are broken or not one a photo."""
+    """Cosines of photos (rows) and sentences; `ValueError` for NaN and if there is not one embedding per photo."""
     similarity = image @ text.T  # [n, D] x [D, n] -> [n, n]
     if not photos or similarity.shape != (len(photos), len(photos)):
         raise ValueError(f"embeddings of {len(image)} images and {len(text)} sentences for {len(photos)} photos")
     if not np.isfinite(similarity).all():
-        raise ValueError("embeddings hold NaN or infinity: the weights are broken")
+        raise ValueError("embeddings contain NaN or infinity: the weights are broken")
     return similarity

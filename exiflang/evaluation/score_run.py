@@ -1,8 +1,8 @@
 """Benchmarks scored picture by picture, by one process or many; an interrupted run resumes.
 
 `accelerate launch -m exiflang.evaluation --config scores.yaml` and `notebooks/03_evaluate` both start here. Under
-`scores_dir` each set has a folder: `settings.json`, and of each picture a file of its rows, its heatmap (16 bits,
-bright: tampered) and a thumbnail, named by the SHA-1 of the picture's name.
+`scores_dir`, each set has a folder with `settings.json` and, for each picture, a file of its rows, its heatmap (16-bit,
+bright = tampered) and a thumbnail, named by the SHA-1 of the picture's name.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from exiflang.utils.typed import check_fields
 from exiflang.viz.images import shrink, thumbnail
 
 INFO = ("format", "kind", "donor_scale", "mask")
-#: Longer sides in pixels.
+#: Lengths of the longer side, in pixels.
 HEATMAP, THUMBNAIL = 1024, 240
 
 
 @dataclass
 class ScoreRun:
-    """What is scored, by what, and how; the parameters of `notebooks/03_evaluate`.
+    """Settings of a scoring run: the parameters of `notebooks/03_evaluate`.
 
     Args:
-        benchmarks: names of sets in `root`, one folder each: one of `LAYOUTS` in its published layout, any other is
+        benchmarks: names of sets in `root`, one folder each: a key of `LAYOUTS` has its published layout, any other is
             a folder with `images/` and `masks/`. A laundering may follow: "columbia facebook" (the copies
             `<name>_Facebook` in `root` itself), "columbia jpeg 75", "columbia resize 0.5".
         root: folder of the sets.
-        scores_dir: folder of the scores; an interrupted run resumes from what is there.
+        scores_dir: folder for the scores, from which an interrupted run resumes.
         model: see `load_model`.
-        baselines: score the training-free embeddings as well.
-        readouts: empty: the one that `SpliceLocalizer` takes by itself.
+        baselines: also score the training-free embeddings.
+        readouts: empty: the default of `SpliceLocalizer`.
         windows_per_side, window_size, mode, precision, protocol: see `SpliceLocalizer`.
         border: see `localization_scores`.
     """
@@ -76,13 +76,13 @@ class ScoreRun:
     def __post_init__(self) -> None:
         check_fields(self)
         if len(set(self.benchmarks)) < len(self.benchmarks):
-            raise BenchmarkError(f"benchmarks {self.benchmarks} name one twice: leave one of them out")
+            raise BenchmarkError(f"benchmarks {self.benchmarks} contain a duplicate: remove it")
         if odd := [name for name in self.benchmarks if not re.fullmatch(r"[\w-][\w.-]*( [a-z]+( [\d.]+)?)?", name)]:
-            raise BenchmarkError(f"benchmarks {odd}: give names of folders in root, and perhaps a laundering")
+            raise BenchmarkError(f"benchmarks {odd}: give names of folders in root, optionally with a laundering")
 
     @classmethod
     def of(cls, **parameters: Any) -> ScoreRun:
-        """From names and values. Raises `ValueError` for unknown or missing names, and for a value of another type."""
+        """Create from names and values. Raises `ValueError` for unknown or missing names and values of a wrong type."""
         names = [part.name for part in dataclasses.fields(cls)]
         missing = sorted({"benchmarks", "root", "scores_dir"} - parameters.keys())
         if (unknown := sorted(parameters.keys() - set(names))) or missing:
@@ -98,10 +98,10 @@ class ScoreRun:
         return benchmark
 
     def run(self) -> None:
-        """Score what is not scored yet, as one of several processes where they were launched so.
+        """Score the pictures that have no score yet, sharing the work if several processes were launched.
 
-        Raises `BenchmarkError` for a benchmark that cannot be read, for scores of other settings and for a folder that
-        another run works on, `OSError` and `ValueError` for a model that is not there or does not fit.
+        Raises `BenchmarkError` for an unreadable benchmark, scores with different settings, and a folder in use by
+        another run; `OSError` or `ValueError` if the model does not exist or does not fit.
         """
         state, found = this_process(), self.found()
         model = load_model(self.model).to(state.device)
@@ -121,25 +121,25 @@ class ScoreRun:
                     scored.claim(settings)
             state.wait_for_everyone()
             pending = [scored.pending() for scored in found.values()]
-            state.wait_for_everyone()  # all have seen the same lists before the first picture leaves them
+            state.wait_for_everyone()  # all list the same pictures before the first is scored
             for scored, names in zip(found.values(), pending, strict=True):
                 part = scored.benchmark.only(names[state.process_index :: state.num_processes])
                 for picture in score_each(encoders, part, info=INFO, **how):
                     scored.keep(picture)
                 for name, reason in part.skipped:
                     write_json(scored.place(name), {"name": name, "skipped": reason})
-            state.wait_for_everyone()  # the main one holds the folders for all
+            state.wait_for_everyone()  # the main process holds the locks for all
 
     def found(self) -> dict[str, ScoredSet]:
-        """{name as given: what is scored of that benchmark}. Raises `BenchmarkError` for a benchmark not there."""
+        """{name as given: its scores so far}. Raises `BenchmarkError` if a benchmark does not exist."""
         folder = absolute_path(self.scores_dir)
         return {given: ScoredSet(self._set(given), folder / given.replace(" ", "-")) for given in self.benchmarks}
 
 
 def score_benchmarks(run: ScoreRun, processes: int = 1) -> dict[str, ScoredSet]:
-    """Score in this process, or in so many new ones of this machine (see `launch_module`): the sets of `run` by name.
+    """Score in this process or in several new ones (see `launch_module`), and return the sets of `run` by name.
 
-    Raises what `ScoreRun.run` does, or `LaunchError` with what the processes said.
+    Raises as `ScoreRun.run` does, or `LaunchError` with the output of the processes.
     """
     if processes == 1:
         run.run()
@@ -162,33 +162,33 @@ class ScoredSet:
         self.benchmark, self.folder = benchmark, folder
 
     def claim(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder, or check that it holds scores of the same settings. Raises `BenchmarkError`."""
+        """Create the folder, or check that its scores have the same settings. Raises `BenchmarkError` if not."""
         place = self.folder / "settings.json"
         settings = json.loads(json.dumps(settings))
         if place.exists() and read_json(place) != settings:
             raise BenchmarkError(
-                f"{self.folder}: holds scores of other settings; choose another scores_dir, or clear it"
+                f"{self.folder}: holds scores with different settings; choose a different scores_dir, or clear it"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(place, settings)
 
     def place(self, name: str, suffix: str = ".json") -> Path:
-        """Where what is known of a picture lies."""
+        """Path of a picture's file with this suffix."""
         return self.folder / f"{hashlib.sha1(name.encode()).hexdigest()[:16]}{suffix}"
 
     def record(self, name: str) -> dict[str, Any]:
-        """What is known of a picture: `rows`, or why it was `skipped`; {} before it was looked at."""
+        """A picture's record: its `rows`, or why it was `skipped`; {} if it was not processed yet."""
         try:
             return read_json(self.place(name))
         except FileNotFoundError:
             return {}
 
     def count(self) -> int:
-        """How many pictures have a score, or are known to have none."""
-        return max(0, sum(1 for _ in self.folder.glob("*.json")) - 1)  # but for settings.json
+        """Number of pictures that were scored or skipped."""
+        return max(0, sum(1 for _ in self.folder.glob("*.json")) - 1)  # minus settings.json
 
     def pending(self) -> list[str]:
-        """Names of pictures without a score; those that were skipped are tried again."""
+        """Names of pictures without a score; skipped ones are tried again."""
         return [name for name in self.benchmark.names if "rows" not in self.record(name)]
 
     def keep(self, picture: Scored) -> None:
@@ -203,12 +203,12 @@ class ScoredSet:
         write_whole(place, cv2.imencode(place.suffix, pixels)[1].tobytes())
 
     def skipped(self) -> list[tuple[str, str]]:
-        """(name, reason) of the pictures that were left out."""
+        """(name, reason) of skipped pictures."""
         records = ((name, self.record(name)) for name in self.benchmark.names)
         return [(name, found["skipped"]) for name, found in records if "skipped" in found]
 
     def scores(self) -> pd.DataFrame:
-        """The rows of all pictures, in the benchmark's order (see `score_each`). Raises `BenchmarkError` for none."""
+        """The rows of all pictures, in benchmark order (see `score_each`). Raises `BenchmarkError` if none."""
         rows = [row for name in self.benchmark.names for row in self.record(name).get("rows", [])]
         if not rows:
             raise nothing_scored(self.benchmark.name, len(self.benchmark), self.skipped())

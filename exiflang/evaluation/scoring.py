@@ -1,4 +1,4 @@
-"""How well splices are found in the pictures of a benchmark: the score of each picture, and their summary."""
+"""Localization and detection scores of each picture of a benchmark, and their summary."""
 
 import math
 import os
@@ -27,9 +27,9 @@ from exiflang.utils.images import ImageError
 with extra("train"):
     from accelerate.utils import tqdm
 
-#: What the means of `summarize_pictures` are taken over.
+#: The pictures that the means of `summarize_pictures` are taken over.
 OVER = "spliced pictures"
-#: Figures of `summarize_pictures`, as far as a protocol has them.
+#: Metrics of `summarize_pictures`, where a protocol has them.
 FIGURES = (
     *("p_map", "ap", "auc", "best_f1", "best_mcc", "mcc", "ciou", "ciou_legacy"),
     *("detection_ap", "flagged", "false_alarms"),
@@ -38,7 +38,7 @@ FIGURES = (
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A picture, a row for each encoder and readout, and the heatmap of the first of them: float32 [H, W]."""
+    """A picture, one row per encoder and readout, and the heatmap of the first row: float32 [H, W]."""
 
     item: BenchmarkImage
     rows: list[dict]
@@ -55,21 +55,21 @@ def score_each(
     border: int = 0,
     **settings: Any,
 ) -> Iterator[Scored]:
-    """Score each picture of `benchmark` by each encoder and readout, in the benchmark's order.
+    """Score each picture of `benchmark` with each encoder and readout, in the benchmark's order.
 
-    Columns of a row: set (the benchmark's name), name, the entries of `BenchmarkImage.info` named by `info` (None where
-    a picture has none), spliced, method (the encoder's name), readout, protocol, border, detection (the picture's
-    score), p_value (see `localization.decision`; NaN where nothing is calibrated so), and for spliced pictures
+    Columns of a row: set (the benchmark's name), name, the entries of `BenchmarkImage.info` listed in `info` (None if a
+    picture lacks one), spliced, method (the encoder's name), readout, protocol, border, detection (the picture's
+    score), p_value (see `localization.decision`; NaN without a calibration for verdicts), and for spliced pictures
     `LOCALIZATION[protocol]` (NaN for authentic ones). `calibrated`: see `SpliceLocalizer.embed`; `border`: see
     `localization_scores`; `settings`: of `SpliceLocalizer`, such as `windows_per_side`, and `colors_negated` of
-    `Comparison`; of these `mode` and `precision` concern the models among the encoders alone.
+    `Comparison`; `mode` and `precision` apply only to encoders that are models.
 
-    All encoders look through the same windows, whose distance suits each `shared_stride`.
-    Maps and detection are scored before the model's calibration: it keeps their order, on which all but the cIoUs
-    depend, and those compare methods, of which the baselines have none. The reference protocol scores raw maps.
+    All encoders get the same windows, with a stride that is a multiple of each `shared_stride`.
+    Maps and detection are scored before the model's calibration, because baselines have none; calibration preserves
+    order, so only the cIoUs would change. The reference protocol scores raw maps.
 
-    Pictures that cannot be read, or not by the protocol, are in `benchmark.skipped` afterwards. Raises `ValueError` for
-    an unknown readout.
+    Pictures that cannot be read, or that the protocol rejects, are in `benchmark.skipped` afterwards. Raises
+    `ValueError` for an unknown readout.
     """
     localizers = _localizers(encoders, settings)
     known = next(iter(localizers.values())).readout_names
@@ -90,7 +90,7 @@ def score_each(
 
 
 def _localizers(encoders: Mapping[str, ImageEncoder], settings: Mapping[str, Any]) -> dict[str, SpliceLocalizer]:
-    multiple = math.lcm(*(shared_stride(encoder) or 1 for encoder in encoders.values()))  # the same windows for all
+    multiple = math.lcm(*(shared_stride(encoder) or 1 for encoder in encoders.values()))  # equal windows for all
     settings = dict(settings)
     comparison = Comparison(stride_multiple=multiple, colors_negated=settings.pop("colors_negated", False))
     plain = {name: value for name, value in settings.items() if name not in ("mode", "precision")}
@@ -98,7 +98,7 @@ def _localizers(encoders: Mapping[str, ImageEncoder], settings: Mapping[str, Any
     localizers = {name: SpliceLocalizer(encoders[name], comparison=comparison, **own[name]) for name in encoders}
     learned = next((localizer.learned for localizer in localizers.values() if localizer.learned), None)
     for localizer in localizers.values():
-        localizer.learned = localizer.learned or learned  # it reads any encoder's windows
+        localizer.learned = localizer.learned or learned  # it works with any encoder
     return localizers
 
 
@@ -110,9 +110,9 @@ def _score(
     readouts: Sequence[str],
     border: int,
 ) -> Scored:
-    """The rows of `score_each`, which begin with `columns`, of what each localizer has observed."""
+    """The rows of `score_each`, starting with `columns`, from each localizer's observation."""
     rows: list[dict[str, Any]] = []
-    shown: list[np.ndarray] = []  # the first heatmap alone: each is as large as the picture
+    shown: list[np.ndarray] = []  # only the first heatmap: each is as large as the picture
     for method, observation in observations.items():
         localizer = localizers[method]
         protocol = localizer.protocol
@@ -134,11 +134,11 @@ def _score(
 
 
 def _in_threads(jobs: Iterable[Callable[[], Scored]]) -> Iterator[Scored]:
-    """What `jobs` return, in their order; the network that makes them keeps this thread busy.
+    """Results of `jobs` in order, computed in threads while this thread runs the network that creates the jobs.
 
-    Readouts and metrics release the interpreter, so that they run beside it.
+    Readouts and metrics release the GIL, so they run in parallel with it.
     """
-    ahead = 2 * (os.cpu_count() or 1)  # pictures that may wait for a score: each is held in memory
+    ahead = 2 * (os.cpu_count() or 1)  # limits the pictures in memory that wait for a score
     with ThreadPoolExecutor(ahead // 2) as pool:
         waiting: deque[Future[Scored]] = deque()
         for job in jobs:
@@ -152,7 +152,7 @@ def _in_threads(jobs: Iterable[Callable[[], Scored]]) -> Iterator[Scored]:
 def score_pictures(
     encoders: Mapping[str, ImageEncoder], benchmark: Benchmark, readouts: Sequence[str] = ("far_friends",), **how: Any
 ) -> pd.DataFrame:
-    """The rows of `score_each`, which says what may be asked for. Raises `BenchmarkError` if no picture can be read."""
+    """The rows of `score_each`; see there for options. Raises `BenchmarkError` if no picture can be read."""
     rows = [row for picture in score_each(encoders, benchmark, readouts, **how) for row in picture.rows]
     if not rows:
         raise nothing_scored(benchmark.name, len(benchmark), benchmark.skipped)
@@ -160,19 +160,19 @@ def score_pictures(
 
 
 def nothing_scored(name: str, pictures: int, skipped: Sequence[tuple[str, str]]) -> BenchmarkError:
-    """The error of a benchmark without a single picture to score."""
+    """The error for a benchmark without a single picture to score."""
     reasons = "; ".join(f"{picture}: {reason}" for picture, reason in skipped[:3])
     return BenchmarkError(f"{name}: no picture to score among {pictures} ({reasons})")
 
 
 def summarize_pictures(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a set, method and readout, with the protocol that its figures hang on.
+    """One row per set, method and readout, including the protocol that its figures depend on.
 
-    `pictures` counts the spliced pictures, `authentic` the others; `over` says over which of them the means of the
-    localization metrics are taken, `protocol` and `border` how these are computed (see `localization_scores`).
-    `p_map_se`: standard error of p-mAP; `detection_ap`: over all pictures; `flagged` and `false_alarms`: the share of
-    spliced and of authentic pictures whose p-value is at most `FALSE_ALARMS`. What is not defined is NaN: the means
-    without a spliced picture, the error of one, detection of one kind alone, shares where nothing is calibrated.
+    `pictures` counts the spliced pictures, `authentic` the others; `over` names the pictures over which localization
+    metrics are averaged, `protocol` and `border` how these are computed (see `localization_scores`). `p_map_se`:
+    standard error of p-mAP; `detection_ap`: over all pictures; `flagged` and `false_alarms`: the fraction of spliced
+    and of authentic pictures whose p-value is at most `FALSE_ALARMS`. Undefined figures are NaN: means without spliced
+    pictures, the standard error of one picture, detection of a single class, fractions without a calibration.
     """
     rows = []
     keys = ["set", "method", "readout", "protocol", "border"]
@@ -190,9 +190,9 @@ def summarize_pictures(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def p_map_by_kind(scores: pd.DataFrame) -> dict[str, list[float]]:
-    """p-mAP of each spliced picture by format, and, where the column `donor_scale` says it, "native" (1) or "rescaled".
+    """p-mAP of each spliced picture by format, and by column `donor_scale` if there is one: "native" (1) or "rescaled".
 
-    `scores` are those of one method and readout.
+    `scores`: rows of one method and readout.
     """
     spliced = scores[scores["spliced"]]
     parts = {str(kind): part["p_map"].tolist() for kind, part in spliced.groupby("format")}
@@ -204,8 +204,8 @@ def p_map_by_kind(scores: pd.DataFrame) -> dict[str, list[float]]:
     return parts | {kind: values for kind, values in scale.items() if values}
 
 
-#: Zheng, Shrivastava, Owens (CVPR 2023), their released checkpoint; cIoU by the formula of their code, see
-#: `metrics.cious`. Columbia and DSO-1 are scored on spliced pictures only.
+#: Zheng, Shrivastava, Owens (CVPR 2023), their released checkpoint; cIoU as in their code, see `metrics.cious`.
+#: Columbia and DSO-1 are scored on spliced pictures only.
 PAPER: dict[str, dict[str, float]] = {
     "columbia": {"p_map": 0.94, "ciou_legacy": 0.96, "detection_ap": 0.98},
     "dso_1": {"p_map": 0.62, "ciou_legacy": 0.82, "detection_ap": 0.66},
@@ -220,10 +220,10 @@ METRICS = ("p_map", "ciou_legacy", "detection_ap")
 
 
 def paper_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """The paper's table: a row a set and readout of "model", each metric of `METRICS` beside the published one.
+    """The paper's table: one row per set and readout of "model", each metric of `METRICS` next to the published one.
 
-    `summary`: of `summarize_pictures`. `p_map_all` counts authentic pictures too, with an AP of 0, as the reference's
-    code does for Realistic Tampering. A set that was not published, or laundered, has NaN beside it.
+    `summary`: from `summarize_pictures`. `p_map_all` includes authentic pictures, with an AP of 0, as the reference
+    code does for Realistic Tampering. Published values are NaN for sets not in the paper and for laundered ones.
     """
     rows = []
     for row in summary[summary["method"] == "model"].to_dict("records"):

@@ -89,7 +89,7 @@ def test_a_mask_of_all_of_the_picture_leaves_nothing_to_localize(folder):
     save(folder / "masks" / "c.png", SQUARE * 0 + 255)
     counted, skipped = outcome(folder)
     assert counted == {"a.png": True, "b.png": False}
-    assert list(skipped) == ["c.png"] and "marks all of the picture" in skipped["c.png"]
+    assert list(skipped) == ["c.png"] and "covers the whole picture" in skipped["c.png"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -104,7 +104,7 @@ def test_pictures_that_exif_turns_without_their_mask_are_skipped(folder, orienta
     benchmark = load_benchmark("folder", folder)
     items = {item.name: item for item in benchmark}
     if orientation > 1 and not of_mask:
-        assert "turns the picture and its mask differently" in dict(benchmark.skipped)["a.png"]
+        assert "rotates the picture and its mask differently" in dict(benchmark.skipped)["a.png"]
     else:  # what is marked is the same
         np.testing.assert_array_equal(
             np.sort(items["a.png"].image[items["a.png"].mask], 0), np.sort(stored[SQUARE > 0], 0)
@@ -208,7 +208,7 @@ def test_pictures_that_share_a_stem(folder):
     write_index(folder, "a.png,spliced", "a.bmp,spliced", header="name,kind")
     assert outcome(folder)[0] == {"a.png": True, "a.bmp": True}
     save(folder / "masks" / "a.bmp", SQUARE)
-    assert "2 masks of one stem" in outcome(folder)[1]["a.png"]
+    assert "2 masks with the same stem" in outcome(folder)[1]["a.png"]
 
 
 def test_iteration_is_lazy_and_repeatable(folder, monkeypatch):
@@ -264,7 +264,7 @@ def test_casia_lost_masks(tmp_path):
     counted, skipped = outcome(root, "casia_1")
     assert len(counted) == 2 and skipped["odd.jpg"].startswith("no mask")
     (root / "CASIA 1.0 groundtruth" / "CM").rmdir()
-    with pytest.raises(BenchmarkError, match="groundtruth/CM: no such folder; the masks of Tp/CM belong there"):
+    with pytest.raises(BenchmarkError, match="groundtruth/CM: no such folder; put the masks of Tp/CM there"):
         load_benchmark("casia_1", root)
 
 
@@ -340,7 +340,7 @@ def test_kind_is_said_where_the_mask_alone_knows_it(folder):
 def test_counts_unlike_the_published_are_said(tmp_path):
     root = casia(tmp_path)
     assert load_benchmark("casia_1", root).count_note == (
-        "casia_1: 1 authentic and 2 spliced pictures listed, published are 800 and 921: "
+        "casia_1: 1 authentic and 2 spliced pictures listed, 800 and 921 published: "
         "figures are not comparable with published ones"
     )
 

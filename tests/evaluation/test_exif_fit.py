@@ -76,7 +76,7 @@ def test_one_camera_in_two_spellings_is_one():
     ]
     found = exif_fit(unit(3, 4, 0), unit(3, 4, 1), photos)
     assert (found["cameras"], found["negatives"]) == (2, 4)
-    with pytest.raises(ValueError, match="all 2 photos are of one camera: give photos of two or more"):
+    with pytest.raises(ValueError, match="all 2 photos are from one camera: give photos from two or more"):
         exif_fit(unit(2, 4, 0), unit(2, 4, 1), photos[:2])
 
 
@@ -88,5 +88,5 @@ def test_what_is_refused():
         exif_fit(good, good[:2], photos_of(3, 1))
     with pytest.raises(ValueError, match="NaN"):
         exif_fit(good * np.nan, good, photos_of(3, 1))
-    with pytest.raises(ValueError, match="all 1 photos are of one camera"):
+    with pytest.raises(ValueError, match="all 1 photos are from one camera"):
         exif_fit(good[:1], good[:1], photos_of(1))

@@ -154,7 +154,7 @@ def test_two_masks_of_one_picture_are_named(tmp_path, write):
     mask = a_mask(tmp_path, write.__name__)
     save(mask.with_suffix(".bmp"), WHITE)
     (reason,) = read(write.__name__, tmp_path)[1].values()
-    assert "2 masks of one stem" in reason
+    assert "2 masks with the same stem" in reason
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_two_masks_of_one_picture_are_named(tmp_path, write):
 def test_a_lost_folder_of_masks_is_refused(tmp_path, write, folder, pictures):
     write(tmp_path)
     (tmp_path / folder).rename(tmp_path / "elsewhere")
-    with pytest.raises(BenchmarkError, match=f"no such folder; the masks of .*{pictures} belong there, as "):
+    with pytest.raises(BenchmarkError, match=f"no such folder; put the masks of .*{pictures} there, e.g. "):
         load_benchmark(write.__name__, tmp_path)
 
 
@@ -247,14 +247,14 @@ def test_casia_2_kinds_and_both_names_of_its_masks(tmp_path):
     truth.rename(tmp_path / "casia2.0_groundtruth")
     assert {item.name: item.info["kind"] for item in load_benchmark("casia_2", tmp_path)} == kinds
     truth.mkdir()
-    with pytest.raises(BenchmarkError, match="holds both CASIA 2 Groundtruth and casia2.0_groundtruth; keep one"):
+    with pytest.raises(BenchmarkError, match="contains both CASIA 2 Groundtruth and casia2.0_groundtruth; keep one"):
         load_benchmark("casia_2", tmp_path)
 
 
 def test_dso_1_names_what_it_does_not_know(tmp_path):
     dso_1(tmp_path)
     (tmp_path / "dso-1" / "Thumbs.db").write_bytes(b"\xd0")
-    assert read("dso_1", tmp_path)[1] == {"Thumbs.db": "named neither normal-* nor splicing-*; take it away"}
+    assert read("dso_1", tmp_path)[1] == {"Thumbs.db": "named neither normal-* nor splicing-*; remove it"}
 
 
 def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path):
@@ -279,7 +279,7 @@ def test_names_that_differ_only_in_case_are_no_guess(tmp_path):
     assert items == {} and all("w.png: the mask of W and w alike" in reason for reason in skipped.values())
     save(tmp_path / "masks" / "W.png", WHITE)
     skipped = read("in_the_wild", tmp_path)[1]
-    assert len(skipped) == 2 and all("2 masks of one stem" in reason for reason in skipped.values())
+    assert len(skipped) == 2 and all("2 masks with the same stem" in reason for reason in skipped.values())
 
 
 def test_an_index_lists_a_name_that_is_no_utf_8_as_it_is_printed(tmp_path):
@@ -311,7 +311,7 @@ def test_links_do_not_lead_out_of_the_folder(tmp_path, write):
     mask.unlink()
     mask.symlink_to(secret)
     items, skipped = read(write.__name__, root)
-    assert list(skipped.values()) == [f"{mask}: a link that leaves {root}; put the file itself there"]
+    assert list(skipped.values()) == [f"{mask}: a link to outside of {root}; put the file itself there"]
     assert len(items) == len(expected) - 1
     inside = save(
         root / "elsewhere" / "mask.png", 255 - WHITE if write is dso_1 else np.dstack([WHITE * 0, WHITE, WHITE * 0])
@@ -326,7 +326,7 @@ def test_linked_folders_and_dangling_links_are_named(tmp_path):
     root = tmp_path / "here"
     root.mkdir()
     (root / "4cam_auth").symlink_to(tmp_path / "there" / "4cam_auth")
-    assert "a link that leaves" in read("columbia", root)[1]["a.tif"]
+    assert "a link to outside of" in read("columbia", root)[1]["a.tif"]
     (tmp_path / "link").symlink_to(tmp_path / "there")
     assert read("columbia", tmp_path / "link")[1] == {}
     (tmp_path / "there" / "4cam_auth" / "lost.tif").symlink_to(tmp_path / "there" / "nowhere.tif")

@@ -268,7 +268,7 @@ def test_float32_rounding_at_the_ends_is_no_error_for_ciou():
     mask = np.array([[True, False]])
     slightly_out = np.array([[1 + 3e-7, -3e-7]], dtype=np.float32)
     assert metrics.localization_scores(mask, slightly_out)["ciou"] == 1
-    with pytest.raises(ValueError, match="goes from -0.1 to 1"):
+    with pytest.raises(ValueError, match="ranges from -0.1 to 1"):
         metrics.localization_scores(mask, np.array([[1.0, -0.1]]))
     with pytest.raises(ValueError, match="0 to 2"):
         metrics.localization_scores(mask, np.array([[2, 0]]))
@@ -280,7 +280,7 @@ def test_bad_heatmaps_and_masks_are_refused(metric):
     for bad in (np.nan, np.inf, -np.inf):
         broken = heatmap.copy()
         broken[1, 1] = bad
-        with pytest.raises(ValueError, match="heatmap: holds NaN or infinity"):
+        with pytest.raises(ValueError, match="heatmap: contains NaN or infinity"):
             metric(mask, broken)
     with pytest.raises(ValueError, match=r"mask \[3, 3\] and heatmap \[3, 2\] differ"):
         metric(mask, heatmap[:, :2])
@@ -327,7 +327,7 @@ def test_detection_average_precision():
     assert math.isnan(metrics.detection_average_precision([0.1], [False]))
     for bad_scores, bad_labels, message in (
         ([], [], "is empty"),
-        ([0.1, math.nan], [True, False], "scores: holds NaN"),
+        ([0.1, math.nan], [True, False], "scores: contains NaN"),
         ([0.1], [True, False], "differ in shape"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -111,7 +111,7 @@ def test_two_processes_give_the_scores_of_one(root, model):
 
 
 def test_processes_that_fail_say_why(root, model):
-    with pytest.raises(LaunchError, match="2 processes failed:\nerror: .*nowhere: no model there"):
+    with pytest.raises(LaunchError, match="2 processes failed:\nerror: .*nowhere: no model found"):
         score_benchmarks(run_of(root, str(root / "nowhere")), processes=2)
     with pytest.raises(BenchmarkError, match="no such folder"):
         score_benchmarks(run_of(root, model, benchmarks=["nowhere"]), processes=2)
@@ -129,7 +129,7 @@ def test_a_mended_picture_is_tried_again(root, model, seen):
 def test_scores_of_other_settings_or_weights_are_not_mixed(root, model, tmp_path):
     score_benchmarks(run_of(root, model))
     for change in ({"border": 2}, {"protocol": "reference"}, {"baselines": False}, {"readouts": ["far_friends"]}):
-        with pytest.raises(BenchmarkError, match="holds scores of other settings; choose another scores_dir"):
+        with pytest.raises(BenchmarkError, match="holds scores with different settings; choose a different scores_dir"):
             score_benchmarks(run_of(root, model, **change))
     torch.manual_seed(1)
     ExifLang(ExifLangConfig.preset("tiny")).save_pretrained(str(tmp_path / "other"))
@@ -179,7 +179,7 @@ def test_sets_without_a_readable_or_a_spliced_picture(root, model):
 @pytest.mark.parametrize(
     ("benchmarks", "message"),
     [
-        (["first", "first"], "name one twice"),
+        (["first", "first"], "contain a duplicate"),
         (["../first"], "give names of folders"),
         (["first;rm"], "give names of folders"),
         (["first blur 3"], "unknown laundering"),
@@ -205,7 +205,7 @@ def test_command_line(root, model, tmp_path, capsys):
     assert len(list((tmp_path / "s" / "second").glob("*-heatmap.png"))) == 2
     config.write_text(json.dumps(parameters | {"model": str(tmp_path / "none")}))
     assert main(["--config", str(config)]) == 1
-    assert "no model there" in capsys.readouterr().err
+    assert "no model found" in capsys.readouterr().err
     for text in ("a list", "- 1", "a: [", ""):
         config.write_text(text)
         with pytest.raises(ValueError, match="YAML"):
@@ -217,12 +217,12 @@ def test_command_line(root, model, tmp_path, capsys):
 def test_models_by_name(model, tmp_path):
     assert load_model("").config.calibration and len(weights_sha256("")) == 64
     assert load_model(model).config.embed_dim == 32 and weights_sha256(model) != weights_sha256("")
-    with pytest.raises(OSError, match="no model there"):
+    with pytest.raises(OSError, match="no model found"):
         load_model(str(tmp_path / "nowhere"))
     with pytest.raises(OSError, match=r"none\.pth: cannot be read"):
         load_model(str(tmp_path / "none.pth"))
     (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match=r"bad\.pth: no checkpoint that can be read"):
+    with pytest.raises(ValueError, match=r"bad\.pth: not a checkpoint that can be read"):
         load_model(str(tmp_path / "bad.pth"))
     assert weights_sha256(str(tmp_path / "bad.pth")) and weights_sha256("some/hub-id") is None
 
