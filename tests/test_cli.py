@@ -130,7 +130,7 @@ def test_without_a_command_it_shows_its_help(capsys):
         (["inspect", "a.jpg", "--mode", "fast"], "unknown mode 'fast'"),
         (["inspect", "a.jpg", "--precision", "int8"], "unknown precision 'int8'"),
         (["inspect", "a.jpg", "--false-alarms", "1"], "false_alarms is 1.0: it must lie between 0 and 1"),
-        (["inspect", "a.jpg", "--model", "absent"], "absent: no model there"),
+        (["inspect", "a.jpg", "--model", "absent"], "absent: no model found"),
     ],
 )
 def test_bad_usage_is_one_line_and_2(folder, model, capsys, arguments, message):

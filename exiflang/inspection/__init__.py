@@ -1,8 +1,8 @@
-"""One picture looked into: heatmap, metadata and what they say, for a person (paper, figure 1).
+"""Inspection of a single picture by a person: heatmap, metadata and what they mean (paper, figure 1).
 
 `Inspector` opens a file → `Inspection`: the picture, its EXIF, a `SpliceResult`, and how well its EXIF fits its pixels.
-`write_report` makes one self-contained page of it, `make_gallery` one of each picture in a folder; `inspection.widget`
-shows it in JupyterLab.
+`write_report` writes it as a self-contained page, `make_gallery` does so for each picture in a folder, and
+`inspection.widget` shows it in JupyterLab.
 """
 
 import lazy_loader

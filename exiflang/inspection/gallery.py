@@ -1,7 +1,7 @@
-"""A picture, or a folder of pictures → reports, and a gallery that leads to them: `exiflang inspect`.
+"""A picture, or a folder of pictures → reports, and a gallery that links to them: `exiflang inspect`.
 
-A folder gives `index.html`, `index.json` and, in `pictures/`, a report of each picture. Reports of the same files by
-the same model and settings are not made again, so that an interrupted run resumes.
+For a folder, it writes `index.html`, `index.json` and, in `pictures/`, a report on each picture. Existing reports on
+the same files with the same model and settings are kept, so an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from exiflang.viz.html import PAGE, render
 def make_reports(source: str | Path, out_dir: str | Path, inspector: Inspector) -> Path:
     """Inspect a picture, or all pictures of a folder, and return the path of the report or of the gallery.
 
-    Raises `ImageError` if nothing could be read, `OSError` if nothing can be written.
+    Raises `ImageError` if no picture can be read, `OSError` if the output cannot be written.
     """
     source = Path(source)
     if source.is_dir():
@@ -38,15 +38,15 @@ def make_reports(source: str | Path, out_dir: str | Path, inspector: Inspector) 
 
 
 def make_gallery(folder: str | Path, out_dir: str | Path, inspector: Inspector) -> Path:
-    """Inspect all pictures of a folder into `out_dir`, and return the path of its `index.html`.
+    """Inspect all pictures of a folder, write the gallery to `out_dir`, and return the path of its `index.html`.
 
-    Files that cannot be read are named in the gallery, and those that are no pictures by their names are counted.
-    Raises `ImageError` if there is no other, `OSError` if nothing can be written.
+    The gallery lists unreadable pictures and counts files whose names are not those of pictures. Raises `ImageError` if
+    no picture can be read, `OSError` if the output cannot be written.
     """
     folder, out_dir = Path(folder), Path(out_dir)
     files, closed, others = find_pictures(folder)
     left_out = [{"name": _name(path, folder), "reason": reason} for path, reason in closed]
-    # An earlier gallery is not one of the folder's files.
+    # Skip the output of an earlier run.
     others = [path for path in others if not absolute_path(path).is_relative_to(absolute_path(out_dir))]
     passed_over = count_others([_name(path, folder) for path in others])
     origin, entries = Provenance.of(inspector), []
@@ -72,7 +72,7 @@ def make_gallery(folder: str | Path, out_dir: str | Path, inspector: Inspector) 
     record |= {"origin": origin.record}
     write_json(index.with_suffix(".json"), record)
     if not entries:
-        raise ImageError(f"{folder}: none of its {len(left_out)} pictures can be read; {index} says why")
+        raise ImageError(f"{folder}: none of its {len(left_out)} pictures can be read; see {index} for the reasons")
     return index
 
 
@@ -83,12 +83,12 @@ def gallery_page(
     passed_over: str,
     origin: Mapping[str, Any],
 ) -> str:
-    """The gallery as one page of HTML: `entries` as `index.json` lists them, and the `thumbnail` of each.
+    """The gallery as one HTML page: `entries` as in `index.json`, with a `thumbnail` each.
 
-    passed_over: a line on the files that were not opened, or "".
+    passed_over: a line about files that were not opened, or "".
     """
-    best_first = sorted(entries, key=lambda entry: -entry["score"])  # for those who read it without scripts
-    made = max((entry["made"] for entry in entries), default="")  # so that the same reports give the same gallery
+    best_first = sorted(entries, key=lambda entry: -entry["score"])  # the order without JavaScript
+    made = max((entry["made"] for entry in entries), default="")  # not now: equal reports give equal galleries
     return render(
         "gallery.html.j2",
         title=title,
@@ -102,7 +102,7 @@ def gallery_page(
 
 
 def summary(page: Path) -> list[str]:
-    """What a report or a gallery says of its pictures, in lines of text."""
+    """The findings of a report or a gallery, as lines of text."""
     facts = _facts(page)
     if "pictures" in facts:
         verdicts = Counter(entry["verdict"] for entry in facts["pictures"] if entry["verdict"])
@@ -112,12 +112,12 @@ def summary(page: Path) -> list[str]:
 
 
 def _name(path: Path, folder: Path) -> str:
-    """The name of a file in its folder: its relative path, as one printable line."""
+    """A file's name in the gallery: its path relative to the folder, as one printable line."""
     return clean(printable(path.relative_to(folder).as_posix()), 300)
 
 
 def _report(path: Path, folder: Path, inspector: Inspector, origin: Provenance) -> tuple[Path, dict[str, Any]]:
-    """Path and facts of a picture's report, which is made unless it is there, whole, and what would be made now.
+    """Path and facts of a picture's report, which is written unless an up-to-date, complete one exists.
 
     Raises `ImageError`.
     """
@@ -131,7 +131,7 @@ def _report(path: Path, folder: Path, inspector: Inspector, origin: Provenance) 
 
 
 def _facts(page: Path) -> dict[str, Any]:
-    """What lies as JSON beside a report's page; {} if it is missing or damaged."""
+    """The JSON file next to a report's page; {} if it is missing or damaged."""
     try:
         facts = read_json(page.with_suffix(".json"))
     except (OSError, ValueError):
@@ -140,7 +140,7 @@ def _facts(page: Path) -> dict[str, Any]:
 
 
 def _entry(name: str, page: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A picture in the gallery: what is listed of its report's facts, and the report's address."""
+    """A picture's gallery entry: selected facts of its report, and the report's URL."""
     kept = ("score", "calibrated", "mask_share", "unreliable_share", "width", "height", "sha256", "made", "thumbnail")
     fit, decision = facts["fit"] or {}, facts["decision"] or {}
     return {

@@ -1,4 +1,4 @@
-"""Everything that is shown of one picture: what 04_inspect, its widget and the reports draw."""
+"""Everything that 04_inspect, its widget and the reports show about one picture."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from exiflang.localization.result import Observation, SpliceResult
 from exiflang.localization.windows import no_progress
 from exiflang.utils.typed import typed
 
-#: Settings that another reading of the same observation serves.
+#: Settings whose changes only need the readout to be repeated on the same observation.
 _REREAD = {"readout": None, "false_alarms": None}
 
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """A picture, what the localizer found in it, and how its metadata fit.
+    """A picture, the localizer's result, and how well its metadata fit.
 
     Attributes:
-        picture, result: see there.
+        picture, result: see `Picture` and `SpliceResult`.
         fit: None if the file has no usable EXIF, or the model no text bank.
-        calibrated: whether heatmap and score are shares of authentic cells and pictures.
-        settings: what the result depends on: model, version of exiflang, readout, false alarms, windows, mode,
+        calibrated: whether heatmap and score are fractions of authentic cells and pictures.
+        settings: everything the result depends on: model, version of exiflang, readout, false alarms, windows, mode,
             precision.
-        seen: what the localizer has observed of the picture, for another readout.
+        seen: the localizer's observation of the picture, for use with a different readout.
     """
 
     picture: Picture
@@ -46,10 +46,10 @@ class Inspection:
 class Inspector:
     """Opens pictures and inspects them with one localizer.
 
-    Raises `ValueError` for a text bank that is damaged and for a rate that is none.
+    Raises `ValueError` for a damaged text bank and for an invalid rate.
 
     Args:
-        localizer: None: the weights that come with the package.
+        localizer: None: one with the packaged weights.
         private: show GPS, serial numbers and names.
         false_alarms: rate of verdicts and masks of a learned readout, between 0 and 1.
     """
@@ -62,11 +62,11 @@ class Inspector:
     ):
         false_alarms = typed("false_alarms", false_alarms, float)
         if not 0 < false_alarms < 1:
-            raise ValueError(f"false_alarms is {false_alarms}: it must lie between 0 and 1")
+            raise ValueError(f"false_alarms is {false_alarms}: it must be between 0 and 1")
         self.localizer = localizer or SpliceLocalizer()
         self.private, self.false_alarms = typed("private", private, bool), false_alarms
         self.model: Any = self.localizer.model
-        place = getattr(self.model, "name_or_path", "")  # a folder or a hub id; "" if the model was made in memory
+        place = getattr(self.model, "name_or_path", "")  # a folder or a hub id; "" if the model was created in memory
         self.name = place or type(self.model).__name__
         self.text_bank = TextBank.load(place) if place else None
 
@@ -75,7 +75,7 @@ class Inspector:
     ) -> Inspection:
         """Inspect a path, or the bytes of a file called `name`; `progress` as in `SpliceLocalizer.embed`.
 
-        Raises `ImageError` for what is no picture.
+        Raises `ImageError` if it is not a picture.
         """
         return self._look(open_picture(source, name, self.private), progress)
 
@@ -83,15 +83,15 @@ class Inspector:
         return self.inspect(picture, self.localizer.observe(picture.image, picture.history, progress=progress))
 
     def inspect(self, picture: Picture, seen: Observation) -> Inspection:
-        """What follows from what the localizer has observed of the picture."""
+        """The inspection of a picture that the localizer has already observed."""
         result = self.localizer.read_out(seen, self.false_alarms)
         fit = metadata_fit(self.model, self.text_bank, seen.embeddings, picture.tags) if self.text_bank else None
         calibrated = result.decision is not None or self.localizer.readout in self.localizer.calibration
         return Inspection(picture, result, fit, calibrated, self.settings, seen)
 
     def with_settings(self, false_alarms: float | None = None, **settings: Any) -> Inspector:
-        """An inspector that shares the model, with another rate of false alarms, or other `windows_per_side`,
-        `readout` or `mode` of its localizer."""
+        """An inspector that shares the model but has a different false-alarm rate, or a localizer with different
+        `windows_per_side`, `readout` or `mode`."""
         changed = copy(self)
         changed.false_alarms = self.false_alarms if false_alarms is None else false_alarms
         changed.localizer = copy(self.localizer)
@@ -99,14 +99,14 @@ class Inspector:
         return changed
 
     def again(self, shown: Inspection, progress: Callable[[float], None] = no_progress) -> Inspection:
-        """Inspect a picture again; if it need not be looked at anew (see `_REREAD`), from what has been observed."""
+        """Inspect a picture again, reusing its observation if the changed settings allow it (see `_REREAD`)."""
         if self.settings | _REREAD == shown.settings | _REREAD:
             return self.inspect(shown.picture, shown.seen)
         return self._look(shown.picture, progress)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What results depend on, for records."""
+        """Everything results depend on, for the record."""
         localizer = self.localizer
         return {
             "model": os.path.basename(str(self.name)),

@@ -1,4 +1,4 @@
-"""Does the metadata of a file fit its pixels? Which tags and windows do not? What do the pixels suggest?"""
+"""Whether a file's metadata fit its pixels, which tags and windows do not, and what the pixels suggest instead."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from exiflang.exif.text import exif_to_text
 from exiflang.inspection.text_bank import TextBank, embed_sentences
 from exiflang.models.model import ExifLang
 
-#: A tag is swapped for at most so many of its most common values.
+#: A tag's value is swapped for at most this many of its most common values.
 SWAPS = 8
-#: Only so many tags of a sentence are removed and swapped: a longer sentence is cut at 512 tokens anyway.
+#: At most this many tags of a sentence are removed and swapped: longer sentences are truncated at 512 tokens anyway.
 MOST_TAGS = 60
-#: What people call them: in lower case, without spaces.
+#: Common names of tags, in lower case, without spaces.
 _SPOKEN = {
     "iso": "PhotographicSensitivity",
     "isospeed": "PhotographicSensitivity",
@@ -35,21 +35,21 @@ _BY_SPELLING = {tag.name.casefold(): tag.name for tag in TAGS} | _SPOKEN
 
 @dataclass(frozen=True, eq=False)
 class MetadataFit:
-    """How a picture of rows x cols windows fits its file's sentence.
+    """How well a picture of rows x cols windows fits its file's EXIF sentence.
 
     Attributes:
-        sentence: as the model reads it.
+        sentence: the model's input.
         similarity: cosine of the picture's embedding and the sentence's.
-        rank: share of the text bank's sentences that fit the picture worse, 0..1.
-        percentile: share of authentic photos whose own sentence has a lower rank, 0..1, among those with familiar
-            sentences if this one is familiar, else among the others; low = odd. NaN if that was not measured.
+        rank: fraction of the text bank's sentences that fit the picture worse, 0..1.
+        percentile: fraction of authentic photos whose own sentence has a lower rank, 0..1, among those with familiar
+            sentences if this one is familiar, else among the others; low = unusual. NaN if that was not measured.
         familiar: whether the sentence is close to one of the text bank's.
-        photos: how many sentences the text bank has.
-        misfit: float32 [rows, cols] in 0..1, share of the text bank's sentences that fit the window better: high =
+        photos: number of sentences in the text bank.
+        misfit: float32 [rows, cols] in 0..1, fraction of the text bank's sentences that fit the window better: high =
             this window does not fit the file's metadata.
-        tags: a row for each tag of the sentence: `tag`, `value`; `removed`, how much higher the rank is without it;
-            `swapped`, the largest rise of the rank by another common value, which is `best` ("" if there is none).
-            A rise says that the pixels fit better without the tag's value.
+        tags: a row per tag of the sentence: `tag`, `value`; `removed`, the change of the rank without the tag;
+            `swapped`, the largest change of the rank with a different common value, which is `best` ("" if none).
+            A positive change means that the pixels fit better without the tag's value.
     """
 
     sentence: str = field(repr=False)
@@ -64,13 +64,13 @@ class MetadataFit:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a picture suggests when it is asked for a tag.
+    """A picture's answer to a question about a tag.
 
     Attributes:
-        tag: the canonical name, "" if free texts were given.
-        table: a row for each candidate, the likeliest first: `value`, `score` (see `kind`), `asked` (was it typed?).
-        kind: "probability" (of the values that are common in the text bank) or "similarity" (cosine).
-        note: a sentence on how the candidates came about.
+        tag: the canonical name, "" for free text.
+        table: a row per candidate, likeliest first: `value`, `score` (see `kind`), `asked` (whether it was typed).
+        kind: "probability" (among the common values in the text bank) or "similarity" (cosine).
+        note: a sentence on the origin of the candidates.
     """
 
     tag: str
@@ -80,7 +80,7 @@ class Answer:
 
 
 def picture_embedding(embeddings: np.ndarray) -> np.ndarray:
-    """One embedding of a picture: the mean of its windows', [rows, cols, D] -> float32 [D], unit norm."""
+    """A picture's embedding, the mean of its windows': [rows, cols, D] -> float32 [D], unit norm."""
     mean = embeddings.reshape(-1, embeddings.shape[-1]).mean(0)
     return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
 
@@ -88,7 +88,7 @@ def picture_embedding(embeddings: np.ndarray) -> np.ndarray:
 def metadata_fit(
     model: ExifLang, text_bank: TextBank, embeddings: np.ndarray, tags: Mapping[str, str]
 ) -> MetadataFit | None:
-    """How the windows of a picture, [rows, cols, D], fit its tags; None if no tag may enter a sentence."""
+    """How well the windows of a picture, [rows, cols, D], fit its tags; None if no tag is allowed in a sentence."""
     tags = {tag: value for tag, value in tags.items() if exif_to_text({tag: value})}
     sentence = exif_to_text(tags)
     if not sentence:
@@ -111,7 +111,7 @@ def metadata_fit(
 def _tag_effects(
     model: ExifLang, text_bank: TextBank, image: np.ndarray, tags: Mapping[str, str], rank: float
 ) -> pd.DataFrame:
-    """`MetadataFit.tags`: the sentence without each tag, and with other values of it."""
+    """`MetadataFit.tags`: compares the sentence without each tag, and with other values of it."""
     variants = []  # (tag, other value or "" for none, sentence)
     for tag in list(tags)[:MOST_TAGS]:
         rest = {other: value for other, value in tags.items() if other != tag}
@@ -124,7 +124,7 @@ def _tag_effects(
     for tag in dict.fromkeys(tag for tag, _, _ in variants):
         own = {value: rises[i] for i, (name, value, _) in enumerate(variants) if name == tag}
         removed = float(own.pop(""))
-        removed = removed if len(tags) > 1 else float("nan")  # nothing is left of the only one
+        removed = removed if len(tags) > 1 else float("nan")  # without its only tag, no sentence is left
         best = max(own, key=lambda value: own[value], default="")
         swapped = float(own[best]) if own else float("nan")
         rows.append({"tag": tag, "value": tags[tag], "removed": removed, "best": best, "swapped": swapped})
@@ -132,19 +132,19 @@ def _tag_effects(
 
 
 def ask(model: ExifLang, text_bank: TextBank, embeddings: np.ndarray, question: str) -> Answer:
-    """Rank candidates for what is typed, by the windows of a picture, [rows, cols, D].
+    """Rank candidates for a question, by the windows of a picture, [rows, cols, D].
 
-    question: a tag ("Make"), a fragment ("Flash: Flash fired"), or several fragments, one a line or with ";" between.
-        Names are EXIF's, in any case and spacing, or "ISO", "aperture", "shutter speed", "camera", "lens".
+    question: a tag ("Make"), a fragment ("Flash: Flash fired"), or several fragments on separate lines or separated by
+        ";". Names are EXIF's, in any case and spacing, or "ISO", "aperture", "shutter speed", "camera", "lens".
 
-    A tag with common values is answered by their probabilities, read from the sentence that the picture leads one to
-    expect (`TextBank.read`). Any other text is compared with the picture by its cosine, which says less.
+    For a tag with common values, the answer is their probabilities, estimated from the sentence expected for the
+    picture (`TextBank.read`). Any other text is compared with the picture by cosine, which is less informative.
 
-    Raises `ValueError` for an empty question, and for a tag that no sentence may hold.
+    Raises `ValueError` for an empty question, and for a tag that is not allowed in a sentence.
     """
     fragments = [clean(part, 300) for part in re.split(r"[;\n]", question) if clean(part, 300)]
     if not fragments:
-        raise ValueError('type a tag or a piece of EXIF, e.g. "Make", "Make: Canon" or "ISO: 3200"')
+        raise ValueError('type a tag or an EXIF fragment, e.g. "Make", "Make: Canon" or "ISO: 3200"')
     pairs = [_canonical(fragment) for fragment in fragments]
     image = picture_embedding(embeddings)
     tags = {tag for tag, _ in pairs}
@@ -156,21 +156,21 @@ def ask(model: ExifLang, text_bank: TextBank, embeddings: np.ndarray, question: 
             return Answer(tag, _ranked(text_bank.values[tag], shares, asked), "probability", note)
         values = list(dict.fromkeys([*asked, *text_bank.values[tag]]))
         sentences = [exif_to_text({tag: value}) for value in values]
-        note = f"The model has not learned {tag} with that value: these are plain similarities, which say less."
+        note = f"The model has not learned {tag} with that value: these are plain similarities, a weaker indication."
         return Answer(tag, _ranked(values, embed_sentences(model, sentences) @ image, asked), "similarity", note)
     texts = [f"{tag}: {value}" if value else tag for tag, value in pairs]
-    note = "Plain similarities of each text with the picture, which say little: compare them with each other only."
+    note = "Plain similarities of each text with the picture, a weak indication: compare them only with each other."
     return Answer("", _ranked(texts, embed_sentences(model, texts) @ image, set(texts)), "similarity", note)
 
 
 def _canonical(fragment: str) -> tuple[str, str]:
-    """(tag, value) of "ISO speed: 3200", both in canonical form where EXIF knows them; value "" for a tag alone."""
+    """(tag, value) of "ISO speed: 3200", both in canonical form if they are EXIF's; value "" for a bare tag."""
     name, _, value = (part.strip() for part in fragment.partition(":"))
     if is_private(name):
-        raise ValueError(f"{name}: the model does not read names, locations and serial numbers; ask another tag")
+        raise ValueError(f"{name}: the model does not use names, locations or serial numbers; ask about another tag")
     tag = _BY_SPELLING.get("".join(filter(str.isalnum, name)).casefold(), name)
     if tag in DATE_NAMES:
-        raise ValueError(f"{tag}: the model does not read dates; ask another tag")
+        raise ValueError(f"{tag}: the model does not use dates; ask about another tag")
     return tag, canonical_tags({tag: value}).get(tag, value)
 
 

@@ -1,7 +1,7 @@
-"""An inspection as one page of HTML that loads nothing from the network, and the same in numbers as JSON.
+"""An inspection as one HTML page that loads nothing from the network, and the same data as JSON.
 
-Whatever comes from a file is escaped; the page forbids every load by its Content-Security-Policy, so that it can be
-sent, kept and opened anywhere.
+All content from files is escaped, and the page's Content-Security-Policy forbids loading anything, so it can be sent,
+kept and opened anywhere.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from exiflang.utils.files import file_sha256, printable, write_json, write_whole
 from exiflang.viz.html import render
 from exiflang.viz.images import data_uri, heat_colors, outlines, picture_panel, shown_shape, shrink
 
-#: Longer sides in pixels. Maps are smooth: more pixels would only make the page heavier.
+#: Lengths of the longer side, in pixels. Maps are smooth: more pixels would only make the page larger.
 MAP, SMALL_MAP, THUMBNAIL = 640, 320, 240
 #: Steps of a color bar.
 _STEPS = 16
-#: `views` ask for a chosen window; what a report draws depends on none.
+#: `views` require a chosen window, which has no effect on a report.
 _NO_WINDOW = (0, 0)
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a report depends on besides its picture.
+    """Everything a report depends on besides its picture.
 
     Attributes:
         settings: see `Inspection`.
         model_files: {file of the model's folder: its SHA-256}; {} if it is not in a folder.
         private: whether GPS, serial numbers and names are shown.
-        figures: how well the model's check of EXIF was measured to work, see `TextBank`.
+        figures: measured accuracy of the model's EXIF check, see `TextBank`.
     """
 
     settings: Mapping[str, Any]
@@ -72,22 +72,21 @@ class Provenance:
 
     @property
     def record(self) -> dict[str, Any]:
-        """For JSON, and to compare by; the figures lie in the model's files."""
+        """For JSON and for comparisons; without the figures, which are in the model's files."""
         return {"settings": dict(self.settings), "model_files": dict(self.model_files), "private": self.private}
 
 
 def report_name(name: str, sha256: str) -> str:
-    """What the files of a picture's report are called, without extension: safe on any disk and in any address."""
+    """Name of the files of a picture's report, without extension: safe in any file system and URL."""
     stem = re.sub(r"[^\w.-]+", "_", Path(clean(printable(name), 200)).stem)[:50].strip("._-")
     return f"{stem or 'picture'}-{sha256[:8]}"
 
 
 def report_facts(inspection: Inspection, origin: Provenance, made: str) -> dict[str, Any]:
-    """A report in numbers, for `write_json`, which turns NaN into null.
+    """A report as data, for `write_json`, which turns NaN into null.
 
-    Heatmap and misfit are those of the windows, [rows, cols] in 0..1, whose size and stride in pixels stand beside
-    them; of evidence there is the least, middle and largest value; `thumbnail` is a `data:` address. `made` is the date
-    to print.
+    Heatmap and misfit are given per window, [rows, cols] in 0..1, with the windows' size and stride in pixels; evidence
+    maps by their minimum, median and maximum; `thumbnail` is a `data:` URL. `made` is the date to print.
     """
     picture, result, fit = inspection.picture, inspection.result, inspection.fit
     threshold = first_threshold(inspection)
@@ -126,7 +125,7 @@ def report_facts(inspection: Inspection, origin: Provenance, made: str) -> dict[
 
 
 def report_page(inspection: Inspection, facts: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
-    """A report to read: one page of HTML. `facts` are those of `report_facts`, `figures` those of `Provenance`."""
+    """A report as one HTML page. `facts` are from `report_facts`, `figures` from `Provenance`."""
     picture = inspection.picture
     height, width = shown_shape(facts["height"], facts["width"])
     lines = outlines(*mask_source(inspection, facts["threshold"]))
@@ -149,9 +148,9 @@ def report_page(inspection: Inspection, facts: Mapping[str, Any], figures: Mappi
 
 
 def write_report(inspection: Inspection, folder: str | Path, origin: Provenance) -> Path:
-    """Write `<stem>-<first 8 of SHA-256>.html` and `.json` into a folder, and return the path of the page.
+    """Write `<stem>-<first 8 digits of SHA-256>.html` and `.json` to a folder, and return the path of the page.
 
-    Each file appears in one step; the JSON comes last and says that the report is whole. Raises `OSError`.
+    Each file is written atomically; the JSON comes last and marks the report as complete. Raises `OSError`.
     """
     page = Path(folder) / f"{report_name(inspection.picture.name, inspection.picture.sha256)}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -170,14 +169,14 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 
 def _outlined(inspection: Inspection, threshold: float, longest: int) -> np.ndarray:
-    """The picture with the outline of its mask, uint8 [h, w, 3], at most `longest` a side."""
+    """The picture with the outline of its mask, uint8 [h, w, 3], at most `longest` per side."""
     source, level = mask_source(inspection, threshold)
     mask = shrink(source, longest) > level
     return picture_panel(shrink(inspection.picture.image, longest), mask, "").image
 
 
 def _maps(inspection: Inspection, views: Iterable[str], longest: int) -> list[dict[str, Any]]:
-    """Views as they are shown: key, title, meaning, image as `data:`, and color bar as CSS or None."""
+    """Views for the page: key, title, meaning, image as a `data:` URL, and color bar as CSS or None."""
     threshold, found = first_threshold(inspection), []
     for key in views:
         look, values = VIEWS[key], window_values(inspection, key, threshold, _NO_WINDOW)

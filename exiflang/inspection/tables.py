@@ -1,4 +1,4 @@
-"""Regions, metadata and how they fit the pixels, as fragments of HTML: for the widget, the notebook and the reports."""
+"""Regions, metadata and their fit to the pixels, as HTML fragments for the widget, the notebook and the reports."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -10,11 +10,11 @@ from exiflang.inspection.metadata import Answer
 from exiflang.inspection.verdict import evidence_of, percent, region_facts
 from exiflang.viz.html import fragment
 
-#: Candidates that are shown of an answer, besides those that were typed.
+#: Number of candidates to show in an answer, besides those that were typed.
 SHOWN = 8
-#: A percentile below this is called unusual: one authentic photo in twenty lies there too.
+#: A percentile below this is called unusual; that applies to one authentic photo in twenty.
 UNUSUAL = 0.05
-#: Key of a figure, what it says, and the key of what a guess would give.
+#: Key of a figure, its label (also in README.md and the model card), and the key of the value for a guess.
 MEASURED = (
     ("auc", "Own EXIF told from that of another camera (area under the curve)", "guess"),
     ("false_alarms", "Authentic photos called unusual", "unusual"),
@@ -31,7 +31,7 @@ _fragment = partial(fragment, "metadata.html.j2")
 
 
 def region_table(inspection: Inspection) -> str:
-    """The regions that were found, the largest first; why there are none."""
+    """The regions that were found, largest first, or why there are none."""
     decision = inspection.result.decision
     rows = [
         {
@@ -48,14 +48,14 @@ def region_table(inspection: Inspection) -> str:
 
 
 def fit_summary(inspection: Inspection) -> str:
-    """Whether the metadata fit the picture, in a paragraph."""
+    """A paragraph on whether the metadata fit the picture."""
     return _fragment("fit_summary", inspection.picture, inspection.fit, UNUSUAL)
 
 
 def metadata_table(inspection: Inspection) -> str:
-    """The file's tags, and what each has to do with the fit: see `MetadataFit.tags`.
+    """The file's tags, and each one's effect on the fit: see `MetadataFit.tags`.
 
-    Bars are as long as their share of the largest change, or of a percentage point if all are smaller.
+    Bar lengths are relative to the largest change, or to one percentage point if all changes are smaller.
     """
     rows = inspection.fit.tags.to_dict("records") if inspection.fit else []
     effects = {row["tag"]: [(row["removed"], ""), (row["swapped"], row["best"])] for row in rows}
@@ -64,12 +64,12 @@ def metadata_table(inspection: Inspection) -> str:
 
 
 def answer_table(answer: Answer) -> str:
-    """The likeliest candidates of an answer, and where those that were typed stand."""
+    """The likeliest candidates of an answer, and the ranks of those that were typed."""
     table = answer.table
     shown = table[(table.index < SHOWN) | table["asked"]]
     return _fragment("answer_table", answer, list(shown.itertuples()))
 
 
 def figures_table(figures: Mapping[str, Any]) -> str:
-    """How far the check of metadata can be trusted, as measured: `TextBank.figures`; says so if nothing was."""
+    """The measured accuracy of the metadata check, `TextBank.figures`, or a remark that it was not measured."""
     return _fragment("figures_table", figures.get("groups", {}), MEASURED)

@@ -1,11 +1,11 @@
-"""The text bank of a model: embeddings of the sentences of its training photos, and what they hold.
+"""The text bank of a model: embeddings of its training photos' sentences, and statistics of their tags.
 
-A cosine of a picture and a sentence means nothing by itself. Compared with the cosines of thousands of other photos'
-sentences it becomes a rank; compared with the ranks of authentic photos, a percentile. The folder of a model holds what
-both need, and no sentence: embeddings sorted by make, the number of photos of each make, the common values of each tag,
-and a linear map that reads these values from embeddings.
+The cosine of a picture and a sentence has no meaning by itself. Its rank among the cosines with thousands of other
+photos' sentences has; comparing that with the ranks of authentic photos gives a percentile. A model's folder holds the
+data for both, but no sentences: embeddings sorted by make, the number of photos of each make, the common values of each
+tag, and a linear map that predicts these values from embeddings.
 
-`python -m exiflang.inspection.text_bank --model data/models/mine --data data/mine` adds them to a model of one's own.
+`python -m exiflang.inspection.text_bank --model data/models/mine --data data/mine` adds a text bank to your own model.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from exiflang.utils.commands import run_command
 from exiflang.utils.files import write_whole
 
 FILE = "text_bank.safetensors"
-#: A value is common if at least so many photos have it; a tag keeps at most so many of its common values.
+#: A value is common if at least this many photos have it; a tag keeps at most this many of its common values.
 COMMON, MOST_VALUES = 5, 40
-#: A sentence is familiar if its cosine with a sentence of the text bank is at least this. Of held-out photos of cameras
-#: that training saw 95 % have a familiar sentence, of photos of other cameras 2 to 5 %.
+#: A sentence is familiar if its cosine with a sentence of the text bank is at least this: true for 95 % of held-out
+#: photos from cameras in the training set, and for 2 to 5 % of photos from other cameras.
 FAMILIAR = 0.82
-#: Percentiles need at least so many authentic photos, familiar or unfamiliar.
+#: Percentiles need at least this many authentic photos, separately for familiar and unfamiliar ones.
 FEWEST = 50
 _FACTS = ("makes", "values", "ranks", "figures")
 
 
 @dataclass(frozen=True, eq=False)
 class TextBank:
-    """Embeddings of N photos' sentences, and the values that their tags have.
+    """Embeddings of N photos' sentences, and the values of their tags.
 
     Attributes:
-        text: float32 [N, D], unit norm, photos of one make side by side.
-        makes: {make: photos}, in the order of `text`; "" for photos without one.
-        values: {tag: its common values, the most frequent first}.
-        reading: {tag: float32 [values, D]}: times the embedding of a sentence, about 1 for the value that it holds and
-            about 0 for the others.
+        text: float32 [N, D], unit norm, grouped by make.
+        makes: {make: number of photos}, in the order of `text`; "" for photos without one.
+        values: {tag: its common values, most frequent first}.
+        reading: {tag: float32 [values, D]}: its product with a sentence's embedding is about 1 for the sentence's value
+            and about 0 for the others.
         ranks: {"familiar" or "unfamiliar": the percentiles 1 to 99 of the ranks of authentic photos}.
-        figures: what was measured with it on photos set apart, for people to read; {} if nothing was.
+        figures: accuracy measured on held-out photos, for display; {} if it was not measured.
     """
 
     text: np.ndarray
@@ -67,7 +67,7 @@ class TextBank:
     figures: Mapping[str, Any]
 
     def rank(self, image: np.ndarray, text: np.ndarray) -> np.ndarray:
-        """Share of the text bank's sentences that fit an image worse than `text` does: [..., D], [..., D] -> [...].
+        """Fraction of the text bank's sentences that fit an image worse than `text`: [..., D], [..., D] -> [...].
 
         Ties count half.
         """
@@ -80,9 +80,9 @@ class TextBank:
         return (text @ self.text.T).max(-1) >= FAMILIAR
 
     def percentile(self, rank: float, familiar: bool) -> float:
-        """Share of authentic photos, with sentences as familiar as this one, that have a lower rank; NaN if unknown.
+        """Fraction of authentic photos with a lower rank, among familiar or among unfamiliar ones; NaN if unknown.
 
-        Ties count half: a good model puts many photos on the highest rank.
+        Ties count half, because a good model gives many photos the highest rank.
         """
         known = self.ranks.get("familiar" if familiar else "unfamiliar")
         if not known:
@@ -90,10 +90,10 @@ class TextBank:
         return float(np.searchsorted(known, rank, "left") + np.searchsorted(known, rank, "right")) / 2 / len(known)
 
     def expected_text(self, image: np.ndarray, scale: float) -> np.ndarray:
-        """The sentence that an image leads one to expect: [..., D] -> [..., D].
+        """Embedding of the sentence expected for an image: [..., D] -> [..., D].
 
-        The mean of the text bank's embeddings, weighted by the softmax of their similarity with the image at the
-        model's `logit_scale`: the probability that contrastive training gives to each of them.
+        The mean of the text bank's embeddings, weighted by the softmax of their similarity to the image at the model's
+        `logit_scale`, which is the probability that the contrastive objective assigns to each of them.
         """
         return softmax(scale * (image @ self.text.T), axis=-1) @ self.text  # [..., N] x [N, D]
 
@@ -106,11 +106,11 @@ class TextBank:
         return found / found.sum(-1, keepdims=True)
 
     def save(self, folder: str | Path) -> None:
-        """Write `text_bank.safetensors` into a model's folder, in one step; embeddings become float16."""
+        """Write `text_bank.safetensors` to a model's folder, atomically; embeddings become float16."""
         arrays = {"text": self.text} | {f"reading.{tag}": weights for tag, weights in self.reading.items()}
         facts = {name: getattr(self, name) for name in _FACTS}
         half = {name: np.ascontiguousarray(array, np.float16) for name, array in arrays.items()}
-        packed = save(half, {"facts": json.dumps(facts)})  # one entry: several would come in any order
+        packed = save(half, {"facts": json.dumps(facts)})  # a single entry, because the order of several is random
         write_whole(Path(folder) / FILE, packed)
 
     @classmethod
@@ -131,7 +131,7 @@ class TextBank:
             found._check()
             return found
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            advice = "download the model again, or make the file with python -m exiflang.inspection.text_bank"
+            advice = "download the model again, or create the file with python -m exiflang.inspection.text_bank"
             raise ValueError(f"{path}: damaged ({error!r}): {advice}") from error
 
     def _check(self) -> None:
@@ -139,18 +139,18 @@ class TextBank:
         if number == 0 or sum(self.makes.values()) != number:
             raise ValueError(f"{number} sentences, but {sum(self.makes.values())} photos by make")
         if any(self.reading[tag].shape != (len(values), dim) for tag, values in self.values.items()):
-            raise ValueError("values and readings of a tag differ in number")
+            raise ValueError("the numbers of values and readings of a tag differ")
         if not all(np.isfinite(array).all() for array in (self.text, *self.reading.values())):
-            raise ValueError("NaN or infinity among the embeddings")
+            raise ValueError("embeddings contain NaN or infinity")
 
 
 def build_text_bank(model: ExifLang, photos: Sequence[Photo]) -> TextBank:
-    """The text bank of training photos, not calibrated yet. Raises `ValueError` for no photos."""
+    """Build an uncalibrated text bank from training photos. Raises `ValueError` if there are none."""
     if not photos:
         raise ValueError("no photos for a text bank")
     photos = sorted(photos, key=lambda photo: (photo.tags.get("Make", ""), photo.id))
     text = embed_sentences(model, [exif_to_text(photo.tags) for photo in photos])
-    from sklearn.linear_model import Ridge  # seconds, which who only reads a text bank need not wait for
+    from sklearn.linear_model import Ridge  # slow to import, only needed for building
 
     values, reading = _common_values(photos), {}
     for tag in values:
@@ -161,7 +161,7 @@ def build_text_bank(model: ExifLang, photos: Sequence[Photo]) -> TextBank:
 
 
 def _common_values(photos: Sequence[Photo]) -> dict[str, list[str]]:
-    """{tag: its common values, the most frequent first}, for tags that a sentence may hold and that vary."""
+    """{tag: its common values, most frequent first}, for tags that are allowed in sentences and that vary."""
     counts: dict[str, Counter[str]] = {}
     for photo in photos:
         for tag, value in photo.tags.items():
@@ -183,9 +183,9 @@ def embed_sentences(model: ExifLang, sentences: Sequence[str]) -> np.ndarray:
 
 
 def calibrate_ranks(text_bank: TextBank, image: np.ndarray, text: np.ndarray) -> TextBank:
-    """The text bank with the ranks of n authentic photos: their embeddings and those of their sentences, [n, D] each.
+    """The text bank calibrated on n authentic photos, by their embeddings and those of their sentences, [n, D] each.
 
-    Familiar and unfamiliar sentences are calibrated apart, where there are at least `FEWEST` of them.
+    Familiar and unfamiliar sentences are calibrated separately, if there are at least `FEWEST` of them.
     """
     ranks, familiar = text_bank.rank(image, text), text_bank.familiar(text)
     kinds = {"familiar": ranks[familiar], "unfamiliar": ranks[~familiar]}
@@ -195,10 +195,10 @@ def calibrate_ranks(text_bank: TextBank, image: np.ndarray, text: np.ndarray) ->
 
 
 def text_bank_of(model: ExifLang, data_dir: str | Path, crops: int = 8) -> TextBank:
-    """The text bank of a model's data set, as `prepare` has written it, calibrated on every second photo of its
-    `heldout` (cameras that training has seen) and all of its `choose` (cameras it has not), if there is one.
+    """Build the text bank from a model's data set, as written by `prepare`, and calibrate it on every second photo of
+    `heldout` (cameras in the training set) and all photos of `choose` (other cameras), if that exists.
 
-    Raises `DataError` for shards that are missing or damaged.
+    Raises `DataError` for missing or damaged shards.
     """
     data_dir = Path(data_dir)
     text_bank = build_text_bank(model, read_photos(find_shards(data_dir / "train"))[0])
@@ -209,10 +209,10 @@ def text_bank_of(model: ExifLang, data_dir: str | Path, crops: int = 8) -> TextB
 
 
 def add_text_bank(
-    model: Annotated[Path, typer.Option(help="Folder of a trained model; the file is written into it.")],
+    model: Annotated[Path, typer.Option(help="Folder of a trained model; the file is written to it.")],
     data: Annotated[Path, typer.Option(help="Folder of the data set that it was trained on.")],
 ) -> None:
-    """Add a text bank of EXIF to a model's folder."""
+    """Add an EXIF text bank to a model's folder."""
     text_bank = text_bank_of(ExifLang.from_pretrained(str(model)), data)
     text_bank.save(model)
     print(f"{model / FILE}: {len(text_bank.text):,} photos of {len(text_bank.makes)} makes")

@@ -1,4 +1,4 @@
-"""Views of an inspection, as pictures, numbers and sentences: pure functions for widget, notebook and reports."""
+"""Views of an inspection as pictures, numbers and sentences: pure functions for the widget, notebook and reports."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from exiflang.viz.images import SHOWN, heat_colors, shown_shape, shrink
 
 @dataclass(frozen=True)
 class View:
-    """A way to look at a picture: its title, its meaning, and its color scale from `low` to 1 (None: no scale)."""
+    """A view of a picture: its title, its meaning, and its color scale from `low` to 1 (None: no scale)."""
 
     title: str
     meaning: str
@@ -23,13 +23,13 @@ class View:
     low: float = 0.0
 
 
-#: Kinds of evidence that have a view each, and what a high value means.
+#: Kinds of evidence, which have a view each, and what a high value means.
 EVIDENCE = {"camera_traces": "camera traces unlike those of the rest", **MEANINGS}
 VIEWS = {
     "heatmap": View(
         "Heatmap", "bright: unlike the rest of the picture; share of authentic pictures' cells below", "inferno"
     ),
-    "mask": View("Mask", "what lies above the threshold", None),
+    "mask": View("Mask", "pixels above the threshold", None),
     "components": View("Components", "similar colors: similar traces; three principal components of all windows", None),
     "similarity": View(
         "Similarity", "bright: similar to the chosen window; cosine of their embeddings", "viridis", -1.0
@@ -47,7 +47,7 @@ VIEWS = {
 
 
 def window_centers(inspection: Inspection) -> tuple[np.ndarray, np.ndarray]:
-    """Of rows and columns of windows, in pixels: float [rows], [cols]."""
+    """Centers of the rows and columns of windows, in pixels: float [rows], [cols]."""
     window, stride = inspection.result.window_size, inspection.result.stride
     rows, cols = inspection.result.embeddings.shape[:2]
     return np.arange(rows) * stride + window / 2, np.arange(cols) * stride + window / 2
@@ -73,8 +73,8 @@ def similarity_map(embeddings: np.ndarray, row: int, col: int) -> np.ndarray:
 def window_values(inspection: Inspection, view: str, threshold: float, chosen: tuple[int, int]) -> np.ndarray:
     """The value of a view at each window: float [rows, cols]; NaN if the view has none for this picture.
 
-    The heatmap's is the window's own, of a readout made by hand the one at its center; the mask's is 0 or 1; the first
-    component stands for all three.
+    For the heatmap, it is the window's own value (learned readout) or the one at its center; for the mask, 0 or 1; for
+    components, the first one.
     """
     result = inspection.result
     if view == "similarity":
@@ -98,9 +98,9 @@ def window_values(inspection: Inspection, view: str, threshold: float, chosen: t
 
 
 def mask_source(inspection: Inspection, threshold: float) -> tuple[np.ndarray, float]:
-    """What the mask is made of, float32 or uint8 [H, W], and the level that it lies above.
+    """The map that the mask is thresholded from, float32 or uint8 [H, W], and the level.
 
-    While the threshold is the first one, the mask of a decision is that of its regions, and not what lies above.
+    With a decision, the mask shows its regions until the threshold is moved.
     """
     result = inspection.result
     if result.decision and threshold == first_threshold(inspection):
@@ -109,8 +109,8 @@ def mask_source(inspection: Inspection, threshold: float) -> tuple[np.ndarray, f
 
 
 def value_range(view: str, values: np.ndarray) -> tuple[float, float]:
-    """What the ends of a view's scale stand for: similarity starts at the least similar window, evidence spans the 1st
-    to the 99th percentile."""
+    """Values at the ends of a view's scale: similarity starts at the least similar window; evidence spans the 1st to
+    the 99th percentile."""
     if view in EVIDENCE and np.isfinite(values).all():
         low, high = np.percentile(values, (1, 99)).tolist()
         return low, max(high, low + 1e-3)
@@ -118,7 +118,7 @@ def value_range(view: str, values: np.ndarray) -> tuple[float, float]:
 
 
 def unreliable(inspection: Inspection, longest: int = SHOWN) -> np.ndarray:
-    """Where the picture tells little: bool [h, w], at most `longest` a side."""
+    """Unreliable parts of the picture: bool [h, w], at most `longest` per side."""
     result, shape = inspection.result, inspection.picture.image.shape[:2]
     height, width = shown_shape(shape[0], shape[1], longest)
     scale = max(height, width) / max(shape)
@@ -126,7 +126,7 @@ def unreliable(inspection: Inspection, longest: int = SHOWN) -> np.ndarray:
 
 
 def hatching(inspection: Inspection, longest: int = SHOWN) -> np.ndarray:
-    """Lines where the picture tells little, to lie over the heatmap: uint8 [h, w, 4], clear elsewhere."""
+    """Hatching of unreliable parts, to overlay on the heatmap: uint8 [h, w, 4], transparent elsewhere."""
     little = unreliable(inspection, longest)
     y, x = np.indices(little.shape)
     stripe = (x + y) % 12 // 2
@@ -137,7 +137,7 @@ def hatching(inspection: Inspection, longest: int = SHOWN) -> np.ndarray:
 
 
 def lay_over(lines: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """A picture, uint8 [h, w, 3], with `hatching` of its size."""
+    """A picture, uint8 [h, w, 3], with `hatching` of the same size on top."""
     cover = lines[..., 3:] / np.float32(255)
     return (picture + cover * (lines[..., :3] - picture.astype(np.float32))).astype(np.uint8)
 
@@ -145,11 +145,11 @@ def lay_over(lines: np.ndarray, picture: np.ndarray) -> np.ndarray:
 def view_picture(
     inspection: Inspection, view: str, threshold: float, chosen: tuple[int, int], longest: int = SHOWN
 ) -> np.ndarray:
-    """A view over the whole picture, in color: uint8 [h, w, 3], at most `longest` a side; gray if there is none."""
+    """A view of the whole picture, in color: uint8 [h, w, 3], at most `longest` per side; gray if there is none."""
     result, shape = inspection.result, inspection.picture.image.shape[:2]
     height, width = shown_shape(shape[0], shape[1], longest)
     place = {"window": result.window_size, "stride": result.stride, "scale": max(height, width) / max(shape)}
-    if view == "heatmap" and inspection.settings["readout"] == LEARNED:  # a large picture's takes long and much memory
+    if view == "heatmap" and inspection.settings["readout"] == LEARNED:  # not from `heatmap`, which is slow and large
         return heat_colors(result.scale(resize_windows(result.values, height, width, **place)), 0.0, 1.0)
     if view == "heatmap":
         return heat_colors(shrink(result.heatmap, longest), 0.0, 1.0)
@@ -170,8 +170,8 @@ def view_picture(
 
 
 def first_threshold(inspection: Inspection) -> float:
-    """The mask's first threshold: as likely tampered with as not, `MASK_THRESHOLD` for a calibrated heatmap, else what
-    gives the result's own area."""
+    """The mask's initial threshold: even odds of tampering, `MASK_THRESHOLD` for a calibrated heatmap, else the one
+    that reproduces the area of the result's mask."""
     if inspection.settings["readout"] == LEARNED:
         return 0.5
     if inspection.calibrated:
@@ -181,7 +181,7 @@ def first_threshold(inspection: Inspection) -> float:
 
 
 def meaning_of_view(inspection: Inspection | None, view: str) -> str:
-    """What a view shows of a picture, in words; why it shows nothing."""
+    """A description of what a view shows for a picture, or why it shows nothing."""
     if inspection is None:
         return VIEWS[view].meaning
     if reason := inspection.result.evidence.absent.get(view):
@@ -189,7 +189,7 @@ def meaning_of_view(inspection: Inspection | None, view: str) -> str:
     if view == "mask" and inspection.result.decision:
         return "the regions that were found, until the threshold is moved"
     if view == "heatmap" and inspection.settings["readout"] == LEARNED:
-        return "bright: likely tampered with; the probability that the readout gives to each place"
+        return "bright: likely tampered; the readout's probability for each pixel"
     if view == "heatmap" and not inspection.calibrated:
-        return "bright: unlike the rest of the picture; the readout's own scale, as this model is not calibrated"
+        return "bright: unlike the rest of the picture; on the readout's scale, since this model is not calibrated"
     return VIEWS[view].meaning

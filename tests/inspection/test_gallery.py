@@ -149,7 +149,7 @@ def test_a_folder_without_pictures_and_one_of_bad_files_exit_with_1(tmp_path, mo
     assert "; 1 file skipped, not a picture by extension: notes.txt" in capsys.readouterr().err
     (folder / "bad.jpg").write_bytes(b"bad")
     assert main(["--inspect", str(folder), *command]) == 1
-    assert "none of its 1 pictures can be read; " in capsys.readouterr().err
+    assert "none of its 1 pictures can be read; see " in capsys.readouterr().err
     assert "bad.jpg" in (tmp_path / "out" / "index.html").read_text()
     (folder / "good.jpg").write_bytes(photo())
     assert main(["--inspect", str(folder), *command]) == 0
@@ -244,7 +244,7 @@ def test_a_card_tells_the_verdict_and_a_summary_counts_them(folder, model, tmp_p
     index = read_json(page.with_suffix(".json"))["pictures"]
     assert {entry["verdict"] for entry in index} <= {"spliced", "no splice found"}
     text = Page(page.read_text(encoding="utf-8")).text
-    assert text.count("Verdict") == 4 and "A p-value is the share" in text
+    assert text.count("Verdict") == 4 and "A p-value is the fraction" in text
     assert sum(int(line.split(": ")[1]) for line in summary(page)[:-1]) == 4
     report = page.parent / index[0]["report"]
     assert summary(report)[0] == read_json(report.with_suffix(".json"))["meaning"]

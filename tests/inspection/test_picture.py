@@ -56,7 +56,7 @@ def test_damage_behind_the_first_frame_is_noted():
     first, second = (Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)) for _ in range(2))
     first.save(file, "GIF", save_all=True, append_images=[second])
     data = file.getvalue()
-    noted = [any("how many follow cannot be told" in note for note in open_picture(cut).notes) for cut in cuts(data)]
+    noted = [any("so their number is unknown" in note for note in open_picture(cut).notes) for cut in cuts(data)]
     assert any(noted) and not all(noted)
 
 
@@ -74,7 +74,7 @@ def test_pictures_whose_second_page_is_broken_are_read(shared, name):
 
 
 def test_without_exif_it_says_so():
-    assert "carries no EXIF" in open_picture(encoded(kind="PNG")).notes[0]
+    assert "has no known EXIF" in open_picture(encoded(kind="PNG")).notes[0]
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -111,7 +111,7 @@ def raw_profile(block: bytes, name: bytes = b"exif") -> bytes:
 def odd_places() -> dict[str, tuple[bytes, str]]:
     """Turned by a quarter or not, by what metadata say in odd ways or places -> what is said of it."""
     jpeg, png, block = encoded(), encoded(kind="PNG"), orientations((3, 1, b"\6"))
-    by_exif, by_xmp, not_applied = "as its EXIF says", "as its XMP says", "(right-top) was not applied"
+    by_exif, by_xmp, not_applied = "according to its EXIF", "according to its XMP", "(right-top) was not applied"
     key, text = raw_profile(block).split(b"\0")
     compressed = key + b"\0\0" + zlib.compress(text)
     return {
@@ -128,7 +128,7 @@ def odd_places() -> dict[str, tuple[bytes, str]]:
         "compressed TIFF": (encoded(kind="TIFF", exif={0x0112: 6}, compression="tiff_lzw"), by_exif),
         "TIFF's XMP": (encoded(kind="TIFF", tiffinfo={700: XMP}), by_xmp),
         "WebP": (encoded(kind="WEBP", exif={0x0112: 6}), by_exif),
-        "AVIF": (encoded(kind="AVIF", exif={0x0112: 6}), "as its container says"),
+        "AVIF": (encoded(kind="AVIF", exif={0x0112: 6}), "according to its container"),
     }
 
 
@@ -137,16 +137,22 @@ def test_what_is_said_of_turning_is_what_was_done(name):
     data, said = odd_places()[name]
     found = open_picture(data)
     turned = found.image.shape[:2] == (60, 40)
-    assert turned == any("shown and analyzed upright" in note for note in found.notes) == said.startswith("as its")
+    assert (
+        turned
+        == any("shown and analyzed upright" in note for note in found.notes)
+        == said.startswith("according to its")
+    )
     assert any(said in note for note in found.notes)
     assert ("Orientation" in found.tags) == any("EXIF" in note for note in found.notes if said in note)
-    assert bool(found.tags) != any("carries no EXIF" in note for note in found.notes)
+    assert bool(found.tags) != any("has no known EXIF" in note for note in found.notes)
 
 
 def test_the_orientation_of_a_heif_container_goes_before_its_exif():
     pytest.importorskip("pillow_heif").register_heif_opener()
     found = open_picture(encoded(kind="HEIF", exif={0x0112: 6}))
-    assert found.tags["Orientation"] == "right-top" and "does not count in a HEIF file" in " ".join(found.notes)
+    assert found.tags["Orientation"] == "right-top" and "is ignored: the container of a HEIF file" in " ".join(
+        found.notes
+    )
 
 
 @pytest.mark.parametrize("case", ["orientation", "png_raw_profile"])
@@ -156,13 +162,13 @@ def test_given_pictures_of_odd_orientation(shared, case):
         with Image.open(path) as stored:
             turned = found.image.shape[:2] != (stored.height, stored.width)
         assert turned == any("shown and analyzed upright" in note for note in found.notes)
-        assert bool(found.tags) != any("carries no EXIF" in note for note in found.notes)
+        assert bool(found.tags) != any("has no known EXIF" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(("said", "odd"), [((60, 40), False), ((40, 60), False), ((4000, 3000), True)])
 def test_exif_that_gives_another_size_is_odd(said, odd):
     found = open_picture(encoded(exif=EXIF, sub={0xA002: said[0], 0xA003: said[1]}))
-    assert any("EXIF says 4000 x 3000 pixels, the picture has 60 x 40" in note for note in found.notes) == odd
+    assert any("EXIF states 4000 x 3000 pixels, but the picture has 60 x 40" in note for note in found.notes) == odd
     assert bool(found.notes) == odd
 
 
@@ -202,8 +208,8 @@ def test_cmyk_and_one_pixel():
     [
         (encoded(kind="JPEG2000"), "EXIF cannot be read: EXIF of JPEG 2000 is not looked for"),
         (encoded(kind="TIFF", big_tiff=True), "EXIF cannot be read: EXIF of BigTIFF is not looked for"),
-        (encoded(kind="PPM"), "carries no EXIF"),
-        (encoded(kind="BMP"), "carries no EXIF"),
+        (encoded(kind="PPM"), "has no known EXIF"),
+        (encoded(kind="BMP"), "has no known EXIF"),
     ],
 )
 def test_of_formats_whose_exif_is_not_read_the_true_reason(data, said):
@@ -215,7 +221,7 @@ def test_metadata_that_had_to_be_skipped_is_noted():
     png = encoded(kind="PNG")
     text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1_500_000)))
     notes = " ".join(open_picture(png[:33] + text + png[33:]).notes)
-    assert "too large to read: it was skipped" in notes and "frames" not in notes
+    assert "too large to read and were skipped" in notes and "frames" not in notes
     assert "skipped" not in " ".join(open_picture(png).notes)
 
 
@@ -225,7 +231,7 @@ def test_metadata_that_had_to_be_skipped_is_noted():
     [
         ("exifread.process_file", "Its EXIF cannot be read"),
         ("jpeglib.read_dct", "Its JPEG coefficients cannot be read"),
-        ("PIL.JpegImagePlugin.JpegImageFile.n_frames", "how many follow cannot be told"),
+        ("PIL.JpegImagePlugin.JpegImageFile.n_frames", "so their number is unknown"),
     ],
 )
 def test_what_pixels_do_not_need_becomes_a_note(monkeypatch, reader, said, fault):
@@ -262,7 +268,7 @@ def test_a_missing_file_a_folder_and_one_that_is_too_large(tmp_path, monkeypatch
             open_picture(path)
     (tmp_path / "a.jpg").write_bytes(encoded())
     monkeypatch.setattr(module, "MOST_BYTES", 100)
-    with pytest.raises(ImageError, match="more than 0 MB"):
+    with pytest.raises(ImageError, match="larger than 0 MB"):
         open_picture(tmp_path / "a.jpg")
 
 

@@ -152,7 +152,7 @@ def test_a_report_tells_verdict_regions_and_evidence(model, tmp_path):
     assert set(facts["evidence"]["maps"]) == set(result.evidence.maps) and facts["evidence"]["absent"] == {}
     assert all(m["least"] <= m["middle"] <= m["largest"] for m in facts["evidence"]["maps"].values())
     told = " ".join(page.text.split())
-    for said in (facts["meaning"], result.verdict, "JPEG history", "A p-value is the share", "another block grid"):
+    for said in (facts["meaning"], result.verdict, "JPEG history", "A p-value is the fraction", "a block grid unlike"):
         assert said in told
     assert [image["alt"] for image in page.of("img") if image.get("class") == "hatching"]
     assert "hatching" in [entry.get("id") for entry in page.of("input")]
@@ -201,7 +201,7 @@ def test_private_tags_are_counted_and_shown_only_if_asked_for(model, tmp_path):
     for file in (hidden, hidden.with_suffix(".json")):
         assert not re.search("SN-4711|GPSLatitude", file.read_text(encoding="utf-8"))
     page, facts, _ = report_of(inspector_of(model, private=True), photo(), "a.jpg", tmp_path / "shown")
-    assert "SN-4711" in page.text and "think twice before sharing it" in page.text
+    assert "SN-4711" in page.text and "think before you share it" in page.text
     assert facts["hidden"] == 0 and "SN-4711" in facts["tags"].values()
 
 
@@ -210,7 +210,7 @@ def test_the_page_follows_from_inspection_and_date(model):
     inspection, origin = inspector(photo(), "a.jpg"), Provenance.of(inspector)
     facts = report_facts(inspection, origin, "2026-01-02")
     assert report_page(inspection, facts, {}) == report_page(inspection, facts, {})
-    assert "Report made 2026-01-02." in report_page(inspection, facts, {})
+    assert "Report created 2026-01-02." in report_page(inspection, facts, {})
 
 
 def test_a_large_picture_gives_a_page_that_can_be_sent(model, tmp_path):
@@ -279,11 +279,11 @@ def test_command_line_prints_the_path_of_the_report(files, model, capsys):
         (["-p", "window_size", "2.5"], "window_size is 2.5: it must be a whole number"),
         (["-p", "mode", "fast"], "unknown mode 'fast'"),
         (["-p", "precision", "int8"], "unknown precision 'int8'"),
-        (["-p", "model_dir", "absent"], "absent: no model there"),
+        (["-p", "model_dir", "absent"], "absent: no model found"),
         (["-p", "false_alarms", "2"], "false_alarms is 2.0: it must lie between 0 and 1"),
-        (["--only", "02_train"], "omit --only, --check and --preset"),
-        (["--check"], "omit --only, --check and --preset"),
-        (["--preset", "tiny"], "omit --only, --check and --preset"),
+        (["--only", "02_train"], "leave --only, --check and --preset away"),
+        (["--check"], "leave --only, --check and --preset away"),
+        (["--preset", "tiny"], "leave --only, --check and --preset away"),
     ],
 )
 def test_usage_errors_are_told_before_anything_is_read(files, model, capsys, arguments, message):

@@ -46,9 +46,9 @@ def test_regions_are_listed_the_largest_first_or_it_is_said_why_there_are_none()
     assert [f"{100 * region['area']:.1f}".removesuffix(".0") + " %" for region in regions] == re.findall(
         r"<td>([\d.]+ %)</td>", shown
     )
-    assert "no regions: that requires a learned readout" in region_table(inspected(pasted()[0]))
+    assert "no regions; only a learned one" in region_table(inspected(pasted()[0]))
     assert "No region stands out at a false-alarm rate of 5 %" in region_table(decided(noise(1, 1)))
-    assert "Regions cannot be decided either" in region_table(decided(pasted()[0], 0.001))
+    assert "Regions are not decidable either" in region_table(decided(pasted()[0], 0.001))
 
 
 def test_table_shows_each_tag_with_its_effect():
@@ -91,7 +91,7 @@ def test_nothing_from_a_file_is_html():
     [
         (0.5, True, "nothing unusual"),
         (UNUSUAL / 2, True, "<b>unusual</b>"),
-        (0.5, False, "means little"),
+        (0.5, False, "the answer is unreliable"),
         (float("nan"), True, "was not measured"),
     ],
 )
@@ -101,7 +101,7 @@ def test_summary_says_what_the_numbers_mean(percentile, familiar, said):
 
 
 def test_summary_without_a_fit_says_why():
-    assert "no EXIF that the model reads" in fit_summary(inspection({}))
+    assert "the file has no EXIF" in fit_summary(inspection({}))
     assert "this model cannot check it" in fit_summary(inspection({"Make": "A"}))
 
 

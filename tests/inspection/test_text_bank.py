@@ -186,7 +186,7 @@ def test_a_damaged_file_is_named(model, tmp_path, damage):
 
 def test_command_line_names_what_is_missing(tmp_path, capsys):
     assert main(["--model", str(tmp_path / "none"), "--data", str(tmp_path)]) == 1
-    assert "no model there" in capsys.readouterr().err
+    assert "no model found" in capsys.readouterr().err
 
 
 def test_command_line_writes_the_file(model, tmp_path, capsys, monkeypatch):

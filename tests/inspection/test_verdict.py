@@ -53,14 +53,14 @@ def test_what_cannot_be_decided_says_how_many_cameras_it_takes(rate, needed):
 def test_pictures_of_another_kind_are_named_as_such():
     found = decided(pasted()[0], kinds=("large, fine JPEG",))
     said = meaning_of_score(found)
-    assert "50 cameras (large, fine JPEG): too few were measured of its own kind (small, no JPEG)." in said
+    assert "50 cameras (large, fine JPEG), because there are too few of its own kind (small, no JPEG)." in said
     assert (decision_facts(found)["kind"], decision_facts(found)["own_kind"]) == ("large, fine JPEG", "small, no JPEG")
 
 
 def test_without_any_authentic_pictures_nothing_is_decided():
     found = decided(pasted()[0], kinds=())
     assert meaning_of_score(found) == (
-        "Not decidable: there are fewer than 40 authentic photos of any kind to compare with."
+        "Not decidable: fewer than 40 authentic photos of any kind are available for comparison."
     )
     assert region_facts(found) == [] and decision_facts(found)["cameras"] == 0
 
@@ -103,7 +103,7 @@ def test_evidence_is_named_where_it_stands_out(spliced):
     assert said().startswith("JPEG history, 3.2 deviations from the rest")
     assert said(evidence={"grid_along": 1e6}).startswith("grid along, more than 100 deviations")
     for nothing in ({}, {"camera_traces": -2.0}, {"camera_traces": 0.3}):
-        assert said(evidence=nothing).startswith("no kind of evidence stands out")
+        assert said(evidence=nothing).startswith("no single kind of evidence stands out")
         assert region_facts(with_region(spliced, evidence=nothing))[0]["strongest"] == ""
 
 
@@ -112,7 +112,7 @@ def test_a_region_says_where_the_picture_tells_little(spliced):
     for reliability, said in ((0.1, True), (0.9, False)):
         blind = replace(found.result, reliability=np.full_like(found.result.reliability, reliability))
         (region,) = region_facts(replace(found, result=blind))
-        assert evidence_of(region).endswith("; the picture tells little there") == said
+        assert evidence_of(region).endswith("; the evidence is unreliable there") == said
 
 
 def test_many_regions_are_counted(spliced):

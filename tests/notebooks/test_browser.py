@@ -174,7 +174,7 @@ def test_an_investigator_clicks_through_the_notebook(server, folder, browser):
 
     # A report leaves the machine's network alone, and shows its pictures.
     inspector.get_by_role("tab", name="Export").click()
-    inspector.get_by_label("Into folder").fill(str(folder / "exported"))
+    inspector.get_by_label("To folder").fill(str(folder / "exported"))
     inspector.get_by_role("button", name="Report (HTML)").click()
     inspector.get_by_text("Written").wait_for()
     (report,) = (folder / "exported").glob("*.html")

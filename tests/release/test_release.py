@@ -386,7 +386,7 @@ def test_the_card_tells_the_facts(released, trained):
     assert "Tiles of 20 photos" in body and f"| train | {photos['train']} | 2 | trained on |" in body
     assert "| steps | 3 |" in body and "| ema | 0.5 |" in body and "| batch_size" not in body  # escaped
     assert "a \\| machine. 3 steps of 4 photos at " in body
-    assert "| whole photos | 3 | 1 |" in body and "10 pictures in all." in body
+    assert "| whole photos | 3 | 1 |" in body and "10 pictures in total." in body
     assert "None have been measured" in body and "many of them carry no open license" in body
     assert str(trained[0].parent) not in body and "whole/" not in body and "/" not in front["model_name"]
 

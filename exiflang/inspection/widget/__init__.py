@@ -1,6 +1,6 @@
 """The inspector in JupyterLab: `HeatmapInspector` opens a picture and shows its views side by side.
 
-Logic lives in pure functions of `inspection`; what lies here draws, listens and works in the background. Needs the
+Logic is in pure functions of `inspection`; this package draws, handles events and runs background work. It needs the
 extra `notebook`.
 """
 

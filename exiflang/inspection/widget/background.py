@@ -1,4 +1,4 @@
-"""Work in a thread of its own: one piece at a time, the latest one."""
+"""Runs work in a background thread, one task at a time; the latest wins."""
 
 import threading
 import time
@@ -9,17 +9,17 @@ Progress = Callable[[float], None]
 
 
 class _Canceled(Exception):
-    """Raised within work that nobody waits for any more."""
+    """Raised inside a task that was canceled."""
 
 
 class Background:
-    """Runs pieces of work one after the other; a new one cancels the one before.
+    """Runs tasks one after another; a new task cancels the previous one.
 
     Args:
-        progress: called with the share done, 0..1, in the thread of the work.
-        ended: called at the end of the latest piece with a message, and whether it failed.
+        progress: called with the fraction done, 0..1, in the task's thread.
+        ended: called at the end of the latest task with a message, and whether it failed.
 
-    `lock` is held while `done` stores results: hold it as well to change the same state.
+    `lock` is held while `done` stores results: acquire it to change the same state.
     """
 
     def __init__(self, progress: Progress, ended: Callable[[str, bool], None]):
@@ -29,7 +29,7 @@ class Background:
         self._stop = threading.Event()
 
     def start(self, work: Callable[[Progress], Any], done: Callable[[Any], None]) -> None:
-        """Run `done(work(progress))`. Work stops only where it calls its `progress`, so it must do so now and then."""
+        """Run `done(work(progress))`. Canceling takes effect when `work` calls `progress`; it must do so regularly."""
         with self.lock:
             self._stop.set()
             before, self._stop = self._thread, threading.Event()
@@ -37,11 +37,11 @@ class Background:
             self._thread.start()
 
     def cancel(self) -> None:
-        """Stop the work that is under way, if any."""
+        """Cancel the current task, if any."""
         self._stop.set()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until the work under way ends, or so many seconds."""
+        """Wait until the current task ends, at most `timeout` seconds."""
         if self._thread:
             self._thread.join(timeout)
 
@@ -69,10 +69,10 @@ class Background:
             said, failed = f"Done in {time.perf_counter() - began:.1f} s.", False
         except _Canceled:
             said, failed = "Canceled.", False
-        except ValueError as error:  # among them ImageError: what is wrong with a picture or a setting
+        except ValueError as error:  # includes ImageError: a bad picture or setting
             said = str(error)
-        except Exception as error:  # else it would vanish with the thread
+        except Exception as error:  # otherwise lost with the thread
             said = f"{type(error).__name__}: {error}"
         with self.lock:
-            if self._stop is stop:  # else another piece is under way
+            if self._stop is stop:  # else a newer task is running
                 self._ended(said, failed)

@@ -28,8 +28,8 @@ def shown_picture(
     marks: Mapping[str, tuple[int, int] | None],
     hatched: bool,
 ) -> Image.Image:
-    """Views over the whole picture, side by side, with the mask's outline and the windows marked "A" and "B"; hatched
-    heatmaps if asked for."""
+    """Views of the whole picture, side by side, with the mask's outline and the windows marked "A" and "B"; heatmaps
+    are hatched on request."""
     result, (height, width) = inspection.result, inspection.picture.image.shape[:2]
     size = shown_shape(height, width)
     scale = np.array(size[::-1]) / (width, height)
@@ -71,7 +71,7 @@ def save_arrays(inspection: Inspection, folder: str | os.PathLike, threshold: fl
 
 
 def _write(inspection: Inspection, folder: str | os.PathLike, suffix: str, data: io.BytesIO) -> Path:
-    """Write a file in one step, named as the picture's report is, into a folder that is made if it is missing."""
+    """Write a file atomically, named like the picture's report, to a folder that is created if necessary."""
     path = Path(folder) / f"{report_name(inspection.picture.name, inspection.picture.sha256)}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, data.getvalue())

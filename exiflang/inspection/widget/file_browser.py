@@ -1,4 +1,4 @@
-"""A small browser of folders on the machine that the kernel runs on."""
+"""A small folder browser for the machine that runs the kernel."""
 
 import os
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from exiflang.utils.images import PICTURE_EXTENSIONS
 with extra("notebook"):
     import ipywidgets as widgets
 
-#: A folder is read so far: a list is no way to find one picture among a million.
+#: Limit on entries to read: nobody finds one picture among a million in a list.
 MOST_READ = 5000
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What is in a folder.
+    """Contents of a folder.
 
     Attributes:
-        folder: absolute.
-        entries: (label, path) of the folder above, of subfolders and of pictures, each by name; no hidden ones.
-        note: a sentence if something is missing here, else "".
+        folder: its absolute path.
+        entries: (label, path) of the parent folder, subfolders and pictures, each sorted by name; no hidden ones.
+        note: a sentence if something is not listed, else "".
     """
 
     folder: Path
@@ -35,7 +35,7 @@ class Listing:
 
 
 def list_folder(folder: str | Path) -> Listing:
-    """Read a folder; of one that cannot be read there are the folder above and a note."""
+    """Read a folder; if it is unreadable, the listing has only the parent folder and a note."""
     folder = absolute_path(folder)
     above = [("..", folder.parent)] if folder.parent != folder else []
     try:
@@ -43,10 +43,10 @@ def list_folder(folder: str | Path) -> Listing:
             read = [Path(entry) for entry in islice(found, MOST_READ + 1)]
     except OSError as error:
         return Listing(folder, tuple(above), f"This folder cannot be read: {error.strerror}.")
-    note = f"Only {MOST_READ:,} of its entries were read: type the path." if len(read) > MOST_READ else ""
+    note = f"Only {MOST_READ:,} of its entries were read: type the path instead." if len(read) > MOST_READ else ""
     seen = [path for path in read[:MOST_READ] if not path.name.startswith(".")]
     seen.sort(key=lambda path: path.name.casefold())
-    # os.path, unlike pathlib, says no of what cannot be looked at, such as a link in a circle.
+    # Unlike pathlib, os.path returns False for unreadable entries such as circular links.
     folders = [(f"{_label(path.name)}/", path) for path in seen if os.path.isdir(path)]
     files = [path for path in seen if path.suffix.lower() in PICTURE_EXTENSIONS and os.path.isfile(path)]
     listed = {*files, *(path for _, path in folders)}
@@ -62,7 +62,7 @@ def _label(name: str) -> str:
 
 
 class FileBrowser(widgets.VBox):
-    """A list of what is in a folder, and a button that opens what is chosen: a folder here, a picture by `on_open`."""
+    """A folder's contents, and a button that opens the selection: a folder in this list, a picture via `on_open`."""
 
     def __init__(self, on_open: Callable[[Path], None], folder: str | Path = "~"):
         self._on_open = on_open
@@ -84,6 +84,6 @@ class FileBrowser(widgets.VBox):
         self.names.options = listing.entries
 
     def open_chosen(self) -> None:
-        """Do what the button does."""
+        """Same as clicking the button."""
         if (chosen := self.names.value) is not None:
             (self.show if chosen.is_dir() else self._on_open)(chosen)

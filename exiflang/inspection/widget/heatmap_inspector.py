@@ -1,4 +1,4 @@
-"""The inspector: open a picture, see which windows disagree with the rest, ask what they suggest of its metadata."""
+"""The inspector: open a picture, see which windows differ from the rest, and ask what they suggest about metadata."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ _NOTHING = "No picture is open."
 class HeatmapInspector(PictureOpener):
     """A suspicious picture, two views of it side by side, and whether its metadata fit.
 
-    Pictures are analyzed in a thread of their own: the one before stays until the new one is ready; `wait` waits.
+    Pictures are analyzed in a background thread; the previous one stays visible until then. `wait` blocks until done.
 
     Args:
-        picture: a path to open at once.
-        inspector: None: one with the weights that come with the package.
-        private: show GPS, serial numbers and names; for the inspector with the packaged weights only.
+        picture: path of a picture to open immediately.
+        inspector: None: one with the packaged weights.
+        private: show GPS, serial numbers and names; only without an `inspector`.
     """
 
     selected = traitlets.Tuple(traitlets.Int(), traitlets.Int(), default_value=(0, 0), help="row, column of window A")
     compared: Any = traitlets.Tuple(
-        traitlets.Int(), traitlets.Int(), default_value=None, allow_none=True, help="the same of window B, or None"
+        traitlets.Int(), traitlets.Int(), default_value=None, allow_none=True, help="row, column of window B, or None"
     )
     threshold = traitlets.Float(
-        MASK_THRESHOLD, min=0, max=1, help="of the heatmap: above lies the mask, until it is moved that of a verdict"
+        MASK_THRESHOLD, min=0, max=1, help="the mask covers heatmap values above; until moved, a verdict's regions"
     )
-    opacity = traitlets.Float(0.5, min=0, max=1, help="of the views over the picture")
-    hatching = traitlets.Bool(True, help="whether heatmaps are hatched where the picture tells little")
+    opacity = traitlets.Float(0.5, min=0, max=1, help="opacity of the views over the picture")
+    hatching = traitlets.Bool(True, help="whether unreliable parts of heatmaps are hatched")
     left_view = traitlets.Enum(list(VIEWS), "heatmap")
     right_view = traitlets.Enum(list(VIEWS), "components")
 
@@ -89,14 +89,14 @@ class HeatmapInspector(PictureOpener):
     # ---- actions
 
     def choose(self, row: int, col: int) -> None:
-        """Select a window and see what is like it: on the right, unless a panel shows that already."""
+        """Select a window and show similar ones, in the right panel unless a panel already does."""
         with self._drawing():
             self.selected = (row, col)
             if "similarity" not in (self.left_view, self.right_view):
                 self.right_view = "similarity"
 
     def ask(self, question: str) -> None:
-        """Show what the picture suggests, see `metadata.ask`."""
+        """Show the picture's answer to a question, see `metadata.ask`."""
         text_bank = self.inspector.text_bank
         if self.inspection is None or text_bank is None:
             self.controls.answer.value = message(_NOTHING, error=True)
@@ -108,7 +108,7 @@ class HeatmapInspector(PictureOpener):
             self.controls.answer.value = message(str(error), error=True)
 
     def export(self, kind: str) -> Path | None:
-        """Write "png", "npz" or "html" into the export folder; returns the path, or None if that failed."""
+        """Write "png", "npz" or "html" to the export folder; returns the path, or None on failure."""
         shown, folder = self.inspection, absolute_path(self.controls.folder.value)
         if shown is None:
             self.controls.exported.value = message(_NOTHING, error=True)
@@ -191,7 +191,7 @@ class HeatmapInspector(PictureOpener):
         for trait, control in self.controls.views.items():
             wanted = getattr(self, trait)
             if control.options != options:
-                control.options = options  # and takes the first one
+                control.options = options  # also selects the first one
                 setattr(self, trait, wanted if wanted in known else self.traits()[trait].default_value)
 
     @traitlets.observe("left_view", "right_view")
@@ -229,13 +229,13 @@ class HeatmapInspector(PictureOpener):
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
-        """One thread at a time, one message to the browser. No property may be set twice: plotly loses one."""
+        """One thread at a time, one message to the browser. Set each property only once, or plotly loses an update."""
         with self._background.lock, self.panels.figure.batch_update():
             yield
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
-        """Traits that change within are not drawn by their observers."""
+        """Keep observers from drawing changes of traits made in this context."""
         self._quiet = True
         try:
             yield

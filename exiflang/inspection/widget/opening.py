@@ -1,4 +1,4 @@
-"""What opens pictures in the background: one at a time, with a bar, a message and a way to stop."""
+"""Opens pictures in the background: one at a time, with a progress bar, a status message and a cancel button."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ with extra("notebook"):
     import ipywidgets as widgets
     import traitlets
 
-_PATIENCE = 2.0  # seconds after which people want to know how many more
+_PATIENCE = 2.0  # seconds before an estimate of the remaining time is shown
 
 
 class PictureOpener(widgets.VBox):
-    """The inspector's controls; those that open a picture, or set how it is analyzed, are connected here.
+    """The inspector's controls, of which this class connects those that open a picture or set its analysis.
 
     Args:
-        inspector: analyzes them.
-        figure: lies amid the controls.
+        inspector: analyzes the pictures.
+        figure: shown among the controls.
     """
 
-    inspection = traitlets.Instance(Inspection, allow_none=True, help="what is shown; None before the first picture")
-    status = traitlets.Unicode(help="what is going on, or why nothing is shown")
+    inspection = traitlets.Instance(Inspection, allow_none=True, help="the one shown; None before the first picture")
+    status = traitlets.Unicode(help="current activity, or why nothing is shown")
     busy = traitlets.Bool(help="whether a picture is being analyzed")
 
     def __init__(self, inspector: Inspector, figure: widgets.Widget):
-        self.inspector = inspector  # the one that made what is shown
+        self.inspector = inspector  # the one behind the current inspection
         self.controls = own = Controls(inspector, figure, FileBrowser(self.open_picture))
         self._background, self._began = Background(self._advance, self._ended), 0.0
         self._opening: tuple[Any, str] | None = None
@@ -48,27 +48,27 @@ class PictureOpener(widgets.VBox):
         entered(own.path, own.open, self.open_picture)
 
     def open_picture(self, source: str | os.PathLike | bytes, name: str = "") -> None:
-        """Analyze a path, or the bytes of a file called `name`, in the background, instead of what is under way."""
+        """Analyze a path, or the bytes of a file called `name`, in the background; cancels the current analysis."""
         if isinstance(source, str):
             source = Path(source.strip()).expanduser()
         self._start((source, name))
 
     def cancel(self) -> None:
-        """Stop the analysis that is under way, if one is."""
+        """Cancel the current analysis, if any."""
         self._background.cancel()
 
     def wait(self, timeout: float | None = None) -> Inspection | None:
-        """Wait until nothing is under way, or so many seconds, and return what is shown."""
+        """Wait for the current analysis, at most `timeout` seconds, and return the inspection shown."""
         self._background.wait(timeout)
         return self.inspection
 
     @property
     def _shown(self) -> Inspection:
-        """`inspection`, for whoever acts only when there is one."""
+        """`inspection`, for callers that run only if there is one."""
         return cast(Inspection, self.inspection)
 
     def _start(self, opening: tuple[Any, str] | None) -> None:
-        """Open something, or (None) look at the picture again, with the current settings."""
+        """Open a picture, or (None) analyze the current one again, with the current settings."""
         own = self.controls
         settings = {"windows_per_side": own.windows.value, "readout": own.readout.value, "mode": own.mode.value}
         inspector = self.inspector.with_settings(own.false_alarms.value, **settings)
@@ -104,7 +104,7 @@ class PictureOpener(widgets.VBox):
         upload = self.controls.upload
         if upload.value:
             file = upload.value[0]
-            upload.value = ()  # the file must not stay in the notebook's state
+            upload.value = ()  # keep the file out of the notebook's saved state
             self.open_picture(bytes(file["content"]), file["name"])
 
     @traitlets.observe("busy")

@@ -1,4 +1,4 @@
-"""Two views of one picture, side by side on one plotly figure: they zoom together and report clicked windows."""
+"""Two views of one picture, side by side in one plotly figure: they zoom together and report clicked windows."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ with extra("notebook"):
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-HEIGHT = 420  # pixels: two pictures of 3:2 fill a screen of 1280
-#: Longer side in pixels of a view: views are smooth, and each change is sent to the browser.
+HEIGHT = 420  # pixels: two 3:2 pictures fill a screen 1280 pixels wide
+#: Longer side of a view in pixels; views are smooth, and each change is sent to the browser.
 DRAWN = 512
-#: Characters of the picture, which both panels hold: a saved notebook may have 6 MB, of which plotly takes 5.
+#: Characters of the encoded picture, which both panels contain: a saved notebook may have 6 MB, and plotly takes 5.
 MOST = 170_000
-#: Colors that are on none of the scales.
+#: Colors that are in none of the color scales.
 OUTLINE, MARKS = "#00e5ff", {"A": "#39ff14", "B": "#ff4fd8"}
 _HOVER = {
     "heatmap": "heatmap %{z:.3f}",
@@ -48,7 +48,7 @@ _LAYERS = ("picture", "view", "hatching")  # images of a panel, in order
 
 
 def window_edges(centers: np.ndarray, side: int) -> np.ndarray:
-    """Bounds of the pixels that are nearest to each of n centers along a side of so many pixels: float [n + 1]."""
+    """Boundaries between the pixels nearest to each of n centers, along a side of `side` pixels: float [n + 1]."""
     return np.concatenate([[0], (centers[1:] + centers[:-1]) / 2, [side]])
 
 
@@ -61,13 +61,13 @@ def window_square(window: int, stride: int, place: tuple[int, int] | None) -> np
 
 
 def join_lines(lines: Sequence[np.ndarray]) -> np.ndarray:
-    """Lines [n, 2] as one, a NaN between them: float [n, 2]."""
+    """Lines [n, 2] joined into one, separated by NaN: float [n, 2]."""
     gap = np.full((1, 2), np.nan)
     return np.concatenate([np.zeros((0, 2)), *(part for line in lines for part in (line, gap))])
 
 
 def picture_uri(image: np.ndarray) -> str:
-    """A picture as a `data:` address, JPEG as good as keeps it small."""
+    """A picture as a `data:` URL, a JPEG at the highest quality within the size limit."""
     for quality in (90, 80, 70, 60, 50):
         uri = data_uri(image, quality=quality)
         if len(uri) <= MOST:
@@ -76,17 +76,17 @@ def picture_uri(image: np.ndarray) -> str:
 
 
 class _Figure(go.FigureWidget):
-    """A FigureWidget that a reloaded page shows as it is now; plotly's own would show it as it was made."""
+    """A FigureWidget that keeps its current state when the page is reloaded; plotly's reverts to the initial one."""
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
-        if key is None and hasattr(self, "_layout_obj"):  # which it has not when it is made
+        if key is None and hasattr(self, "_layout_obj"):  # missing during construction
             now = {"_widget_layout": self._layout_obj._props, "_widget_data": self._data}
             self._trait_values |= deepcopy(now)
         return super().get_state(key, drop_defaults)
 
 
 class _Width(anywidget.AnyWidget):
-    """Tells plotly's figures how wide the page is: as widgets they take 700 pixels until the window is resized."""
+    """Makes plotly's figures fit the page: as widgets, they are 700 pixels wide until the window is resized."""
 
     _esm = """
     export default {
@@ -105,7 +105,7 @@ class _Width(anywidget.AnyWidget):
 
 
 def _empty_figure() -> go.Figure:
-    """Both panels with all their traces (see `_PARTS`), images and axes, as yet without a picture."""
+    """Both panels with all their traces (see `_PARTS`), images and axes, without a picture."""
     base = make_subplots(1, 2, horizontal_spacing=0.015)
     for column, axis in enumerate(_AXES, 1):
         base.add_heatmap(opacity=0, coloraxis=f"coloraxis{axis}", z=[[0.0]], hoverinfo="skip", row=1, col=column)
@@ -115,11 +115,11 @@ def _empty_figure() -> go.Figure:
             font = {"color": MARKS[name], "size": 14, "weight": "bold"}
             base.add_scatter(x=[], y=[], **look, textfont=font, textposition="bottom right", row=1, col=column)
     base.update_traces(hoverinfo="skip", selector={"type": "scatter"})
-    nothing = {"visible": False, "autorange": True}  # what is not zoomed shows all of the picture
+    nothing = {"visible": False, "autorange": True}  # unzoomed axes show the whole picture
     place = {"y": 0, "sizex": 1, "sizey": 1, "sizing": "stretch", "layer": "below"}
     base.update_layout(
         height=HEIGHT,
-        # Of two images at the very same place plotly draws one.
+        # plotly draws only one of two images at exactly the same position.
         images=[place | {"x": x, "xref": f"x{axis}", "yref": f"y{axis}"} for axis in _AXES for x in (-1e-9, 0, 1e-9)],
         margin={"l": 2, "r": 2, "t": 4, "b": 34},
         xaxis=nothing,
@@ -142,7 +142,7 @@ def _empty_figure() -> go.Figure:
 
 
 class TwoPanels:
-    """The figure and what is drawn on it; a panel is 0 (left) or 1. `box` is the widget to show.
+    """The figure and its content; a panel is 0 (left) or 1. `box` is the widget to show.
 
     Args:
         on_click: called with x and y in pixels, and whether shift was held.
@@ -174,7 +174,7 @@ class TwoPanels:
         return self.figure.layout.images[panel * len(_LAYERS) + _LAYERS.index(layer)]
 
     def show_picture(self, inspection: Inspection, zoom_out: bool) -> None:
-        """Lay the picture under both panels, and the grid of its windows over it."""
+        """Draw the picture at the bottom of both panels, and the grid of its windows on top."""
         height, width = inspection.picture.image.shape[:2]
         down, across = window_centers(inspection)
         picture = picture_uri(shrink(inspection.picture.image))
@@ -201,7 +201,7 @@ class TwoPanels:
         chosen: tuple[int, int],
         hatched: bool = False,
     ) -> None:
-        """Draw a view on a panel, a heatmap with hatching where it is asked for."""
+        """Draw a view on a panel, with hatching if it is a heatmap and that is requested."""
         values = window_values(inspection, view, threshold, chosen)
         low, high = value_range(view, values)
         drawn = view_picture(inspection, view, threshold, chosen, DRAWN)
@@ -216,7 +216,7 @@ class TwoPanels:
                 colors.colorscale = look.scale
 
     def fade(self, opacity: float) -> None:
-        """How much of the views is seen, and how little of the picture: 0..1."""
+        """Set the opacity of the views over the picture: 0..1."""
         with self.figure.batch_update():
             for panel in (0, 1):
                 self._image(panel, "view").opacity = opacity
@@ -227,7 +227,7 @@ class TwoPanels:
 
     def mark(self, name: str, line: np.ndarray) -> None:
         """Draw a window's line, [n, 2], as "A" or "B" on both panels."""
-        inside = len(line) == 0 or line[:, 1].min() < 1  # above it there is no place for the letter
+        inside = len(line) == 0 or line[:, 1].min() < 1  # no space for the letter above
         letters = [name, *[""] * 4][: len(line)]
         self._draw(name, line, text=letters, textposition="bottom right" if inside else "top right")
 

@@ -106,7 +106,7 @@ def test_an_opened_picture_is_shown(panel):
     assert all(image.source for image in panel.panels.figure.layout.images)
     assert panel.panels.figure.layout.coloraxis.showscale and not panel.panels.figure.layout.coloraxis2.showscale
     assert seen(panel, 0).z[panel.selected] == seen(panel, 0).z.max()
-    assert "160 x 112" in panel.controls.about.value and "carries no EXIF" in panel.controls.about.value
+    assert "160 x 112" in panel.controls.about.value and "has no known EXIF" in panel.controls.about.value
     assert panel.controls.bar.layout.display == panel.controls.cancel.layout.display == "none"
 
 
@@ -213,13 +213,13 @@ def test_a_false_alarm_rate_is_chosen_and_asks_no_network(verdicts, monkeypatch)
     assert not own.false_alarms.disabled and own.false_alarms.value == 0.05
     assert verdicts.left_view == "heatmap" and verdicts.threshold == 0.5
     assert "p-value" in own.about.value and "small, no JPEG" in own.about.value
-    assert "Regions cannot be decided" not in own.regions.value
+    assert "Regions are not decidable" not in own.regions.value
     verdicts.threshold = 0.3
     own.false_alarms.value = 0.01
     verdicts.wait()
     assert calls == [] and verdicts.inspection.seen is shown.seen and verdicts.threshold == 0.5
     assert verdicts.inspection.result.verdict == "not decidable" and "takes 99 cameras" in own.about.value
-    assert "Regions cannot be decided" in own.regions.value and len(seen(verdicts, 0, "outline").x) == 0
+    assert "Regions are not decidable" in own.regions.value and len(seen(verdicts, 0, "outline").x) == 0
     own.readout.value = "diffused_cut"
     verdicts.wait()
     assert calls == [] and "no regions" in own.regions.value and verdicts.inspection.result.decision is None
@@ -352,7 +352,7 @@ def test_views_are_offered_by_what_a_picture_has(with_exif, picture, tmp_path):
 
 
 def test_without_a_text_bank_nothing_can_be_asked(panel):
-    assert panel.controls.ask.disabled and "without a text bank" in panel.controls.answer.value
+    assert panel.controls.ask.disabled and "no EXIF text bank" in panel.controls.answer.value
 
 
 def test_exports_are_what_is_shown(panel, tmp_path):
