@@ -1,8 +1,8 @@
-"""What each part of the training recipe gives: small models, one switch changed in each, on the same benchmarks.
+"""Ablation of the training recipe: small models with one setting changed in each, on the same benchmarks.
 
-`python -m experiments.ablation` trains and scores what is not measured yet, one single-threaded process a run, and
-renews reports/golden/ablation.json and the README's tables. A run that has finished is not repeated and one that
-fails does not stop the others, so an interrupted renewal goes on; the first seed of all rows comes first.
+`python -m experiments.ablation` trains and scores the rows that have no figures yet, one single-threaded process per
+run, and updates reports/golden/ablation.json and the README's tables. Finished runs are not repeated, and a failed one
+does not stop the others, so an interrupted update resumes; the first seed of all rows comes first.
 """
 
 import json
@@ -42,7 +42,7 @@ from exiflang.utils.processes import worker_pool
 from experiments.ablation_data import FOLDERS, GROUPS, data_set
 from experiments.tables import SCORES, counted, figure, publish, spread, table
 
-#: Of every row, in place of what the preset has for longer training: minutes of one core a run.
+#: Settings of every row that replace the preset's, which are for longer training: minutes of one core per run.
 SCALE: dict[str, Any] = {
     "preset": "padded",
     "steps": 250,
@@ -50,8 +50,8 @@ SCALE: dict[str, Any] = {
     "learning_rate": 2e-3,
     "warmup_steps": 25,
     "crop_sizes": [40, 64],
-    "ema": 0.98,  # the last 50 steps; what suits thousands would hold on to the first ones
-    "validate_every": 1_000_000,  # the last step alone: EXIF fit, which some rows do not train, chooses nothing
+    "ema": 0.98,  # about 50 steps; a value for thousands would still average the first ones
+    "validate_every": 1_000_000,  # last step only: no selection by EXIF fit, which some rows do not train
     "mixed_precision": "bf16",
     "tracker": "none",
 }
@@ -66,9 +66,9 @@ PROTOCOL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One training: what it changes in the full recipe (parameters of `Recipe.of`), its data set, how many seeds.
+    """One configuration: its changes to the full recipe (parameters of `Recipe.of`), its data set, number of seeds.
 
-    A row named as one of `BASELINES` is that baseline: nothing is trained.
+    A row with the name of one of `BASELINES` is that baseline, without training.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Row:
 
     @property
     def slug(self) -> str:
-        """The name in lower case, of letters, digits and hyphens."""
+        """The name in lower case, with only letters, digits and hyphens."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
 
@@ -112,7 +112,7 @@ ROWS = (
 
 
 def settings(row: Row, seed: int) -> dict[str, Any]:
-    """All that a run's figures depend on but the code: encoder, recipe, towers and protocol, as JSON gives it back."""
+    """Everything but the code that a run's figures depend on: encoder, recipe, towers and protocol, as JSON data."""
     recipe = read_parameters(project_path("notebooks/params/base.yaml")) | SCALE | dict(row.changes)
     recipe |= {"seed": seed, "data_dir": FOLDERS[row.data]}
     del recipe["model_dir"]
@@ -123,14 +123,14 @@ def settings(row: Row, seed: int) -> dict[str, Any]:
 
 
 def run_folder(row: Row, seed: int) -> Path:
-    """Where one run lies: `metrics.json` when it has finished, `log.txt`, also of a failure, and weights."""
+    """Folder of one run: `metrics.json` once it has finished, `log.txt`, even after a failure, and weights."""
     return project_path("reports/runs/ablation") / f"{row.slug}-{seed}"
 
 
 def run(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Train and evaluate by the settings `wanted` and write `folder/metrics.json`, unless it is there.
+    """Train and evaluate with the settings `wanted` and write `folder/metrics.json`, unless it exists.
 
-    Raises `PipelineError` if it is there with other settings, and whatever training and evaluation raise.
+    Raises `PipelineError` if it exists with different settings, and any error of training and evaluation.
     """
     if reason := unfinished(folder, wanted):
         if (folder / "metrics.json").exists():
@@ -146,16 +146,16 @@ def run(folder: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def unfinished(folder: Path, wanted: Mapping[str, Any]) -> str:
-    """Why there are no figures for the settings `wanted`: "" if there are."""
+    """Why there are no figures for the settings `wanted`, or "" if there are."""
     try:
         done = read_json(folder / "metrics.json")
     except FileNotFoundError:
-        return "failed, or under way: see its log.txt" if folder.exists() else "not run yet"
-    return "" if done["settings"] == wanted else "run with other settings: delete the folder and run again"
+        return "failed, or in progress: see its log.txt" if folder.exists() else "not run yet"
+    return "" if done["settings"] == wanted else "run with different settings: delete the folder and run again"
 
 
 def _measured(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures, counts, and CPU seconds of this process: of a run that goes on after a kill those since then."""
+    """Figures, counts, and CPU seconds of this process; for a resumed run, only those since it resumed."""
     began = time.process_time()
     encoder: ImageEncoder
     photos: dict[str, int] = {}
@@ -169,7 +169,7 @@ def _measured(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     else:
         encoder = BASELINES[wanted["encoder"]]()
     trained = time.process_time()
-    # Baselines count in whole numbers, which bfloat16 would round.
+    # Baselines use integer counts, which bfloat16 would round.
     with torch.autocast("cpu", torch.bfloat16, enabled=isinstance(encoder, ExifLang)):
         metrics, pictures = localization(encoder, wanted["protocol"])
         if isinstance(encoder, ExifLang):
@@ -188,14 +188,14 @@ def _measured(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ordered(rows: Iterable[Row]) -> list[tuple[Row, int]]:
-    """All runs: the first seed of all rows, then the second ..., so that a part of them is of use."""
+    """All runs: the first seed of all rows, then the second, etc., so that partial results are useful."""
     return sorted(((row, seed) for row in rows for seed in range(row.seeds)), key=lambda run: run[1])
 
 
 def run_all(runs: Sequence[tuple[Path, Mapping[str, Any]]], workers: int) -> list[str]:
-    """`run` each of (folder, settings) in order in `workers` processes; what failed, a line each."""
+    """`run` each of (folder, settings) in order in `workers` processes; returns a line per failure."""
     failures = []
-    os.environ["OMP_NUM_THREADS"] = "1"  # two single-threaded runs get more done than one on two cores
+    os.environ["OMP_NUM_THREADS"] = "1"  # two single-threaded runs have more throughput than one on two cores
     pool = worker_pool(workers)
     try:
         waiting = {pool.submit(run, *item): item[0] for item in runs}
@@ -210,9 +210,9 @@ def run_all(runs: Sequence[tuple[Path, Mapping[str, Any]]], workers: int) -> lis
 
 
 def gather() -> dict[str, Any]:
-    """What the finished runs of `ROWS` have found: `protocol`, `rows` ({name: figures over seeds}), `missing` runs.
+    """Results of the finished runs of `ROWS`: `protocol`, `rows` ({name: figures over seeds}), `missing` runs.
 
-    Raises `PipelineError` if none has finished.
+    Raises `PipelineError` if no run has finished.
     """
     gathered, missing, done = {}, [], []
     for row in ROWS:
@@ -248,10 +248,10 @@ def gather() -> dict[str, Any]:
 
 
 def localization(encoder: ImageEncoder, protocol: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Scores of an encoder in each benchmark: `{"<benchmark>/<readout>/<metric>": value}`, and counts of pictures.
+    """Scores of an encoder on each benchmark: `{"<benchmark>/<readout>/<metric>": value}`, and counts of pictures.
 
-    p-mAP of the first readout also by kind: `<benchmark>/<readout>/p_map/<kind>`. Raises `BenchmarkError` for a
-    picture that cannot be read: the rows would not be scored on the same ones.
+    p-mAP of the first readout is also given by kind: `<benchmark>/<readout>/p_map/<kind>`. Raises `BenchmarkError` for
+    an unreadable picture, because rows would then be scored on different pictures.
     """
     metrics: dict[str, float] = {}
     pictures: dict[str, dict[str, int]] = {}
@@ -266,7 +266,7 @@ def localization(encoder: ImageEncoder, protocol: Mapping[str, Any]) -> tuple[di
             calibrated=True,
         )
         if benchmark.skipped:
-            raise BenchmarkError(f"{folder}: {benchmark.skipped[0]} cannot be scored: mend it or leave it out for all")
+            raise BenchmarkError(f"{folder}: {benchmark.skipped[0]} cannot be scored: repair or remove it for all rows")
         for row in summarize_pictures(scores).to_dict("records"):
             metrics |= {f"{name}/{row['readout']}/{metric}": row[metric] for metric in SCORES}
             pictures[name] = {"spliced": row["pictures"], "authentic": row["authentic"]}
@@ -278,9 +278,9 @@ def localization(encoder: ImageEncoder, protocol: Mapping[str, Any]) -> tuple[di
 
 
 def exif(model: ExifLang, protocol: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, int]]:
-    """AUC of own against other cameras' sentences, `{"fit/<group>": value}`, and how many photos each group has.
+    """AUC of own against other cameras' sentences, `{"fit/<group>": value}`, and the number of photos per group.
 
-    Groups: "heldout" (photos of seen cameras), "choose" and "report" (unseen ones), and "unseen": these two in one.
+    Groups: "heldout" (photos of seen cameras), "choose" and "report" (unseen ones), and "unseen", these two combined.
     """
     folder = project_path(protocol["fit"])
     photos = {group: read_photos(find_shards(folder / group))[0] for group in GROUPS}
@@ -298,11 +298,11 @@ KINDS = {"png": "PNG", "jpg95": "JPEG 95", "jpg85": "JPEG 85", "native": "native
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """Both tables with the protocol above them, of what `ablation.gather` returns.
+    """Both tables with the protocol above them, from the result of `ablation.gather`.
 
-    The first: localization and detection in both benchmarks, and how well EXIF fits. The second: p-mAP of the first
-    readout by the format of the last save, and by whether the spliced region was rescaled. Rows without a finished run
-    are left out.
+    The first has localization and detection on both benchmarks and EXIF fit. The second has p-mAP of the first readout
+    by the format of the last save, and by whether the spliced region was rescaled. Rows without a finished run are
+    omitted.
     """
     first, *others = found["protocol"]["readouts"]
     columns = {f"splices/{readout}/p_map": f"splices p_map, {_plain(readout)}" for readout in (first, *others)}
@@ -347,18 +347,18 @@ def _plain(readout: str) -> str:
 
 
 def renew(
-    workers: Annotated[int | None, typer.Option(help="Runs side by side (default: one a core).")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Train this row; may be repeated.")] = None,
-    table: Annotated[bool, typer.Option("--table", help="Run nothing, only gather what has finished.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Number of parallel runs (default: one per core).")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Train only this row; can be repeated.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Run nothing; only gather finished runs.")] = False,
 ) -> None:
-    """Renews reports/golden/ablation.json and the README's tables; runs that fail are an error afterwards."""
+    """Update reports/golden/ablation.json and the README's tables; failed runs are reported as an error at the end."""
     slugs = {row.slug: row for row in ROWS}
     check_names("no row", only or (), slugs)
     failures = []
     if not table:
         rows = [slugs[slug] for slug in only or slugs]
         for layout, folder in PROTOCOL["benchmarks"].values():
-            load_benchmark(layout, project_path(folder))  # a missing one is an error now, not after an hour
+            load_benchmark(layout, project_path(folder))  # fail now if one is missing, not after an hour
         for name in {"real": None} | {row.data: None for row in rows}:
             data_set(name)
         runs = [(run_folder(row, seed), settings(row, seed)) for row, seed in ordered(rows)]

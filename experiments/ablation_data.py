@@ -1,4 +1,4 @@
-"""The ablation's data sets: real photos as the preset "base" prepares them, simulated ones, and mixtures of them."""
+"""The ablation's data sets: real photos as prepared by the preset "base", simulated ones, and mixtures of both."""
 
 import os
 import shutil
@@ -14,25 +14,25 @@ from exiflang.preparation.dataset import prepare
 from exiflang.preparation.options import grouped
 from exiflang.utils.files import read_json, write_json
 
-#: Where each lies, from the project's root. "real" is the preset's own, so that the two share it.
+#: Path of each, relative to the project's root. "real" is the preset's own folder, which both share.
 FOLDERS = {"real": "data/base"} | {name: f"data/ablation/{name}" for name in ("third", "simulated", "both")}
 GROUPS = ("heldout", "choose", "report")
 SIMULATED = {"photos_per_camera": 40, "unseen_makes": 1, "splices": 0, "authentic": 0}
 
 
 def data_set(name: str) -> Path:
-    """The folder of a data set, made if it is not there yet.
+    """The folder of a data set, created if it does not exist yet.
 
-    "real": what `01_prepare_data` makes with the preset "base". "simulated": simulated cameras, with the same shares
-    set apart. "third": every third of the real photos that are trained on. "both": all photos that "real" and
-    "simulated" train on. The last two set the same photos apart as "real".
+    "real": the output of `01_prepare_data` with the preset "base". "simulated": simulated cameras, with the same
+    held-out fractions. "third": every third training photo of "real". "both": all training photos of "real" and
+    "simulated". The last two have the same held-out photos as "real".
 
-    Raises `DataError` for a folder made from other photos, and what `prepare` raises; `KeyError` for another name.
+    Raises `DataError` if a folder was made from different photos, `KeyError` for an unknown name, and as `prepare`.
     """
     folder = project_path(FOLDERS[name])
     if name == "real":
         arguments = base_arguments()
-        if (folder / "dataset.json").exists():  # what it was told of simulated cameras says nothing of real photos
+        if (folder / "dataset.json").exists():  # its settings for simulated cameras do not apply to real photos
             made_with = read_json(folder / "dataset.json")["arguments"]
             arguments |= {name: made_with[name] for name in SIMULATED}
         prepare(str(project_path(arguments.pop("source"))), folder, **grouped(arguments))
@@ -47,24 +47,24 @@ def data_set(name: str) -> Path:
 
 
 def base_arguments() -> dict[str, Any]:
-    """The arguments that `01_prepare_data` gives to `prepare` with the preset "base", but for `data_dir`."""
+    """The arguments that `01_prepare_data` passes to `prepare` with the preset "base", except `data_dir`."""
     declared = {stem: declared_parameters(f"notebooks/{stem}.ipynb") for stem in NOTEBOOKS}
     arguments = declared[STEPS[0]] | load_preset("base", declared)[STEPS[0]]
     return {name: value for name, value in arguments.items() if name not in ("data_dir", "out_dir")}
 
 
 def mix(folder: Path, parts: Mapping[str, Path], fill: Callable[[Mapping[str, Path], Path], None]) -> None:
-    """Make the data set `folder` unless it is there: training shards by `fill(parts, folder)`, the rest "real"'s own.
+    """Create the data set `folder` unless it exists: training shards from `fill(parts, folder)`, the rest from "real".
 
-    `dataset.json` holds the SHA-256 of the parts' shards. Raises `DataError` if the folder is of other parts.
+    `dataset.json` stores the SHA-256 of the parts' shards. Raises `DataError` if the folder has different parts.
     """
     made_of = {name: read_json(part / "dataset.json")["shards"] for name, part in parts.items()}
     if folder.exists():
         if read_json(folder / "dataset.json") != made_of:
-            raise DataError(f"{folder} was made from other photos: remove the folder, it is then made anew")
+            raise DataError(f"{folder} was made from different photos: remove the folder to create it again")
         return
     draft = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(draft, ignore_errors=True)  # left over from a killed run
     (draft / "train").mkdir(parents=True)
     fill(parts, draft / "train")
     for group in GROUPS:
@@ -74,7 +74,7 @@ def mix(folder: Path, parts: Mapping[str, Path], fill: Callable[[Mapping[str, Pa
 
 
 def every_third(parts: Mapping[str, Path], train: Path) -> None:
-    """The tiles of the first, the fourth ... training photo of "real", in the order of its shards, byte for byte."""
+    """Write the tiles of the 1st, 4th, 7th ... training photo of "real", in the order of its shards, byte for byte."""
     shards = find_shards(parts["real"] / "train")
     photos: dict[str, None] = {}
     for shard in shards:
@@ -89,12 +89,12 @@ def every_third(parts: Mapping[str, Path], train: Path) -> None:
 
 
 def all_of_them(parts: Mapping[str, Path], train: Path) -> None:
-    """The training shards of all parts, as hard links whose names begin with the part's."""
+    """Link the training shards of all parts, as hard links prefixed with the part's name."""
     for name, part in parts.items():
         for shard in find_shards(part / "train"):
             os.link(shard, train / f"{name}-{shard.name}")
 
 
 def _photo(member: str) -> str:
-    """The part of a tile's key that `prepare` gives to all tiles of a photo: `<photo>_<tile>.jpg`."""
+    """The prefix of a tile's key that all tiles of a photo share: `<photo>_<tile>.jpg`."""
     return member.split("_")[0]

@@ -1,8 +1,8 @@
-"""Golden figures: the demo over several seeds, with its two controls, into reports/golden/ and the README's tables.
+"""Golden figures: the demo over several seeds, with two controls, for reports/golden/ and the README's tables.
 
-`python -m experiments.golden` measures what is not measured yet: each seed redraws the held-out makes, the photos, the
-splices and the weights, and runs three times by the same notebooks: the model, a model trained on EXIF shuffled among
-the photos, and an untrained network. A run that has finished is not repeated, so an interrupted renewal goes on.
+`python -m experiments.golden` runs everything that has not been measured yet. Each seed draws different held-out makes,
+photos, splices and weights, and runs the same notebooks three times: the model, a model trained on EXIF shuffled among
+photos, and an untrained network. Finished runs are not repeated, so an interrupted update resumes.
 """
 
 import os
@@ -31,7 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def gather(preset: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """What the finished runs of `seeds` x `VARIANTS` have found: `metrics` of the model, `controls` beside them."""
+    """Results of the finished runs of `seeds` x `VARIANTS`: `metrics` of the model, and of the `controls`."""
     found: dict[str, dict[str, list[float]]] = {variant: {} for variant in VARIANTS}
     for seed in seeds:
         for variant in VARIANTS:
@@ -45,7 +45,7 @@ def gather(preset: str, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def protocol(report: Mapping[str, Any]) -> dict[str, Any]:
-    """How the figures of a report of 03_evaluate were measured, and on how much."""
+    """Protocol of a report of 03_evaluate, and the numbers of pictures and photos."""
     counts = {row["set"]: {"spliced": row["pictures"], "authentic": row["authentic"]} for row in report["table"]}
     searched = ("among", "photos", "chance", "cameras", "chance_camera")
     retrieval = {key: report["retrieval"][key] for key in searched if key in report["retrieval"]}
@@ -53,24 +53,24 @@ def protocol(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_folder(preset: str, seed: int, variant: str) -> Path:
-    """Where the run of one seed and variant lies."""
+    """Folder of the run of one seed and variant."""
     return project_path("reports/runs") / f"golden-{preset}-{seed}-{variant.split()[0]}"
 
 
 def run(preset: str, seed: int, variant: str) -> None:
-    """Run one variant of one seed, unless it has finished; "model" makes the data set that the others share."""
+    """Run one variant of one seed, unless it has finished; "model" creates the data set that the others share."""
     folder = run_folder(preset, seed, variant)
     if folder.exists():
         if read_json(folder / "manifest.json")["status"] == "finished":
             return
-        raise PipelineError(f"{folder} has failed: look into it, delete it, and run again")
+        raise PipelineError(f"{folder}: this run failed; find out why, delete the folder, and run again")
     folders = {"data_dir": f"data/golden/{preset}-{seed}", "model_dir": f"data/models/golden/{folder.name}"}
     steps = STEPS if variant == "model" else STEPS[1:]
     run_pipeline(preset, {"seed": seed, **folders, **VARIANTS[variant]}, folder.name, steps)
 
 
 def markdown(golden: Mapping[str, Any]) -> str:
-    """The README's tables of one golden file: a sentence on the pictures, scores, EXIF, and p-mAP by kind."""
+    """The README's tables for one golden file: a sentence on the pictures, scores, EXIF, and p-mAP by kind."""
     seeds = len(golden["seeds"])
     pictures = counted(golden["protocol"]["pictures"])
     parts = [f"{seeds} seed{'s' * (seeds > 1)}; pictures of each seed, spliced + authentic: {pictures}."]
@@ -85,7 +85,7 @@ def markdown(golden: Mapping[str, Any]) -> str:
 
 
 def _scores(golden: Mapping[str, Any]) -> str:
-    """A row a method and readout of each set, mean ± deviation over seeds."""
+    """A row per set, readout and method, mean ± standard deviation over seeds."""
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     for variant, metrics in ({"": golden["metrics"]} | golden["controls"]).items():
         for name, value in metrics.items():
@@ -104,7 +104,7 @@ def _scores(golden: Mapping[str, Any]) -> str:
 
 
 def _retrieval(golden: Mapping[str, Any]) -> str:
-    """A row a way to ask how well photos and EXIF fit, a column a training."""
+    """A row per measure of how well photos and EXIF match, a column per trained model."""
     searched = golden["protocol"]["retrieval"]
     rows = []
     for name, label, chance in (
@@ -122,22 +122,22 @@ def _retrieval(golden: Mapping[str, Any]) -> str:
 
 def renew(
     preset: Annotated[str, typer.Option(help="notebooks/params/<preset>.yaml.")] = "demo",
-    seeds: Annotated[int, typer.Option(help="How many seeds, from 0.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Number of seeds, starting at 0.")] = 5,
 ) -> None:
-    """Renews reports/golden/<preset>.json and the README's tables."""
+    """Update reports/golden/<preset>.json and the README's tables."""
     model, *controls = VARIANTS
-    # One run a core: two single-threaded runs get more done than one that shares each step between two cores.
+    # One run per core: two single-threaded runs have more throughput than one on two cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     with worker_pool() as pool:
         models = [pool.submit(run, preset, seed, model) for seed in range(seeds)]
         checks = []
         for seed, made in enumerate(models):
-            made.result()  # the controls train on its data set
+            made.result()  # the controls need its data set
             checks += [pool.submit(run, preset, seed, control) for control in controls]
         for done in checks:
             done.result()
     golden = gather(preset, range(seeds))
-    if preset == "demo":  # simulated pictures alone: those of real photos are not ours to publish
+    if preset == "demo":  # simulated pictures only: those of real photos cannot be published
         gallery = run_folder("demo", 0, "model") / STEPS[-1] / "gallery.png"
         shutil.copyfile(gallery, project_path("reports/golden/gallery.png"))
     publish(preset, golden, {preset: markdown(golden)})

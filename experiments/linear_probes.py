@@ -1,7 +1,7 @@
-"""Golden figures of the linear probes: 05_probe on real photos by the packaged weights, and on the demo's cameras.
+"""Golden figures of the linear probes: 05_probe with the packaged weights on real photos, and on the demo's cameras.
 
-`python -m experiments.linear_probes` makes what is missing (the demo's data and weights, a control on shuffled EXIF for
-each), runs the notebook with the presets "base" and "demo", and renews reports/golden/probe.json and the README's
+`python -m experiments.linear_probes` creates missing inputs (the demo's data and weights, a control on shuffled EXIF
+for each), runs the notebook with the presets "base" and "demo", and updates reports/golden/probe.json and the README's
 tables.
 """
 
@@ -22,12 +22,12 @@ from experiments.controls import shuffled_control
 from experiments.tables import publish, table
 
 PROBE = "05_probe"
-#: Columns of the README's tables: methods, and what a guess would be.
+#: Columns of the README's tables.
 METHODS = ("model", "shuffled EXIF", "untrained", "residual statistics", "mean color")
 
 
 def demo() -> Path:
-    """The run of 05_probe on the demo's cameras; data, weights and control are made if they are not there."""
+    """The run of 05_probe on the demo's cameras; missing data, weights and controls are created."""
     if not project_path("data/models/demo/model.safetensors").is_file():
         run_pipeline("demo", only=STEPS[:2])
     control = "data/models/demo-shuffled"
@@ -37,7 +37,7 @@ def demo() -> Path:
 
 
 def real() -> Path:
-    """The run of 05_probe on real photos by the packaged weights; their data set must be there."""
+    """The run of 05_probe on real photos with the packaged weights, whose data set must exist."""
     if not project_path("data/base/heldout").is_dir():
         run_pipeline("base", only=STEPS[:1])
     shuffled_control()
@@ -45,13 +45,13 @@ def real() -> Path:
 
 
 def gather(run_dir: Path) -> dict[str, Any]:
-    """The golden file's part of one run: its `protocol`, and its `rows`."""
+    """One run's part of the golden file: its `protocol` and its `rows`."""
     report = read_json(run_dir / "metrics.json")[PROBE]
     return {"protocol": report["protocol"], "rows": report["table"]}
 
 
 def markdown(part: Mapping[str, Any]) -> str:
-    """The README's table of one run: a row a probe and a column a method; ± one standard error of the model's score."""
+    """The README's table for one run: a row per probe, a column per method; ± is one standard error of the model."""
     rows = pd.DataFrame(part["rows"])
     scores = rows.pivot(index="what", columns="method", values="score")
     methods = [method for method in METHODS if method in scores]
@@ -65,7 +65,7 @@ def markdown(part: Mapping[str, Any]) -> str:
 
 
 def renew() -> None:
-    """Renews reports/golden/probe.json and the README's tables."""
+    """Update reports/golden/probe.json and the README's tables."""
     found = {"real": gather(real()), "demo": gather(demo())}
     publish("probe", {"model": NAME, **found}, {f"probe-{name}": markdown(part) for name, part in found.items()})
 

@@ -1,7 +1,7 @@
-"""How far the check of metadata can be trusted: measured on photos set apart, beside controls.
+"""Accuracy of the metadata check, measured on held-out photos and compared with controls.
 
-`python -m experiments.metadata_check` measures the packaged weights and renews reports/golden/exif.json, the README's
-table, the model card's and, for people to read beside the widget, the `figures` of the model's text bank.
+`python -m experiments.metadata_check` measures the packaged weights and updates reports/golden/exif.json, the tables of
+README and model card, and the `figures` of the model's text bank, which the widget shows.
 """
 
 import sys
@@ -30,14 +30,14 @@ from exiflang.utils.commands import run_command
 from experiments.controls import shuffled_control
 from experiments.tables import publish, table
 
-#: Patches of a photo's tiles that make its embedding; sentences of other cameras that each photo is offered; photos of
-#: a group whose tags are swapped.
+#: Patches of a photo's tiles per embedding; sentences of other cameras compared with each photo; photos per group whose
+#: tags are swapped.
 CROPS, OFFERED, SWAPPED = 8, 20, 100
 ASKED = ("Make", "Flash", "PhotographicSensitivity")
 
 
 def groups(data_dir: Path) -> dict[str, list[Photo]]:
-    """Photos that neither trained nor calibrated anything: of cameras that training saw, and of others."""
+    """Photos used in neither training nor calibration: from cameras in the training set, and from others."""
     found = {"cameras that training saw": read_photos(find_shards(data_dir / "heldout"))[0][1::2]}
     if (data_dir / "report").is_dir():
         found["other cameras"] = read_photos(find_shards(data_dir / "report"))[0]
@@ -47,11 +47,11 @@ def groups(data_dir: Path) -> dict[str, list[Photo]]:
 def measure(model: ExifLang, text_bank: TextBank, photos: Sequence[Photo], seed: int = 0) -> dict[str, float]:
     """The figures of `tables.MEASURED` on photos of at least two cameras.
 
-    - `auc`: ranks of own sentences against those of `OFFERED` sentences of other cameras a photo.
-    - `false_alarms`, `noticed`: the share of either that is called unusual; NaN if the ranks are not calibrated.
-    - "Make first", "Make sure", "Make similar" and those of other `ASKED` tags: see `_reading`.
-    - `window_auc`: misfit of a patch with its own photo's sentence against that of a patch of another camera's photo.
-    - `tag_beats`: how often the true value of a tag has a higher similarity than another common one in its sentence.
+    - `auc`: ranks of own sentences against those of `OFFERED` sentences of other cameras per photo.
+    - `false_alarms`, `noticed`: fraction of each that is called unusual; NaN if the ranks are not calibrated.
+    - "Make first", "Make sure", "Make similar", and the same for other `ASKED` tags: see `_reading`.
+    - `window_auc`: misfit of a patch with its own photo's sentence, against that of a patch from a different camera.
+    - `tag_beats`: how often the sentence is more similar with a tag's true value than with a different common one.
     """
     rng = np.random.default_rng(seed)
     image, text = embed_photos(model, photos, CROPS, seed)
@@ -97,9 +97,9 @@ def _window_auc(
 def _reading(
     model: ExifLang, text_bank: TextBank, photos: Sequence[Photo], image: np.ndarray, tag: str
 ) -> dict[str, float]:
-    """How often a tag's true value comes first, by both ways of `inspection.ask`, and how sure the better one is.
+    """How often a tag's true value ranks first, by both methods of `inspection.ask`, and the better one's confidence.
 
-    Of photos whose value is among the text bank's common ones; NaN without any.
+    Measured on photos whose value is among the text bank's common ones; NaN if there are none.
     """
     values = text_bank.values.get(tag, ())
     known = [i for i, photo in enumerate(photos) if photo.tags.get(tag) in values]
@@ -134,7 +134,7 @@ def _tag_beats(
 
 
 def majority(text_bank: TextBank, photos: Sequence[Photo], tag: str) -> float:
-    """How often the text bank's most frequent value is the true one, among photos of its common values."""
+    """How often the text bank's most frequent value is the true one, among photos with a common value."""
     values = text_bank.values.get(tag, ())
     known = [photo.tags[tag] for photo in photos if photo.tags.get(tag) in values]
     return float(np.mean([value == values[0] for value in known])) if known else float("nan")
@@ -143,7 +143,7 @@ def majority(text_bank: TextBank, photos: Sequence[Photo], tag: str) -> float:
 def all_figures(
     models: Mapping[str, tuple[ExifLang, TextBank]], parts: Mapping[str, Sequence[Photo]]
 ) -> dict[str, Any]:
-    """`TextBank.figures`: of each group of photos, what each model is measured at, and what a guess would be."""
+    """`TextBank.figures`: for each group of photos, the figures of each model and of a guess."""
     text_bank = models["model"][1]
     return {
         "protocol": {"crops": CROPS, "offered": OFFERED, "unusual": UNUSUAL, "text_bank": len(text_bank.text)},
@@ -176,11 +176,11 @@ def markdown(figures: Mapping[str, Any]) -> str:
 
 
 def renew(data: Annotated[str, typer.Option(help="Data set of the packaged weights.")] = "data/base") -> None:
-    """Renews reports/golden/exif.json, the README's table, the model card's and the figures beside the widget."""
+    """Update reports/golden/exif.json, the tables of README and model card, and the figures in the widget."""
     data_dir, folder = project_path(data), packaged_model()
     model, text_bank = ExifLang.from_pretrained(str(folder)), TextBank.load(folder)
     if text_bank is None:
-        raise ValueError(f"{folder} has no text bank: make it with python -m exiflang.release")
+        raise ValueError(f"{folder} has no text bank: create one with python -m exiflang.release")
     torch.manual_seed(0)
     untrained = ExifLang(model.config, model.tokenizer).eval()
     controls = {"shuffled EXIF": shuffled_control(), "untrained": untrained}

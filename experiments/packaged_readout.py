@@ -1,7 +1,7 @@
-"""The packaged learned readout: trained on made pictures, calibrated on authentic ones, written beside the weights.
+"""The packaged learned readout: trained on composites, calibrated on authentic pictures, stored next to the weights.
 
-`python -m experiments.packaged_readout` needs ../shared (see base.yaml); authentic_split.csv says which whole photos
-teach and which calibrate. An interrupted run resumes; a readout that is trained already is calibrated again.
+`python -m experiments.packaged_readout` needs ../shared (see base.yaml); authentic_split.csv assigns whole photos to
+training and calibration. An interrupted run resumes; an already trained readout is only calibrated again.
 """
 
 import csv
@@ -31,7 +31,7 @@ PICTURES = 7000
 
 
 def whole_photos(*parts: str) -> list[tuple[Path, str]]:
-    """File and camera of each whole photo of these parts of the split."""
+    """File and camera of each whole photo in these parts of the split."""
     with project_path(SPLIT).open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["part"] in parts]
     folder = project_path("../shared/authentic/images")
@@ -39,7 +39,7 @@ def whole_photos(*parts: str) -> list[tuple[Path, str]]:
 
 
 def composites(length: int, seed: int, shares: Mapping[str, float] = SHARES) -> CompositeDataset:
-    """Made pictures, of whole photos that teach and of tiles of all cameras but those of the other parts."""
+    """Composites of the whole training photos, and of tiles from all cameras except those of the other parts."""
     elsewhere = {camera for _, camera in whole_photos("yardstick", "calibrate", "measure")}
     photos, _ = read_photos(find_shards(project_path("../shared/photos")))
     tiles = [photo for photo in photos if photo.camera not in elsewhere]
@@ -47,7 +47,7 @@ def composites(length: int, seed: int, shares: Mapping[str, float] = SHARES) -> 
 
 
 def calibrated(readout: LearnedReadout) -> LearnedReadout:
-    """The readout with its values on authentic photos that taught nothing and are not scored."""
+    """Calibrate the readout on authentic photos used neither for training nor for scoring."""
     listed = project_path("data/calibration.csv")
     listed.parent.mkdir(exist_ok=True)
     with listed.open("w", encoding="utf-8", newline="") as file:
@@ -61,10 +61,10 @@ def calibrated(readout: LearnedReadout) -> LearnedReadout:
 
 
 def renew(
-    seed: Annotated[int, typer.Option(help="Of the pictures and the weights.")] = 0,
-    out: Annotated[str, typer.Option(help="Folder to write the readout into.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of pictures and weights.")] = 0,
+    out: Annotated[str, typer.Option(help="Output folder of the readout.")] = "",
 ) -> None:
-    """Trains and calibrates the packaged readout."""
+    """Train and calibrate the packaged readout."""
     folder = project_path(f"{FOLDER}-{seed}")
     train_readout(folder, "", composites(PICTURES, seed), ReadoutConfig(seed=seed), os.cpu_count() or 1)
     calibrated(LearnedReadout.load(folder / FILE)).save(project_path(out) if out else packaged_model())

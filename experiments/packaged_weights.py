@@ -1,8 +1,8 @@
-"""Golden figures of the packaged weights: what 03_evaluate finds with them, and how long a first heatmap takes.
+"""Golden figures of the packaged weights: the scores of 03_evaluate, and the time to a first heatmap.
 
-`python -m experiments.packaged_weights` runs that notebook as the preset "base" says, on `data/models/exiflang-base`,
-and renews reports/golden/base.json, the README's table and the model card's. There is one training run: the spread
-beside p-mAP is its standard error over pictures.
+`python -m experiments.packaged_weights` runs that notebook with the preset "base" on `data/models/exiflang-base`, and
+updates reports/golden/base.json and the tables of README and model card. There is only one training run, so the spread
+of p-mAP is its standard error over pictures.
 """
 
 import os
@@ -24,7 +24,7 @@ from exiflang.utils.files import file_sha256, read_json
 from experiments.golden import markdown, protocol
 from experiments.tables import publish, spread
 
-#: What a person waits for: a fresh process loads the weights and looks at one picture of 1024 x 768 pixels.
+#: The waiting time of a user: a fresh process loads the weights and analyzes one picture of 1024 x 768 pixels.
 FIRST_HEATMAP = """
 import time
 began = time.perf_counter()
@@ -45,7 +45,7 @@ NOTE = (
 
 
 def gather(run_dir: Path) -> dict[str, Any]:
-    """The golden file of a finished run of 03_evaluate: metrics as `golden.gather` has them, and p-mAP by kind."""
+    """The golden file of a finished run of 03_evaluate: metrics as in `golden.gather`, and p-mAP by kind."""
     report = read_json(run_dir / "metrics.json")["03_evaluate"]
     scores = pd.read_parquet(run_dir / "03_evaluate" / "scores.parquet")
     first = scores[(scores["method"] == "model") & (scores["readout"] == scores["readout"].iloc[0])]
@@ -53,7 +53,7 @@ def gather(run_dir: Path) -> dict[str, Any]:
     for name, part in first.groupby("set", sort=False):
         for kind, values in {"all": part[part["spliced"]]["p_map"], **p_map_by_kind(part)}.items():
             p_map = pd.Series(values)
-            if p_map.empty:  # authentic pictures alone
+            if p_map.empty:  # authentic pictures only
                 continue
             error = p_map.sem() if len(p_map) > 1 else None
             kinds[f"{name}, {kind}"] = {"mean": p_map.mean(), "se": error, "pictures": len(p_map)}
@@ -74,7 +74,7 @@ def first_heatmap() -> dict[str, Any]:
     for _ in range(REPEATS):
         done = subprocess.run([sys.executable, "-c", FIRST_HEATMAP], capture_output=True, text=True)
         if done.returncode:
-            raise PipelineError(f"the packaged weights make no heatmap: {done.stderr[-2000:]}")
+            raise PipelineError(f"the packaged weights fail to compute a heatmap: {done.stderr[-2000:]}")
         for values, value in zip(seconds.values(), done.stdout.split(), strict=True):
             values.append(float(value))
     return {name: {"median": median(values), "values": values} for name, values in seconds.items()} | {
@@ -83,7 +83,7 @@ def first_heatmap() -> dict[str, Any]:
 
 
 def renew() -> None:
-    """Renews reports/golden/base.json, the README's table and the model card's."""
+    """Update reports/golden/base.json and the tables of README and model card."""
     found = {"first_heatmap_seconds": first_heatmap()}
     found = gather(run_pipeline("base", {"model_dir": f"data/models/{NAME}"}, only=STEPS[-1:])) | found
     publish("base", found, {"base": NOTE + markdown(found)}, packaged_model() / "README.md")

@@ -1,8 +1,8 @@
-"""What the learned readout owes to each input and to each kind of composites: small trainings, one thing changed.
+"""Ablation of the learned readout's inputs and training composites: small training runs with one change each.
 
-`python -m experiments.readout_ablation` measures composites and benchmarks once for each tower, trains what is not
-trained yet, a single-threaded process a training, and renews reports/golden/readout_ablation.json and the README's
-tables. An interrupted renewal goes on; the first seeds of all rows come first.
+`python -m experiments.readout_ablation` measures composites and benchmarks once per tower, trains the missing rows, one
+single-threaded process per run, and updates reports/golden/readout_ablation.json and the README's tables. An
+interrupted update resumes; the first seed of all rows comes first.
 """
 
 import json
@@ -48,7 +48,7 @@ from experiments.tables import figure, publish, spread, table
 FOLDER = "data/readout_ablation"
 PICTURES, SEEDS = 1000, 3
 CONFIG = ReadoutConfig(networks=1)
-#: Inputs that a row may hide: maps by name, and numbers of the picture.
+#: Inputs that a row can hide: maps by name, and numbers of the picture.
 INPUTS: Mapping[str, Sequence[str]] = {
     "relations": (
         *RELATIONS,
@@ -65,7 +65,7 @@ EVIDENCE = ("JPEG history", "block grid", "content")
 
 @dataclass(frozen=True)
 class Row:
-    """One training: the inputs it does without, the tower whose windows it reads, and the composites it learns on."""
+    """One configuration: the inputs it omits, the tower that embeds its windows, and its training composites."""
 
     name: str
     without: Sequence[str] = ()
@@ -75,12 +75,12 @@ class Row:
 
     @property
     def made(self) -> Path:
-        """Where its composites lie, measured."""
+        """Folder of its measured composites."""
         kinds = "-".join(f"{kind}{share:g}" for kind, share in self.shares.items())
         return project_path(FOLDER) / f"{self.tower}-{kinds}"
 
     def settings(self, seed: int) -> dict[str, Any]:
-        """All that its figures depend on but the code."""
+        """Everything but the code that its figures depend on."""
         weights = file_sha256(packaged_model() / "model.safetensors")
         return {**asdict(self), "without": list(self.without), "config": asdict(CONFIG) | {"seed": seed}} | {
             "weights": weights
@@ -107,7 +107,7 @@ ROWS = (
 
 
 def towers() -> dict[str, str]:
-    """The model of each tower, by name; controls are made unless they are there (the shuffled one: minutes)."""
+    """The model of each tower, by name; missing controls are created (the shuffled one takes minutes)."""
     untrained = project_path(FOLDER) / "untrained"
     if not untrained.exists():
         model = ExifLang.from_pretrained(str(packaged_model()))
@@ -127,7 +127,7 @@ def _start(model: str) -> None:
 
 
 def _measure(item: BenchmarkImage, file: Path) -> None:
-    """Write what `read_measured` reads of a benchmark's picture, and beside it the scores of readouts made by hand."""
+    """Write a benchmark's picture for `read_measured`, and next to it the scores of handcrafted readouts."""
     localizer = _worker["localizer"]
     seen = localizer.observe(item.image, item.history, calibrated=True)
     measured = measure(seen, item.mask)
@@ -142,7 +142,7 @@ def _measure(item: BenchmarkImage, file: Path) -> None:
 
 
 def measured_benchmark(name: str, tower: str, model: str) -> dict[str, Path]:
-    """File of each picture of a benchmark, by the picture's name, measured by a tower."""
+    """File of each picture of a benchmark, by the picture's name, measured with a tower."""
     benchmark = pictures_of(name)
     place = project_path(FOLDER) / f"{tower}-{name}"
     place.mkdir(parents=True, exist_ok=True)
@@ -153,12 +153,12 @@ def measured_benchmark(name: str, tower: str, model: str) -> dict[str, Path]:
         for done in tqdm(as_completed(waiting), total=len(waiting), unit=" pictures", desc=place.name):
             done.result()
     if missing.skipped:
-        raise BenchmarkError(f"{name}: {missing.skipped[0]} cannot be measured: mend it or leave it out for all")
+        raise BenchmarkError(f"{name}: {missing.skipped[0]} cannot be measured: repair or remove it for all rows")
     return files
 
 
 def hidden(picture: Measured, without: Sequence[str]) -> Measured:
-    """The same with zeros in place of the inputs of these names; without relations nor embeddings."""
+    """The same with the named inputs set to zero; hiding the relations hides the embeddings, too."""
     names = {name for kind in without for name in INPUTS[kind]}
     kept = {
         inputs: torch.tensor([re.sub(r"^(log of the )?deviation of |, standardized$", "", name) not in names
@@ -170,9 +170,9 @@ def hidden(picture: Measured, without: Sequence[str]) -> Measured:
 
 
 def window_scores(values: np.ndarray, shares: np.ndarray) -> dict[str, float]:
-    """AP and p-mAP over windows, tampered where more than half of one is; {} for an authentic picture.
+    """AP and p-mAP over windows, which count as tampered if more than half is; {} for an authentic picture.
 
-    Of a region too small for that, the windows that hold most of it count.
+    If a region is too small for that, the windows with the largest tampered fraction count.
     """
     if not shares.max() > 0:
         return {}
@@ -185,7 +185,7 @@ def window_scores(values: np.ndarray, shares: np.ndarray) -> dict[str, float]:
 
 
 def run(row: Row, seed: int, benchmarks: Mapping[str, Mapping[str, Path]]) -> None:
-    """Train and score one row by one seed, unless that is done; writes what `result_of` reads."""
+    """Train and score one row with one seed, unless that is done, and write the result for `result_of`."""
     torch.set_num_threads(1)
     if result_of(row, seed):
         return
@@ -212,31 +212,31 @@ def run(row: Row, seed: int, benchmarks: Mapping[str, Mapping[str, Path]]) -> No
 
 
 def run_folder(row: Row, seed: int) -> Path:
-    """Where one training lies; `metrics.json` when it has finished."""
+    """Folder of one run, which has `metrics.json` once it has finished."""
     name = re.sub(r"[^a-z]+", "-", row.name.lower())
     return project_path("reports/runs/readout_ablation") / f"{name}-{seed}"
 
 
 def result_of(row: Row, seed: int) -> dict[str, Any]:
-    """What one training has found; {} while it has not. Raises `PipelineError` for one of other settings."""
+    """The result of one run; {} if it has not finished. Raises `PipelineError` if its settings differ."""
     file = run_folder(row, seed) / "metrics.json"
     if not file.exists():
         return {}
     found = read_json(file)
     if found["settings"] != json.loads(json.dumps(row.settings(seed))):
-        raise PipelineError(f"{file.parent}: run with other settings: delete the folder and run again")
+        raise PipelineError(f"{file.parent}: run with different settings: delete the folder and run again")
     return found
 
 
 @torch.inference_mode()
 def scores_of(readout: LearnedReadout, picture: Measured) -> dict[str, Any]:
-    """Scores of one picture, as `figures` reads them."""
+    """Scores of one picture, in the form `figures` expects."""
     windows = readout(picture.inputs())
     return {**window_scores(windows.numpy(), picture.shares.numpy()), "detection": float(windows.max())}
 
 
 def figures(scores: pd.DataFrame) -> dict[str, Any]:
-    """p-mAP over windows by set and stratum, `{"splices, all": ...}`, and detection AP by set, of a row a picture."""
+    """p-mAP over windows by set and stratum, `{"splices, all": ...}`, and detection AP by set; one row per picture."""
     scores = scores.assign(spliced=scores["p_map"].notna())
     localization, detection = {}, {}
     for name, part in scores.groupby("set", sort=False):
@@ -250,8 +250,8 @@ def figures(scores: pd.DataFrame) -> dict[str, Any]:
 
 
 def renew() -> None:
-    """Renews reports/golden/readout_ablation.json and the README's tables."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # two single-threaded trainings get more done than one on two cores
+    """Update reports/golden/readout_ablation.json and the README's tables."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # two single-threaded runs have more throughput than one on two cores
     models = towers()
     measured = {
         tower: {name: measured_benchmark(name, tower, model) for name in SETS} for tower, model in models.items()
@@ -268,7 +268,7 @@ def renew() -> None:
 
 
 def gather(measured: Mapping[str, Mapping[str, Path]]) -> dict[str, Any]:
-    """Figures of all rows over the seeds that are done, and of readouts made by hand on the same measured pictures."""
+    """Figures of all rows over the finished seeds, and of handcrafted readouts on the same measured pictures."""
     results = {row.name: [found for seed in range(SEEDS) if (found := result_of(row, seed))] for row in ROWS}
     for readout in HAND_MADE:
         scores = [

@@ -1,8 +1,8 @@
 """Golden figures of the learned readout: localization by stratum, detection at a false-alarm rate, and controls.
 
 `python -m experiments.readout_figures` scores the yardstick and the benchmarks of base.yaml with the packaged weights,
-by the learned readout and those made by hand, and renews reports/golden/readout.json and its tables. Pictures that
-are scored already are not scored again. No picture scored here taught or calibrated the readout.
+by the learned readout and the handcrafted ones, and updates reports/golden/readout.json and its tables. Existing scores
+are reused. No picture scored here was used to train or calibrate the readout.
 """
 
 import csv
@@ -29,14 +29,14 @@ from experiments.packaged_readout import PICTURES, composites
 from experiments.tables import publish, table
 
 HAND_MADE = ("diffused_cut", "eigenvector")
-#: Of these the best on other pictures, the demo's splices: what the learned one must not lose to.
+#: The best of these on different pictures, the demo's splices, which the learned one has to beat.
 BEST_HAND_MADE = HAND_MADE[0]
 STRATA = ("kind", "format", "area", "grid", "host")
 SETS = {"splices": "../shared", "casia_1": "../shared", "forgeries": "../shared", "yardstick": "data"}
 
 
 def scores_of(name: str, root: str) -> pd.DataFrame:
-    """A row a picture and readout of one set, scored unless it is there."""
+    """A row per picture and readout of one set, which is scored unless scores exist."""
     run = ScoreRun(
         [name], str(project_path(root)), str(project_path("reports/runs/readout")), "", False, [LEARNED, *HAND_MADE]
     )
@@ -44,7 +44,7 @@ def scores_of(name: str, root: str) -> pd.DataFrame:
 
 
 def strata(scores: pd.DataFrame, info: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Name and rows of each group of spliced pictures: all, and by every column of `info` that is known."""
+    """Name and rows of each group of spliced pictures: all, and by every available column of `info`."""
     spliced = scores[scores["spliced"]]
     yield "all", spliced
     for column in info.columns:
@@ -54,7 +54,7 @@ def strata(scores: pd.DataFrame, info: pd.DataFrame) -> Iterator[tuple[str, pd.D
 
 
 def recorded_strata(name: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """Columns of `STRATA` that are known of the pictures of one of `SETS`, a row a picture, by its name."""
+    """Available columns of `STRATA` for the pictures of one of `SETS`, a row per picture, indexed by name."""
     if (index := project_path(SETS[name]) / name / "index.csv").exists():
         info = pd.read_csv(index, dtype=str).set_index("name")
         return info[[column for column in STRATA if column in info]]
@@ -62,7 +62,7 @@ def recorded_strata(name: str, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare(part: pd.DataFrame) -> dict[str, Any]:
-    """p-mAP of each readout, AP in the fixed sign of the learned one, and its paired difference to the hand-made."""
+    """p-mAP of each readout, AP of the learned one without inversion, and its paired difference to the handcrafted."""
     by = part.pivot(index="name", columns="readout", values="p_map")
     difference = (by[LEARNED] - by[BEST_HAND_MADE]).to_numpy()
     found: dict[str, Any] = {"pictures": len(by), **{name: by[name].mean() for name in (LEARNED, *HAND_MADE)}}
@@ -74,7 +74,7 @@ def compare(part: pd.DataFrame) -> dict[str, Any]:
 
 
 def detection(scores: pd.DataFrame, steps: Mapping[str, float]) -> dict[str, Any]:
-    """AP of the learned readout, of the hand-made one and of the quantization table alone; shares that are flagged."""
+    """AP of the learned readout, the handcrafted one and the quantization table alone; fractions flagged."""
     learned = scores[scores["readout"] == LEARNED].set_index("name")
     spliced = learned["spliced"].to_numpy()
     found: dict[str, Any] = {"spliced": int(spliced.sum()), "authentic": int((~spliced).sum())}
@@ -94,7 +94,7 @@ def detection(scores: pd.DataFrame, steps: Mapping[str, float]) -> dict[str, Any
 
 
 def share(flags: np.ndarray) -> dict[str, Any]:
-    """Share of pictures flagged with its 95 % confidence limits (Clopper and Pearson)."""
+    """Fraction of pictures flagged, with its 95 % confidence limits (Clopper and Pearson)."""
     found = binomtest(int(flags.sum()), len(flags))
     interval = found.proportion_ci()
     return {"share": found.statistic, "low": interval.low, "high": interval.high, "pictures": len(flags)}
@@ -106,12 +106,12 @@ def pictures_of(name: str) -> Benchmark:
 
 
 def luma_steps(name: str) -> dict[str, float]:
-    """Mean of the quantization steps of each picture's file; 0 if it is no JPEG."""
+    """Mean quantization step of each picture's file; 0 if it is not a JPEG."""
     return {item.name: 0.0 if item.history is None else float(item.history.steps.mean()) for item in pictures_of(name)}
 
 
 def measured_photos() -> set[str]:
-    """Names of the authentic photos that calibrated nothing."""
+    """Names of the authentic photos that were not used for calibration."""
     with project_path("experiments/authentic_split.csv").open(encoding="utf-8", newline="") as file:
         return {row["name"] for row in csv.DictReader(file) if row["part"] == "measure"}
 
@@ -142,7 +142,7 @@ def gather() -> dict[str, Any]:
 
 
 def _origin(readout: LearnedReadout) -> dict[str, Any]:
-    """How large the packaged readout is, what taught it and what calibrates it."""
+    """Size, training data and calibration data of the packaged readout."""
     made = composites(PICTURES, 0)
     taught = {"pictures": PICTURES, "whole": len(made.photos), "tiles": sum(map(len, made.tiles))}
     parameters = sum(weights.numel() for weights in readout.networks[0].parameters())
@@ -152,7 +152,7 @@ def _origin(readout: LearnedReadout) -> dict[str, Any]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The README's tables, and a sentence on where the readout comes from."""
+    """The README's tables, and a sentence on the origin of the readout."""
     taught = found["taught"]
     origin = (
         f"{found['networks']} networks of {found['parameters'] / 1e6:.1f} M parameters each, taught on "
@@ -222,7 +222,7 @@ def _limits(found: Mapping[str, Any] | None) -> str:
 
 
 def renew() -> None:
-    """Renews reports/golden/readout.json, the README's tables and the model card's."""
+    """Update reports/golden/readout.json and the tables of README and model card."""
     found = gather()
     tables = {"readout": markdown(found), "headline": headline(found)}
     publish("readout", found, tables, project_path("README.md"), packaged_model() / "README.md")

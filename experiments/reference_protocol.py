@@ -1,7 +1,7 @@
-"""What the choices of the reference's code cost or gain: each changed alone, on the same pictures, by the same weights.
+"""Effect of each choice in the reference code, changed one at a time on the same pictures with the same weights.
 
 `python -m experiments.reference_protocol` measures the packaged weights on the sets of notebooks/params/base.yaml, and
-renews reports/golden/reference.json and the README's table.
+updates reports/golden/reference.json and the README's table.
 """
 
 import sys
@@ -21,7 +21,7 @@ from exiflang.pipeline.parameters import project_path
 from exiflang.utils.commands import run_command
 from experiments.tables import publish, table
 
-#: What is compared: name -> how pictures are scored. The first is the reference's protocol, but for its mistake.
+#: Variants to compare: name -> how pictures are scored. The first is the reference's protocol without its bug.
 WAYS: dict[str, dict[str, Any]] = {
     "reference": {"protocol": "reference", "readouts": [SEQUENTIAL]},
     "all rows moved at once": {"protocol": "reference", "readouts": ["mean_shift"]},
@@ -34,8 +34,8 @@ WAYS: dict[str, dict[str, Any]] = {
 def compare(model: ExifLang, run: ScoreRun) -> dict[str, Any]:
     """`{set: {way: {"p_map", "se", "difference", "difference_se", "largest", "pictures"}}}`.
 
-    p-mAP over the spliced pictures with its standard error, and its difference from the first way, picture by picture:
-    the mean, that mean's standard error, and the largest of one picture.
+    p-mAP over the spliced pictures with its standard error, and its per-picture difference from the first variant: the
+    mean, that mean's standard error, and the largest difference of a single picture.
     """
     found = {}
     for name, scored in run.found().items():
@@ -60,7 +60,7 @@ def _compared(p_map: pd.Series, first: pd.Series) -> dict[str, float]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The README's table: a row a way, and of each set p-mAP and its difference from the first way."""
+    """The README's table: a row per variant; for each set, p-mAP and its difference from the first variant."""
     sets = found["sets"]
     counts = [f"{next(iter(ways.values()))['pictures']} spliced pictures of {name}" for name, ways in sets.items()]
     columns = [column for name in sets for column in (f"{name}: p_map", "difference, of one picture at most")]
@@ -78,7 +78,7 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def renew() -> None:
-    """Renews reports/golden/reference.json and the README's table."""
+    """Update reports/golden/reference.json and the README's table."""
     preset = yaml.safe_load(project_path("notebooks/params/base.yaml").read_text(encoding="utf-8"))["03_evaluate"]
     localized = [name for name in preset["benchmarks"] if name != "authentic"]
     run = ScoreRun(localized, preset["root"], "data/scores")

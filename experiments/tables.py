@@ -1,4 +1,4 @@
-"""What the scripts of golden figures share: spread over seeds, tables, their place in a page."""
+"""Common functions of the scripts for golden figures: spread over seeds, tables, and inserting them in a page."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,18 +11,18 @@ from scipy.stats import t as student
 from exiflang.pipeline.parameters import project_path
 from exiflang.utils.files import write_json
 
-#: Columns of tables of localization.
+#: Columns of localization tables.
 SCORES = ("p_map", "ap", "auc", "ciou", "detection_ap")
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1) and the range in which one more run lies with a chance of 95 %.
+    """Mean, standard deviation (n - 1) and the range of one more run with 95 % probability.
 
-    `low` and `high` are `mean ± t(0.975, n - 1) sd sqrt(1 + 1/n)`, the prediction interval of a normal sample; for one
-    value they are that value. Raises `ValueError` for none.
+    `low` and `high` are `mean ± t(0.975, n - 1) sd sqrt(1 + 1/n)`, the prediction interval of a normal sample; for a
+    single value, both equal it. Raises `ValueError` if there are no values.
     """
     if not len(values):
-        raise ValueError("no values to take the spread of")
+        raise ValueError("no values to compute the spread of")
     n, mean = len(values), float(np.mean(values))
     sd = float(np.std(values, ddof=1)) if n > 1 else 0.0
     reach = float(student.ppf(0.975, n - 1)) * sd * (1 + 1 / n) ** 0.5 if n > 1 else 0.0
@@ -30,17 +30,17 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def figure(value: Mapping[str, Any]) -> str:
-    """What `spread` has found, for a table: mean ± deviation, or the one value."""
+    """The result of `spread` for a table: mean ± deviation, or a single value."""
     return f"{value['mean']:.2f} ± {value['sd']:.2f}" if len(value["values"]) > 1 else f"{value['mean']:.2f}"
 
 
 def counted(pictures: Mapping[str, Mapping[str, int]]) -> str:
-    """How many pictures each set has, spliced + authentic."""
+    """Number of pictures in each set, spliced + authentic."""
     return ", ".join(f"{n['spliced']} + {n['authentic']} {name}" for name, n in pictures.items())
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """A Markdown table."""
     head, *body = (f"| {' | '.join(cells)} |" for cells in (columns, *rows))
     return "\n".join([head, "|" + "---|" * len(columns), *body])
 
@@ -52,7 +52,8 @@ def with_table(readme: str, preset: str, table: str) -> str:
 
 
 def publish(name: str, golden: Mapping[str, Any], tables: Mapping[str, str], *pages: Path) -> None:
-    """Write reports/golden/<name>.json, put `tables` between the comments of their names in `pages`, and print them."""
+    """Write reports/golden/<name>.json, insert `tables` between the comments with their names in `pages`, and print them.
+    """
     write_json(project_path(f"reports/golden/{name}.json"), golden)
     for page in pages:
         text = page.read_text(encoding="utf-8")

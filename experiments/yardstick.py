@@ -1,9 +1,9 @@
-"""Composites to choose and measure readouts on, of hosts that taught and calibrated nothing, by stratum.
+"""Stratified composites for selecting and measuring readouts, with hosts not used for training or calibration.
 
 `python -m experiments.yardstick` writes data/yardstick/ in the layout of benchmark folders: 240 spliced and 60
 authentic pictures. Hosts and donors are real photos (the part "yardstick" of authentic_split.csv, 384 to 1024 pixels)
-or simulated ones (up to 1600). A host stays on its own JPEG grid, as a forger leaves it, or is cut off it; "never" was
-never compressed: simulated, taken before the camera's JPEG, and saved as PNG.
+or simulated ones (up to 1600). A host keeps its JPEG grid, as forgers usually do, or is cropped off the grid; "never"
+was never compressed: simulated without the camera's JPEG step, and saved as PNG.
 """
 
 import csv
@@ -29,7 +29,7 @@ from exiflang.utils.images import load_image
 from exiflang.utils.processes import worker_pool
 
 SPLICED, AUTHENTIC = 240, 60
-#: Strata: each but "off" has 40 spliced pictures or more.
+#: Strata; each but "off" has at least 40 spliced pictures.
 FORMATS = ("png", "jpeg95", "jpeg75", "jpeg50", "never")
 AREAS = {"2-10 %": (0.02, 0.1), "10-30 %": (0.1, 0.3), "30-60 %": (0.3, 0.6)}
 
@@ -46,7 +46,7 @@ class Job(NamedTuple):
 
 
 def jobs() -> Iterator[Job]:
-    """All pictures, their strata in turn."""
+    """All pictures, cycling through the strata."""
     for number in range(SPLICED + AUTHENTIC):
         fmt = FORMATS[number % 5]
         area = list(AREAS)[number // 5 % 3]
@@ -56,7 +56,7 @@ def jobs() -> Iterator[Job]:
 
 
 def yardstick_photos(shared: Path) -> list[Path]:
-    """Files of the real photos of the yardstick."""
+    """Files of the yardstick's real photos."""
     with project_path("experiments/authentic_split.csv").open(encoding="utf-8", newline="") as file:
         return [
             shared / f"authentic/images/{row['name']}.jpg" for row in csv.DictReader(file) if row["part"] == "yardstick"
@@ -70,7 +70,7 @@ def make(job: Job, photos: list[Path]) -> tuple[bytes, np.ndarray]:
     size = longer, longer * 3 // 4
     first, second = rng.permutation(len(CAMERAS) if job.host == "simulated" else len(photos))[:2]
     host, donor = (_photo(job, photos, int(number), size, rng) for number in (first, second))
-    size = min(size[0], host.shape[1]), min(size[1], host.shape[0])  # a photo may stand upright
+    size = min(size[0], host.shape[1]), min(size[1], host.shape[0])  # a photo may be in portrait format
     if not job.spliced:
         picture = cut(host, size, job.grid == "on", rng)[0]
         mask = np.zeros(picture.shape[:2], bool)
@@ -95,7 +95,7 @@ def _photo(job: Job, photos: list[Path], number: int, size: tuple[int, int], rng
 
 
 def write(shared: Path, folder: Path) -> Path:
-    """Writes the pictures, their masks and index.csv into `folder`, in place of what is there."""
+    """Write the pictures, their masks and index.csv to `folder`, replacing its content."""
     draft = folder.with_name(f"{folder.name}.new")
     for part in ("images", "masks"):
         (draft / part).mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def write(shared: Path, folder: Path) -> Path:
 
 
 def renew() -> None:
-    """Renews data/yardstick/ from the authentic photos of base.yaml's root."""
+    """Regenerate data/yardstick/ from the authentic photos of base.yaml's root."""
     print(write(project_path("../shared"), project_path("data/yardstick")))
 
 

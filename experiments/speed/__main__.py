@@ -1,4 +1,4 @@
-"""`python -m experiments.speed` (`make bench`): run notebooks/06_speed, renew its figures and the README's table."""
+"""`python -m experiments.speed` (`make bench`): run notebooks/06_speed, update its figures and the README's table."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from experiments.tables import publish
 
 
 def main() -> int:
-    """Returns 0, or 1 when the notebook fails: nothing is renewed then."""
+    """Returns 0, or 1 if the notebook fails; then nothing is updated."""
     run_dir = project_path("reports/runs") / f"speed-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         found = run_notebook("notebooks/06_speed.ipynb", {}, run_dir)

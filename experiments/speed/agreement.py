@@ -1,4 +1,4 @@
-"""How near the fast ways come to the plain one, and what dense windows cost in precision."""
+"""How closely the fast modes agree with the plain one, and the accuracy loss of dense windows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +23,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 
 
 def compare_ways(model: ExifLang, size: tuple[int, int]) -> pd.DataFrame:
-    """A row a way, from a simulated composite of `size` (width, height): the least `cosine` of a window's embeddings
-    with those of the plain way, the `correlation` of the heatmaps, and whether the result says that it is a `preview`.
+    """A row per mode, from a simulated composite of `size` (width, height): the minimum `cosine` of window embeddings
+    with those of the plain mode, the `correlation` of heatmaps, and whether the result is marked as a `preview`.
     """
     image = load_image(make_splice(CAMERAS[0], CAMERAS[1], seed=0, size=size).data)
     plain = SpliceLocalizer(model, comparison=Comparison(fast=False))(image)
@@ -38,7 +38,7 @@ def compare_ways(model: ExifLang, size: tuple[int, int]) -> pd.DataFrame:
 
 
 def score_ways(model: ExifLang, benchmark: Benchmark) -> pd.DataFrame:
-    """A row a mode, in float32: `p_map` over the spliced pictures of `benchmark`, and how many they are."""
+    """A row per mode, in float32: `p_map` over the spliced pictures of `benchmark`, and their number."""
     rows = []
     for way in ("exact", "dense"):
         scores = score_pictures(

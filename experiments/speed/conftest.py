@@ -1,18 +1,18 @@
-"""How everything here is measured."""
+"""The fixture that times all benchmarks in this folder."""
 
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 
 def pytest_addoption(parser):
-    parser.addoption("--rounds", type=int, default=5, help="how often each way of doing a thing is timed")
+    parser.addoption("--rounds", type=int, default=5, help="number of timed runs of each implementation")
 
 
 @pytest.fixture
 def measure(benchmark, request):
-    """`measure(group, call, *given, **noted)`: time the call, after a first one that counts the network's arithmetic.
+    """`measure(group, call, *given, **noted)`: time the call, after an untimed one that counts the network's FLOPs.
 
-    What is noted is in the report, `flops` in place of those counted.
+    `noted` is added to the report; a `flops` entry overrides the count.
     """
 
     def timed(group, call, *given, **noted):

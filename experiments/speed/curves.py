@@ -1,4 +1,4 @@
-"""Time and memory against the size of a picture, the number of windows, the batch, and the length of a sentence."""
+"""Time and memory as functions of picture size, number of windows, batch size, and sentence length."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,14 +28,14 @@ def _analysis(way: str, megapixels: float = 0.786432, windows_per_side: int = 30
 
 
 def _batch(way: str, size: int) -> Callable[[], Any]:
-    """260 windows of 124 px by the paper's image tower."""
+    """260 windows of 124 px through the paper's image tower."""
     encoder = for_inference(ExifLang(ExifLangConfig.preset("paper")), way)
     image = noise(0.786432)[:448]
     return lambda: embed_windows(encoder, image, 124, 36, size)
 
 
 def _tokens(way: str, length: int) -> Callable[[], Any]:
-    """16 sentences by the paper's text tower."""
+    """16 sentences through the paper's text tower."""
     model = ExifLang(ExifLangConfig.preset("paper")).eval()
     ids = torch.ones(16, length, dtype=torch.int64)
     return torch.inference_mode()(lambda: model.encode_tokens(ids, ids))
@@ -50,10 +50,10 @@ CURVES: Mapping[str, tuple[Callable[[str, Any], Callable], Sequence[str]]] = {
 
 
 def measure_curve(name: str, values: Sequence[float], rounds: int) -> pd.DataFrame:
-    """A row a way and value: `curve`, `way`, `value`, median `seconds`, peak `megabytes`, and `flops` of the network.
+    """A row per way and value: `curve`, `way`, `value`, median `seconds`, peak `megabytes`, and `flops` of the network.
 
-    Each point is measured in a process of its own, whose memory is that of this point alone, libraries and weights
-    included. In bf16 only where the processor multiplies in it. Raises `KeyError` for a name that is not in `CURVES`.
+    Each point is measured in a separate process, so its memory includes only libraries, weights and this point. bf16 is
+    measured only if the processor supports it. Raises `KeyError` for a name that is not in `CURVES`.
     """
     ways = [way for way in CURVES[name][1] if way != "bf16" or has_fast_bf16("cpu")]
     points = [(name, way, value, rounds) for way in ways for value in values]
@@ -79,7 +79,7 @@ def _measure(name: str, way: str, value: float, rounds: int) -> dict[str, Any]:
 
 
 def _peak_memory() -> float | None:
-    """Of this process in MB; None where there is no /proc. `getrusage` would count what the parent held at the fork."""
+    """Peak memory of this process in MB; None without /proc. `getrusage` would include the parent's memory at fork."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM")), None)

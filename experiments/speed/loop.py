@@ -1,7 +1,7 @@
-"""The paper's localization and training step by step, in plain loops: what speed is measured against, and an oracle.
+"""The paper's localization and training in plain loops: the baseline for speed, and a test oracle.
 
-Written from the paper's sections 3.3 and 3.4 and what is known of its reference code. It is a fair loop: batches of
-windows, similarities, votes and distances of rows are as fast as their libraries make them, and so is the clustering.
+Written from the paper's sections 3.3 and 3.4 and known properties of its reference code. The baseline is fair: window
+batches, similarities, per-cell averages, row distances and clustering are as fast as their libraries make them.
 """
 
 from pathlib import Path
@@ -18,12 +18,12 @@ from exiflang.models.model import ExifLang
 
 
 def places(side: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along a side."""
+    """Start positions of windows along a side."""
     return list(range(0, side - window + 1, stride))
 
 
 def load_patch(path: str | Path, size: int, rng: np.random.Generator) -> torch.Tensor:
-    """A random crop of a photo, which is decoded as a whole and made float in 0..1 first: float32 [3, size, size]."""
+    """A random crop of a photo that is first decoded completely and converted to 0..1: float32 [3, size, size]."""
     photo = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1).float() / 255  # [3, H, W]
     y, x = (int(rng.integers(side - size + 1)) for side in photo.shape[1:])
     return photo[:, y : y + size, x : x + size]
@@ -42,10 +42,10 @@ def embed(model: ImageEncoder, image: np.ndarray, window: int, stride: int, batc
 
 
 def vote_pairs(embeddings: np.ndarray, spread: int) -> np.ndarray:
-    """Dissimilarity `1 - cosine` of all pairs of windows, averaged over the cells that they cover: [h, w, h, w].
+    """Dissimilarity `1 - cosine` of pairs of cells, averaged over the pairs of windows that cover them: [h, w, h, w].
 
-    Windows [rows, cols, D] vote for `spread` cells a side, so that `h = rows + spread - 1`. The sum of the votes for a
-    pair of cells is divided by their number plus 1e-4.
+    Windows [rows, cols, D] cover `spread` cells per side, so `h = rows + spread - 1`. The sum over pairs of windows is
+    divided by their number plus 1e-4.
     """
     rows, cols, dim = embeddings.shape
     flat = embeddings.reshape(-1, dim)
@@ -60,10 +60,10 @@ def vote_pairs(embeddings: np.ndarray, spread: int) -> np.ndarray:
 
 
 def mean_shift(dissimilarity: np.ndarray, percentile: float = 10.0, iterations: int = 5) -> np.ndarray:
-    """The strongest mode of the rows of [h, w, h, w], as a map [h, w]; rows move one after the other, in place.
+    """The strongest mode of the rows of [h, w, h, w], as a map [h, w]; rows shift one after another, in place.
 
-    Each becomes the mean of the original rows within the radius, the `percentile` of all pairwise distances (zero
-    diagonal included). The mode is the mean of those moved rows that have the most original rows within the radius.
+    Each becomes the mean of the original rows within the radius, the `percentile` of all pairwise distances (including
+    the zero diagonal). The mode is the mean of the shifted rows that have the most original rows within the radius.
     """
     h, w = dissimilarity.shape[:2]
     original = dissimilarity.reshape(h * w, h * w).astype(np.float64)
@@ -103,7 +103,7 @@ def components(embeddings: np.ndarray, spread: int) -> np.ndarray:
 def training_step(
     model: ExifLang, optimizer: torch.optim.Optimizer, patches: torch.Tensor, sentences: list[str], tokens: int = 512
 ) -> float:
-    """One step on patches uint8 [B, 3, P, P] and their B sentences, every one padded to `tokens`; returns the loss."""
+    """One step on patches uint8 [B, 3, P, P] and their B sentences, all padded to `tokens`; returns the loss."""
     padded = model.tokenizer(sentences, padding="max_length", truncation=True, max_length=tokens, return_tensors="pt")
     image = model.encode_image(patches)  # [B, D]
     text = model.encode_tokens(padded["input_ids"], padded["attention_mask"], bucketed=False)  # [B, D]
@@ -117,7 +117,7 @@ def training_step(
 
 
 def localize(model: ImageEncoder, image: np.ndarray, window: int, stride: int) -> tuple[np.ndarray, ...]:
-    """Heatmap [H, W], mask of cells [h, w] and components [h, w, 3] of a picture, by all of the above."""
+    """Heatmap [H, W], mask of cells [h, w] and components [h, w, 3] of a picture, using all of the above."""
     spread = max(1, window // stride)
     embeddings = embed(model, image, window, stride)
     dissimilarity = vote_pairs(embeddings, spread)

@@ -1,4 +1,4 @@
-"""What a benchmark asks of the machine, else it is skipped with the reason."""
+"""Hardware requirements of benchmarks, which are skipped with a reason if these are not met."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Figures of notebooks/06_speed."""
+"""Plots for notebooks/06_speed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from exiflang.viz.plots import TEMPLATE
 
 
 def plot_ratios(found: Mapping[str, Any]) -> go.Figure:
-    """How many times as fast as its loop each way is: a bar each, on a logarithmic axis, with the spread of rounds."""
+    """Speedup of each way over its loop: one bar each, on a logarithmic axis, with the spread of rounds."""
     rows = pd.DataFrame([row for row in found["rows"] if "times_loop" in row and row["way"] != "loop"])
     figure = go.Figure()
     for way, part in rows.groupby("way", sort=False):
@@ -28,7 +28,7 @@ def plot_ratios(found: Mapping[str, Any]) -> go.Figure:
 
 
 def plot_curve(points: pd.DataFrame, rates: Mapping[str, float]) -> go.Figure:
-    """Seconds and peak memory of one of `measure_curve`'s curves; dotted: the floor, by FLOP/s of each precision."""
+    """Seconds and peak memory of one of `measure_curve`'s curves; dotted: lower bound by each precision's FLOP/s."""
     name = points["curve"].iloc[0]
     figure = make_subplots(rows=1, cols=2, subplot_titles=["seconds", "peak memory in MB"])
     for color, (way, part) in zip(qualitative.D3, points.groupby("way", sort=False), strict=False):

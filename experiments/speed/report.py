@@ -1,4 +1,4 @@
-"""The benchmarks of this folder, run and gathered: seconds, ratios to the plain loops, and the floor under them."""
+"""Runs the benchmarks of this folder and reports seconds, speedups over plain loops, and the hardware's lower bound."""
 
 import json
 import os
@@ -19,23 +19,23 @@ from tqdm.auto import tqdm
 from exiflang.utils.hardware import matrix_rate
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
-#: Steps after the network, whose sum is a group of its own.
+#: Steps after the network, whose sum is a separate group.
 AFTER = ("votes", "mean shift", "normalized cut", "principal components")
 
 
 def run_benchmarks(rounds: int, only: str = "") -> dict[str, Any]:
-    """Time the benchmarks, those that pytest's expression `only` chooses, each `rounds` times, in one process.
+    """Time the benchmarks selected by pytest's expression `only`, each `rounds` times, in one process.
 
-    Returns `gather`'s report, and under "skipped" why others did not run. Raises `RuntimeError` with what pytest said
-    if one of them fails or none is left.
+    Returns `gather`'s report, with the reasons for skipped ones under "skipped". Raises `RuntimeError` with pytest's
+    output if a benchmark fails or none is selected.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pytest", "experiments/speed", "-v", "-rs", "-k", only]
         command += ["-p", "no:cacheprovider", f"--rounds={rounds}", f"--benchmark-json={path}"]
-        command += ["--color=no"]  # Jupyter's kernels ask for color
+        command += ["--color=no"]  # Jupyter's kernels request color
         root, said = Path(__file__).parents[2], []
-        # Started by a test, it must not take itself for a worker of that test's pytest.
+        # Started by a test, it must not behave like a worker of that test's pytest.
         own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         with subprocess.Popen(
             command, cwd=root, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -50,11 +50,11 @@ def run_benchmarks(rounds: int, only: str = "") -> dict[str, Any]:
 
 
 def gather(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Of pytest-benchmark's report: "protocol", and "rows", a dict a way of doing a thing.
+    """Convert pytest-benchmark's report to "protocol" and "rows", one dict per implementation of a task.
 
-    Keys of a row: `group` (the thing), `way`, `seconds` (all of them), `median`, `flops` of the network, if any, what
-    else the benchmark noted, `floor` (seconds in which the processor's matrix rate would do the flops) and
-    `times_loop`: how many times as fast as the loop of its group, by the medians.
+    Keys of a row: `group` (the task), `way` (the implementation), `seconds` (of each round), `median`, the network's
+    `flops`, if any, entries noted by the benchmark, `floor` (seconds for these flops at the processor's matrix rate),
+    and `times_loop`, the speedup over its group's loop, by medians.
     """
     rates = {name: matrix_rate(torch.device("cpu"), dtype) for name, dtype in DTYPES.items()}
     if torch.cuda.is_available():
@@ -92,7 +92,7 @@ def gather(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(found: Mapping[str, Any]) -> pd.DataFrame:
-    """A row a way of doing a thing, for reading: all columns are text."""
+    """One row per implementation, for display: all columns are text."""
     rows = [
         {
             "what": row["group"],
@@ -108,17 +108,17 @@ def table(found: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def duration(seconds: float) -> str:
-    """Three digits, in s or ms."""
+    """A duration in s or ms, with three digits."""
     return f"{three_digits(seconds)} s" if seconds >= 0.9995 else f"{three_digits(1000 * seconds)} ms"
 
 
 def three_digits(number: float) -> str:
-    """Without an exponent for large ones."""
+    """Three significant digits, without an exponent for large numbers."""
     return f"{number:,.0f}" if number >= 999.5 else f"{number:.3g}"
 
 
 def protocol_line(protocol: Mapping[str, Any]) -> str:
-    """How the figures were measured, in a sentence."""
+    """A sentence on how the figures were measured."""
     rates = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in protocol["matrix_rate"].items())
     return (
         f"{protocol['processor']} ({', '.join(protocol['flags']) or 'neither avx512_bf16 nor amx'}), "

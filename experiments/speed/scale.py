@@ -1,8 +1,8 @@
-"""`python -m speed.scale` (`make scale`): renew reports/golden/scale.json and the README's account of preparing data.
+"""`python -m experiments.speed.scale` (`make scale`): update reports/golden/scale.json and README's section on it.
 
-How fast photos become shards, on one worker and on two, what is left out of real photos and of broken files and why,
-that shards are copied bit by bit, what a killed worker costs, and how fast YFCC100M's dumps are read. Needs
-`../shared`.
+Measures how fast photos become shards with one worker and with two, which real photos and broken files are skipped and
+why, that existing shards are copied exactly, the effect of a killed worker, and how fast YFCC100M's dumps are read.
+Needs `../shared`.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ MILLIONS = 100  # of photos, for the estimate
 
 
 def measure() -> dict[str, Any]:
-    """All of it, in a folder that is cleared afterwards."""
+    """All measurements, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="exiflang-scale-") as name:
         folder = Path(name)
         album = _album(folder / "album")
@@ -57,7 +57,7 @@ def _album(folder: Path) -> Path:
 
 
 def _prepared(source: Path, folder: Path, alone: bool = True) -> dict[str, Any]:
-    """What became of a folder's photos, by one process; of one that holds no good photo with a good one beside it."""
+    """Result of preparing a folder's photos in one process; with `alone` False, a good photo is added."""
     if not alone:
         (folder.with_name("mixed")).mkdir()
         good = min((SHARED / "camera_photos").iterdir(), key=lambda path: path.stat().st_size)
@@ -78,7 +78,7 @@ def _prepared(source: Path, folder: Path, alone: bool = True) -> dict[str, Any]:
 
 
 def _copied(folder: Path) -> dict[str, Any]:
-    """`../shared/photos` prepared again: whether each tile is the file that it was."""
+    """Prepare `../shared/photos` again, and check whether each tile is unchanged."""
     before = time.perf_counter()
     found = prepare(str(SHARED / "photos"), folder, work=Work(workers=1))
     seconds = time.perf_counter() - before
@@ -99,7 +99,7 @@ def _digests(photo) -> list[bytes]:
 
 
 def _workers(album: Path, folder: Path) -> dict[str, Any]:
-    """Photos a second on one worker and on two, each for itself, start of the workers aside; twice in turn."""
+    """Photos per second with one worker and with two, excluding the start of workers; measured alternately, twice."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(2):
         for workers in rates:
@@ -117,7 +117,7 @@ def _workers(album: Path, folder: Path) -> dict[str, Any]:
 
 
 def _killed(album: Path, folder: Path) -> dict[str, Any]:
-    """Four workers, one of them killed with SIGKILL half-way: its shards against those of an undisturbed run."""
+    """Four workers, one of them killed with SIGKILL halfway: compares the shards with those of an undisturbed run."""
     options = grouped({"photos_per_shard": 10, "workers": 4})
     calm = prepare(str(album), folder / "calm", **options)
     index, parts, when = folder / ".killed.part" / "index", len(calm["shards"]), []
@@ -137,7 +137,7 @@ def _killed(album: Path, folder: Path) -> dict[str, Any]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The README's account."""
+    """The README's section."""
     photos, bad, shards = found["camera_photos"], found["badfiles"], found["shards"]
     rates, yfcc, killed = found["workers"]["photos_per_second"], found["yfcc"], found["killed"]
     days = MILLIONS * 1e6 / rates["1"] / 86400
@@ -176,7 +176,7 @@ def _reasons(left_out: Mapping[str, int]) -> str:
 def main() -> int:
     """Returns 0, or 1 without `../shared`."""
     if not SHARED.is_dir():
-        print(f"error: {SHARED} is not there: the figures are of its photos", file=sys.stderr)
+        print(f"error: {SHARED} does not exist: the figures need its photos", file=sys.stderr)
         return 1
     found = measure()
     publish("scale", found, {"scale": markdown(found)})

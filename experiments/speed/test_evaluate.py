@@ -1,4 +1,4 @@
-"""Metrics of one large picture."""
+"""Time for the metrics of one large picture."""
 
 import numpy as np
 

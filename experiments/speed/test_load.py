@@ -1,4 +1,4 @@
-"""Training patches from 12 MP photos, one process, one thread: whole photos decoded, against tiles cut beforehand."""
+"""Training patches from 12 MP photos, in one process and thread: decoding whole photos against precut tiles."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from exiflang.simulation.render import render_photo
 from experiments.speed import loop
 from tests.shard_writer import write_shards
 
-SIZE, COUNT = 124, 20  # pixels, patches a round
+SIZE, COUNT = 124, 20  # pixels, patches per round
 GROUP = f"{COUNT} patches of {SIZE} px from 12 MP photos"
 
 
@@ -29,7 +29,7 @@ def photo(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(photo, tmp_path_factory) -> PatchDataset:
-    """Its tiles in a shard, as one photo each."""
+    """Its tiles in a shard, each as a separate photo."""
     tiles = cut_tiles(photo.read_bytes(), COUNT, 256, np.random.default_rng(0))
     exif = json.dumps(read_exif(photo))
     samples = [

@@ -1,4 +1,4 @@
-"""One picture of 1024 x 768 pixels: plain loops, batches of 32 in float32, against the package, in one run."""
+"""One picture of 1024 x 768 pixels: plain loops with batches of 32 in float32, against the package, in one run."""
 
 import copy
 from functools import cache
@@ -25,7 +25,7 @@ WAYS = [pytest.param(options, id=way, marks=bf16 if "bf16" in way else ()) for w
 
 @cache
 def resnet50() -> ExifLang:
-    """The paper's towers with random weights, which take the time of trained ones."""
+    """The paper's towers with random weights, which are as fast as trained ones."""
     torch.manual_seed(0)
     return ExifLang(ExifLangConfig.preset("paper")).eval()
 
@@ -58,7 +58,7 @@ def test_encoding_on_a_gpu(measure, options):
 
 @cache
 def embeddings() -> np.ndarray:
-    """As a picture with a spliced region might have them: float32 [rows, cols, 768]."""
+    """Embeddings as of a picture with a spliced region: float32 [rows, cols, 768]."""
     rows, cols = (len(loop.places(side, WINDOW, STRIDE)) for side in IMAGE.shape[:2])
     found = np.random.default_rng(0).standard_normal((rows, cols, 768)).astype(np.float32)
     found[5:12, 4:11] += 0.3

@@ -1,4 +1,4 @@
-"""A step of training the paper's towers on the sentences of real photos: a plain one against that of `train`."""
+"""A training step of the paper's towers on sentences of real photos: a plain one against that of `train`."""
 
 import statistics
 
@@ -19,9 +19,9 @@ from exiflang.training.step import StepFlops, TrainStep
 from experiments.speed import loop
 from experiments.speed.marks import bf16, gpu
 
-PADDED = 512  # tokens of every sentence of the loop
-BATCH, GPU_BATCH = 32, 1024  # attention to 512 tokens of 64 sentences, kept for the backward pass, takes over 24 GB
-VOCABULARY = 350  # small, so that tags and values fall into pieces, as under a vocabulary of English text
+PADDED = 512  # tokens per sentence in the loop
+BATCH, GPU_BATCH = 32, 1024  # with 64 sentences of 512 tokens, attention stored for backward takes over 24 GB
+VOCABULARY = 350  # small, so that tags and values are split into pieces, as with an English vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def sentences() -> list[str]:
 
 
 def word_pieces(sentences: list[str]) -> PreTrainedTokenizerFast:
-    """In the manner of bert-base-uncased."""
+    """A tokenizer like that of bert-base-uncased."""
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
@@ -69,7 +69,7 @@ def test_training_step(measure, sentences, way):
         measure(group, loop.training_step, model, optimizer, patches, chosen, PADDED, flops=flops, **noted)
         return
 
-    AcceleratorState._reset_state(reset_partial_state=True)  # of the row before, which may be of another device
+    AcceleratorState._reset_state(reset_partial_state=True)  # from the previous row, possibly on a different device
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if "bf16" in way else "no")
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     back_propagate = TrainStep(model, wrapped, accelerator, TrainConfig())
@@ -78,7 +78,7 @@ def test_training_step(measure, sentences, way):
         optimizer.zero_grad()
         loss, flops = back_propagate(patches.unsqueeze(1), chosen)
         optimizer.step()
-        loss.item()  # a GPU is waited for
+        loss.item()  # waits for the GPU
         return flops
 
     measure(group, step, flops=step(), **noted)

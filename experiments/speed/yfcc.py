@@ -1,4 +1,4 @@
-"""How fast YFCC100M's dumps are read, and in how much memory: a part of `make scale`; alone `python -m speed.yfcc`."""
+"""Speed and memory of reading YFCC100M's dumps: part of `make scale`, or `python -m experiments.speed.yfcc`."""
 
 import bz2
 import json
@@ -13,11 +13,11 @@ from exiflang.preparation.yfcc import yfcc_photos
 from exiflang.utils.processes import worker_pool
 from experiments.speed.yfcc_writer import write_many
 
-PIECE = 64 << 20  # bytes that are compressed at a time, as by pbzip2
+PIECE = 64 << 20  # bytes compressed at a time, as in pbzip2
 
 
 def measure(rows: int = 5_000_000, compressed: int = 1_000_000) -> dict[str, dict[str, Any]]:
-    """Dumps of `rows` rows, and smaller ones in bz2, read by a process of its own each."""
+    """Read dumps of `rows` rows, and smaller ones in bz2, each in a separate process."""
     found = {}
     with tempfile.TemporaryDirectory(prefix="exiflang-yfcc-") as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Dumps in the form of YFCC100M's, and what is in them: written without any code of the reader."""
+"""Writes dumps in YFCC100M's format, with their ground truth, without using the reader's code."""
 
 import bz2
 import random
@@ -19,7 +19,7 @@ def encode(text: str) -> str:
 
 @dataclass
 class Truth:
-    """Of each photo that has EXIF: its tags, its address, its licence; and how many rows are of no use, and why."""
+    """Tags, URL and license of each photo that has EXIF, and the number of unusable rows by reason."""
 
     exif: dict[str, dict[str, str]] = field(default_factory=dict)
     url: dict[str, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Truth:
 
 
 def write(dataset, exif, rows: int, columns: int = 23, seed: int = 0) -> Truth:
-    """`rows` rows each, in another order; the dumps are compressed if their names end in .bz2. Small ones only."""
+    """Write `rows` rows each, in different orders, compressed if the name ends in .bz2. For small dumps only."""
     rng = random.Random(seed)
     truth, listed, told = Truth(), [], []
     for number in range(rows):
@@ -63,7 +63,7 @@ def write(dataset, exif, rows: int, columns: int = 23, seed: int = 0) -> Truth:
 
 
 def write_many(dataset, exif, rows: int, columns: int = 23) -> None:
-    """As `write`, for millions of rows: those of a few thousand again and again, under ids of their own."""
+    """Like `write`, for millions of rows: a few thousand rows repeated with unique ids."""
     kinds = 4000
     write(dataset, exif, kinds, columns)
     listed = dataset.read_text().splitlines(keepends=True)
@@ -82,7 +82,7 @@ def _tags(rng: random.Random) -> dict[str, str]:
 
 
 def _field(tags: dict[str, str], rng: random.Random) -> str:
-    """With tags that repeat (the second time with another value), that have no name, and that have no value."""
+    """An EXIF field with repeated tags (with a different second value), tags without a name, and without a value."""
     pairs = [f"{encode(name)}:{encode(value)}" for name, value in tags.items()]
     if pairs and rng.random() < 0.5:
         pairs += [f"{encode(next(iter(tags)))}:again", ":nameless", "Exif+IFD0.Software:"]

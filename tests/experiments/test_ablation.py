@@ -154,7 +154,7 @@ def test_a_mixture_is_made_once_and_of_its_parts_alone(real, tmp_path):
     assert not draft.exists() and not (tmp_path / "third/left").exists()
     mix(tmp_path / "third", {"real": real}, None)  # nothing to fill
     (tmp_path / "third/dataset.json").write_text("{}")
-    with pytest.raises(DataError, match=r"third was made from other photos: remove the folder"):
+    with pytest.raises(DataError, match=r"third was made from different photos: remove the folder"):
         mix(tmp_path / "third", {"real": real}, every_third)
 
 
@@ -177,7 +177,7 @@ def test_a_run_trains_scores_and_is_not_repeated(real, pictures, tmp_path, monke
 
     monkeypatch.setattr(ablation, "_measured", None)
     run(tmp_path / "run", ours)
-    with pytest.raises(PipelineError, match="run with other settings: delete the folder"):
+    with pytest.raises(PipelineError, match="run with different settings: delete the folder"):
         run(tmp_path / "run", wanted(real, pictures, image_weight=0.25, ema=0.5))
 
 
@@ -203,10 +203,10 @@ def test_a_failed_run_is_told_and_the_others_go_on(real, pictures, tmp_path):
     folders = [tmp_path / name for name in ("fails", "works")]
     recipes = [wanted(real, pictures, batch_size=4000), wanted(real, pictures, "mean color")]
     (failure,) = run_all(list(zip(folders, recipes, strict=True)), workers=1)
-    assert failure.startswith("fails: TrainingError: no whole batch of 4000")
+    assert failure.startswith("fails: TrainingError: less than one batch of 4000")
     assert unfinished(folders[0], recipes[0]).startswith("failed")
     log = (folders[0] / "log.txt").read_text()
-    assert "in _measured" in log and "TrainingError: no whole batch of 4000" in log
+    assert "in _measured" in log and "TrainingError: less than one batch of 4000" in log
     assert unfinished(folders[1], recipes[1]) == ""
 
     run(folders[0], wanted(real, pictures, "mean color"))  # mended
@@ -277,8 +277,8 @@ def test_what_is_missing_is_named_with_its_reason(runs):
     found = gather()
     assert [(gap["row"], gap["seed"], gap["reason"].split(":")[0]) for gap in found["missing"]] == [
         ("full recipe", 1, "not run yet"),
-        ("untrained", 0, "run with other settings"),
-        ("untrained", 1, "failed, or under way"),
+        ("untrained", 0, "run with different settings"),
+        ("untrained", 1, "failed, or in progress"),
         ("mean color", 0, "not run yet"),
     ]
     assert found["rows"]["full recipe"]["seeds"] == [0] and found["rows"]["untrained"]["seeds"] == []

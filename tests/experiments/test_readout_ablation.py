@@ -97,7 +97,7 @@ def test_a_training_is_scored_and_not_repeated(project, monkeypatch):
     monkeypatch.setattr(room, "fit_readout", lambda *_: pytest.fail("trained again"))
     room.run(row, 0, project)
     monkeypatch.setattr(room, "CONFIG", ReadoutConfig(epochs=2, networks=1))
-    with pytest.raises(PipelineError, match="other settings"):
+    with pytest.raises(PipelineError, match="different settings"):
         result_of(row, 0)
 
 
