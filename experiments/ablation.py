@@ -1,7 +1,7 @@
 """Ablation of the training recipe: small models with one setting changed in each, on the same benchmarks.
 
 `python -m experiments.ablation` trains and scores the rows that have no figures yet, one single-threaded process per
-run, and updates reports/golden/ablation.json and the README's tables. Finished runs are not repeated, and a failed one
+run, and updates reports/golden/ablation.json and its tables. Finished runs are not repeated, and a failed one
 does not stop the others, so an interrupted update resumes; the first seed of all rows comes first.
 """
 
@@ -351,7 +351,7 @@ def renew(
     only: Annotated[list[str] | None, typer.Option(help="Train only this row; can be repeated.")] = None,
     table: Annotated[bool, typer.Option("--table", help="Run nothing; only gather finished runs.")] = False,
 ) -> None:
-    """Update reports/golden/ablation.json and the README's tables; failed runs are reported as an error at the end."""
+    """Update reports/golden/ablation.json and its tables; failed runs are reported as an error at the end."""
     slugs = {row.slug: row for row in ROWS}
     check_names("no row", only or (), slugs)
     failures = []

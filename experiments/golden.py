@@ -1,4 +1,4 @@
-"""Golden figures: the demo over several seeds, with two controls, for reports/golden/ and the README's tables.
+"""Golden figures: the demo over several seeds, with two controls, for reports/golden/.
 
 `python -m experiments.golden` runs everything that has not been measured yet. Each seed draws different held-out makes,
 photos, splices and weights, and runs the same notebooks three times: the model, a model trained on EXIF shuffled among
@@ -70,7 +70,7 @@ def run(preset: str, seed: int, variant: str) -> None:
 
 
 def markdown(golden: Mapping[str, Any]) -> str:
-    """The README's tables for one golden file: a sentence on the pictures, scores, EXIF, and p-mAP by kind."""
+    """The tables for one golden file: a sentence on the pictures, scores, EXIF, and p-mAP by kind."""
     seeds = len(golden["seeds"])
     pictures = counted(golden["protocol"]["pictures"])
     parts = [f"{seeds} seed{'s' * (seeds > 1)}; pictures of each seed, spliced + authentic: {pictures}."]
@@ -124,7 +124,7 @@ def renew(
     preset: Annotated[str, typer.Option(help="notebooks/params/<preset>.yaml.")] = "demo",
     seeds: Annotated[int, typer.Option(help="Number of seeds, starting at 0.")] = 5,
 ) -> None:
-    """Update reports/golden/<preset>.json and the README's tables."""
+    """Update reports/golden/<preset>.json and print its tables."""
     model, *controls = VARIANTS
     # One run per core: two single-threaded runs have more throughput than one on two cores.
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,7 +1,7 @@
 """Golden figures of the linear probes: 05_probe with the packaged weights on real photos, and on the demo's cameras.
 
 `python -m experiments.linear_probes` creates missing inputs (the demo's data and weights, a control on shuffled EXIF
-for each), runs the notebook with the presets "base" and "demo", and updates reports/golden/probe.json and the README's
+for each), runs the notebook with the presets "base" and "demo", and updates reports/golden/probe.json and its
 tables.
 """
 
@@ -22,7 +22,7 @@ from experiments.controls import shuffled_control
 from experiments.tables import publish, table
 
 PROBE = "05_probe"
-#: Columns of the README's tables.
+#: Columns of the tables.
 METHODS = ("model", "shuffled EXIF", "untrained", "residual statistics", "mean color")
 
 
@@ -51,7 +51,7 @@ def gather(run_dir: Path) -> dict[str, Any]:
 
 
 def markdown(part: Mapping[str, Any]) -> str:
-    """The README's table for one run: a row per probe, a column per method; ± is one standard error of the model."""
+    """The table for one run: a row per probe, a column per method; ± is one standard error of the model."""
     rows = pd.DataFrame(part["rows"])
     scores = rows.pivot(index="what", columns="method", values="score")
     methods = [method for method in METHODS if method in scores]
@@ -65,7 +65,7 @@ def markdown(part: Mapping[str, Any]) -> str:
 
 
 def renew() -> None:
-    """Update reports/golden/probe.json and the README's tables."""
+    """Update reports/golden/probe.json and its tables."""
     found = {"real": gather(real()), "demo": gather(demo())}
     publish("probe", {"model": NAME, **found}, {f"probe-{name}": markdown(part) for name, part in found.items()})
 

@@ -1,7 +1,7 @@
 """Accuracy of the metadata check, measured on held-out photos and compared with controls.
 
-`python -m experiments.metadata_check` measures the packaged weights and updates reports/golden/exif.json, the tables of
-README and model card, and the `figures` of the model's text bank, which the widget shows.
+`python -m experiments.metadata_check` measures the packaged weights and updates reports/golden/exif.json, the tables
+of the model card, and the `figures` of the model's text bank, which the widget shows.
 """
 
 import sys
@@ -162,7 +162,7 @@ def all_figures(
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
-    """The README's table."""
+    """The table."""
     tables = []
     for group, part in figures["groups"].items():
         methods = [name for name, found in part.items() if isinstance(found, Mapping)]
@@ -176,7 +176,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
 
 
 def renew(data: Annotated[str, typer.Option(help="Data set of the packaged weights.")] = "data/base") -> None:
-    """Update reports/golden/exif.json, the tables of README and model card, and the figures in the widget."""
+    """Update reports/golden/exif.json, the tables of the model card, and the figures in the widget."""
     data_dir, folder = project_path(data), packaged_model()
     model, text_bank = ExifLang.from_pretrained(str(folder)), TextBank.load(folder)
     if text_bank is None:

@@ -1,7 +1,7 @@
 """Golden figures of the packaged weights: the scores of 03_evaluate, and the time to a first heatmap.
 
 `python -m experiments.packaged_weights` runs that notebook with the preset "base" on `data/models/exiflang-base`, and
-updates reports/golden/base.json and the tables of README and model card. There is only one training run, so the spread
+updates reports/golden/base.json and the model card's tables. There is only one training run, so the spread
 of p-mAP is its standard error over pictures.
 """
 
@@ -83,7 +83,7 @@ def first_heatmap() -> dict[str, Any]:
 
 
 def renew() -> None:
-    """Update reports/golden/base.json and the tables of README and model card."""
+    """Update reports/golden/base.json and the model card's tables."""
     found = {"first_heatmap_seconds": first_heatmap()}
     found = gather(run_pipeline("base", {"model_dir": f"data/models/{NAME}"}, only=STEPS[-1:])) | found
     publish("base", found, {"base": NOTE + markdown(found)}, packaged_model() / "README.md")

@@ -1,7 +1,7 @@
 """Ablation of the learned readout's inputs and training composites: small training runs with one change each.
 
 `python -m experiments.readout_ablation` measures composites and benchmarks once per tower, trains the missing rows, one
-single-threaded process per run, and updates reports/golden/readout_ablation.json and the README's tables. An
+single-threaded process per run, and updates reports/golden/readout_ablation.json and its tables. An
 interrupted update resumes; the first seed of all rows comes first.
 """
 
@@ -250,7 +250,7 @@ def figures(scores: pd.DataFrame) -> dict[str, Any]:
 
 
 def renew() -> None:
-    """Update reports/golden/readout_ablation.json and the README's tables."""
+    """Update reports/golden/readout_ablation.json and print its tables."""
     os.environ["OMP_NUM_THREADS"] = "1"  # two single-threaded runs have more throughput than one on two cores
     models = towers()
     measured = {
@@ -291,7 +291,7 @@ def gather(measured: Mapping[str, Mapping[str, Path]]) -> dict[str, Any]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The README's tables: localization and detection by set, and localization by stratum of the yardstick."""
+    """The tables: localization and detection by set, and localization by stratum of the yardstick."""
     rows = found["rows"]
     known = next(iter(rows.values()))["localization"]
     parts = [key for key in known if re.match("yardstick, (area|grid|format)", key)]

@@ -152,7 +152,7 @@ def _origin(readout: LearnedReadout) -> dict[str, Any]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The README's tables, and a sentence on the origin of the readout."""
+    """Tables, and a sentence on the origin of the readout."""
     taught = found["taught"]
     origin = (
         f"{found['networks']} networks of {found['parameters'] / 1e6:.1f} M parameters each, taught on "

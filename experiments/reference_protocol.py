@@ -1,7 +1,7 @@
 """Effect of each choice in the reference code, changed one at a time on the same pictures with the same weights.
 
 `python -m experiments.reference_protocol` measures the packaged weights on the sets of notebooks/params/base.yaml, and
-updates reports/golden/reference.json and the README's table.
+updates reports/golden/reference.json and its table.
 """
 
 import sys
@@ -60,7 +60,7 @@ def _compared(p_map: pd.Series, first: pd.Series) -> dict[str, float]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The README's table: a row per variant; for each set, p-mAP and its difference from the first variant."""
+    """The table: a row per variant; for each set, p-mAP and its difference from the first variant."""
     sets = found["sets"]
     counts = [f"{next(iter(ways.values()))['pictures']} spliced pictures of {name}" for name, ways in sets.items()]
     columns = [column for name in sets for column in (f"{name}: p_map", "difference, of one picture at most")]
@@ -78,7 +78,7 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def renew() -> None:
-    """Update reports/golden/reference.json and the README's table."""
+    """Update reports/golden/reference.json and print its table."""
     preset = yaml.safe_load(project_path("notebooks/params/base.yaml").read_text(encoding="utf-8"))["03_evaluate"]
     localized = [name for name in preset["benchmarks"] if name != "authentic"]
     run = ScoreRun(localized, preset["root"], "data/scores")

@@ -46,14 +46,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def with_table(readme: str, preset: str, table: str) -> str:
-    """The README with the text between its two `golden:<preset>` comments replaced by `table`."""
+    """A page with the text between its two `golden:<preset>` comments replaced by `table`."""
     pattern = re.compile(rf"(<!-- golden:{preset} -->\n).*?(<!-- /golden:{preset} -->)", re.DOTALL)
     return pattern.sub(lambda match: f"{match[1]}\n{table}\n\n{match[2]}", readme)
 
 
 def publish(name: str, golden: Mapping[str, Any], tables: Mapping[str, str], *pages: Path) -> None:
-    """Write reports/golden/<name>.json, insert `tables` between the comments with their names in `pages`, and print them.
-    """
+    """Write reports/golden/<name>.json, insert `tables` at the comments with their names in `pages`, print them."""
     write_json(project_path(f"reports/golden/{name}.json"), golden)
     for page in pages:
         text = page.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`python -m experiments.speed` (`make bench`): run notebooks/06_speed, update its figures and the README's table."""
+"""`python -m experiments.speed` (`make bench`): run notebooks/06_speed, and update its figures."""
 
 import sys
 import time

@@ -128,7 +128,7 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The README's block."""
+    """The table, after a line on the machine."""
     frame = table(found)
     lines = [
         protocol_line(found["protocol"]),

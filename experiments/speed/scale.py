@@ -1,4 +1,4 @@
-"""`python -m experiments.speed.scale` (`make scale`): update reports/golden/scale.json and README's section on it.
+"""`python -m experiments.speed.scale` (`make scale`): update reports/golden/scale.json and print its table.
 
 Measures how fast photos become shards with one worker and with two, which real photos and broken files are skipped and
 why, that existing shards are copied exactly, the effect of a killed worker, and how fast YFCC100M's dumps are read.
@@ -137,7 +137,7 @@ def _killed(album: Path, folder: Path) -> dict[str, Any]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The README's section."""
+    """The table, between lines on the machine and on what it means for a large set."""
     photos, bad, shards = found["camera_photos"], found["badfiles"], found["shards"]
     rates, yfcc, killed = found["workers"]["photos_per_second"], found["yfcc"], found["killed"]
     days = MILLIONS * 1e6 / rates["1"] / 86400
