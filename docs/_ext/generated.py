@@ -21,6 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 from exiflang.pipeline.html import with_html_figures
+from exiflang.pipeline.runner import run_notebook, run_pipeline
 from experiments.results import RESULTS
 
 DOCS = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ def write_pages(app: Sphinx) -> None:
     _write("reference/cli.md", command_line())
     _write("reference/parameters.md", parameters())
     _write("method.html", method_figure())
-    write_tutorials(Path(app.config.exiflang_run or newest_run()))
+    write_tutorials(Path(app.config.exiflang_run or finished_run()))
     (DOCS / "_static" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     font = files("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"
     (DOCS / "_static" / "STIXTwoMath-Regular.ttf").write_bytes(font.read_bytes())
@@ -131,17 +132,24 @@ def parameters() -> str:
     return "\n\n".join(parts)
 
 
-def newest_run() -> Path:
-    """The newest finished run of 01, 02 and 03 in reports/runs; without one the tiny preset runs first."""
+def finished_run() -> Path:
+    """The newest finished run of 01, 02 and 03 in reports/runs, with 04; the tiny preset runs if there is none."""
+    run = newest_run()
+    if run is None:
+        logger.info("no finished run in reports/runs: running the tiny preset")
+        run = Path(run_pipeline("tiny", {}))
+    if not (run / "04_inspect.ipynb").exists():
+        run_notebook("notebooks/04_inspect.ipynb", {"interactive": False}, run)
+    return run
+
+
+def newest_run() -> Path | None:
     runs = sorted((ROOT / "reports" / "runs").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
     for path in reversed(runs):
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["status"] == "finished" and (path.parent / "03_evaluate.ipynb").exists():
             return path.parent
-    logger.info("no finished run in reports/runs: running the tiny preset")
-    from exiflang.pipeline.runner import run_pipeline
-
-    return Path(run_pipeline("tiny", {}))
+    return None
 
 
 def write_tutorials(run: Path) -> None:
@@ -164,8 +172,8 @@ NOT_EXECUTED = "This page shows the notebook as it is, without results: run it i
 def _origin(name: str, preset: str) -> str:
     settings = yaml.safe_load((ROOT / "notebooks" / "params" / f"{preset}.yaml").read_text(encoding="utf-8"))
     few = " It only shows that everything runs: its figures mean nothing." if preset == "tiny" else ""
-    changed = f" It changes: {', '.join(f'`{key}`' for key in settings.get(name, {}))}." if settings.get(name) else ""
-    return f"This is an executed copy of `notebooks/{name}.ipynb`, with the preset `{preset}`.{few}{changed}"
+    used = f"the preset `{preset}`.{few}" if name in settings else "the packaged weights."
+    return f"This is an executed copy of `notebooks/{name}.ipynb`, with {used}"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
