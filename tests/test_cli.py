@@ -129,7 +129,7 @@ def test_without_a_command_it_shows_its_help(capsys):
         (["inspect", "a.jpg", "--windows-per-side", "0"], "windows_per_side must be at least 1"),
         (["inspect", "a.jpg", "--mode", "fast"], "unknown mode 'fast'"),
         (["inspect", "a.jpg", "--precision", "int8"], "unknown precision 'int8'"),
-        (["inspect", "a.jpg", "--false-alarms", "1"], "false_alarms is 1.0: it must lie between 0 and 1"),
+        (["inspect", "a.jpg", "--false-alarms", "1"], "false_alarms is 1.0: it must be between 0 and 1"),
         (["inspect", "a.jpg", "--model", "absent"], "absent: no model found"),
     ],
 )

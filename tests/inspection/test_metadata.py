@@ -147,7 +147,7 @@ def test_an_empty_question_says_what_to_type(model, text_bank, question):
 
 @pytest.mark.parametrize("question", ["GPSLatitude: 1", "Artist", "Serial Number: 3", "DateTime: 2020:01:01"])
 def test_private_tags_and_dates_cannot_be_asked(model, text_bank, question):
-    with pytest.raises(ValueError, match="ask another tag"):
+    with pytest.raises(ValueError, match="ask about another tag"):
         ask(model, text_bank, windows(), question)
 
 

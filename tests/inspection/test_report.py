@@ -180,7 +180,7 @@ def test_pictures_of_any_shape(model, tmp_path, shape, with_verdict):
 def test_without_exif_text_bank_or_calibration_the_report_says_so(model, tmp_path):
     page, facts, _ = report_of(inspector_of(model), photo(exif=False), "bare.jpg", tmp_path)
     assert facts["fit"] is None and facts["tags"] == {} and facts["hidden"] == 0
-    assert any("no EXIF" in note for note in facts["notes"])
+    assert any("no known EXIF" in note for note in facts["notes"])
     assert "This model is not calibrated" in page.text and "own scale" in page.text
     assert "authentic pictures' cells" not in page.text
     assert "over-misfit" not in [entry.get("id") for entry in page.of("input")]
@@ -280,7 +280,7 @@ def test_command_line_prints_the_path_of_the_report(files, model, capsys):
         (["-p", "mode", "fast"], "unknown mode 'fast'"),
         (["-p", "precision", "int8"], "unknown precision 'int8'"),
         (["-p", "model_dir", "absent"], "absent: no model found"),
-        (["-p", "false_alarms", "2"], "false_alarms is 2.0: it must lie between 0 and 1"),
+        (["-p", "false_alarms", "2"], "false_alarms is 2.0: it must be between 0 and 1"),
         (["--only", "02_train"], "leave --only, --check and --preset away"),
         (["--check"], "leave --only, --check and --preset away"),
         (["--preset", "tiny"], "leave --only, --check and --preset away"),

@@ -45,7 +45,7 @@ def test_no_splice_is_told_likewise():
 @pytest.mark.parametrize(("rate", "needed"), [(0.01, 99), (0.015, 66), (0.001, 999)])
 def test_what_cannot_be_decided_says_how_many_cameras_it_takes(rate, needed):
     said = meaning_of_score(decided(pasted()[0], rate))
-    assert said.startswith(f"Not decidable at a false-alarm rate of {percent(rate)}: that takes {needed} cameras")
+    assert said.startswith(f"Not decidable at a false-alarm rate of {percent(rate)}: that needs {needed} cameras")
     assert meaning_of_score(decided(pasted()[0], rate, cameras=needed)).startswith("Spliced")
     assert meaning_of_score(decided(pasted()[0], rate, cameras=needed - 1)).startswith("Not decidable")
 

@@ -60,7 +60,7 @@ def test_weights_of_other_sentences_are_refused(model, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["sentence_version"] == SENTENCE_VERSION
     (tmp_path / "config.json").write_text(json.dumps(config | {"sentence_version": SENTENCE_VERSION + 1}))
-    with pytest.raises(ValueError, match=rf"version {SENTENCE_VERSION + 1}, this package writes version"):
+    with pytest.raises(ValueError, match=rf"version {SENTENCE_VERSION + 1}; this package writes version"):
         ExifLang.from_pretrained(tmp_path)
 
 

@@ -143,7 +143,7 @@ def test_an_investigator_clicks_through_the_notebook(server, folder, browser):
     # The verdict follows the false-alarm rate, and the hatching its button.
     inspector.get_by_label("False alarms").select_option("1 %")
     kernel.wait_for("panel.inspection.result.verdict", "not decidable")
-    inspector.get_by_text("takes 99 cameras", exact=False).wait_for()
+    inspector.get_by_text("needs 99 cameras", exact=False).wait_for()
     inspector.get_by_role("button", name="Hatch").click()
     kernel.wait_for("panel.hatching", False)
 

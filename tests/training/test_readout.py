@@ -280,13 +280,13 @@ def test_other_settings_are_refused(trained, model, tmp_path, dataset, config):
 def test_other_weights_are_refused(trained, tmp_path):
     torch.manual_seed(1)
     ExifLang(ExifLangConfig.preset("tiny")).save_pretrained(tmp_path)
-    with pytest.raises(TrainingError, match="other settings"):
+    with pytest.raises(TrainingError, match="different settings"):
         train_readout(trained, str(tmp_path), SmallPictures(), CONFIG)
 
 
 def test_a_readout_of_unknown_settings_is_not_overwritten(trained, model, tmp_path):
     shutil.copy(trained / FILE, tmp_path)
-    with pytest.raises(TrainingError, match="other settings"):
+    with pytest.raises(TrainingError, match="different settings"):
         train_readout(tmp_path, model, SmallPictures(), CONFIG)
 
 

@@ -127,7 +127,7 @@ def test_augmentation_cuts_and_tells(tmp_path):
     log = train(small_model(), photos, settings(steps=2), tmp_path, augmentation=augmentation)
     assert len(log) == 2 and [told[:2] for told in Seen.told] == [((3, 1), 0), ((3, 2), 0)]
     assert all(shape == (8, 3, 8, 8) and all("Recompressed: " in s for s in told) for *_, shape, told in Seen.told)
-    with pytest.raises(TrainingError, match="other settings"):
+    with pytest.raises(TrainingError, match="different settings"):
         train(
             small_model(),
             photos,

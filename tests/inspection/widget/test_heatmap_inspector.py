@@ -218,7 +218,7 @@ def test_a_false_alarm_rate_is_chosen_and_asks_no_network(verdicts, monkeypatch)
     own.false_alarms.value = 0.01
     verdicts.wait()
     assert calls == [] and verdicts.inspection.seen is shown.seen and verdicts.threshold == 0.5
-    assert verdicts.inspection.result.verdict == "not decidable" and "takes 99 cameras" in own.about.value
+    assert verdicts.inspection.result.verdict == "not decidable" and "needs 99 cameras" in own.about.value
     assert "Regions are not decidable" in own.regions.value and len(seen(verdicts, 0, "outline").x) == 0
     own.readout.value = "diffused_cut"
     verdicts.wait()
@@ -399,7 +399,7 @@ def test_questions_are_answered_or_refused_with_a_reason(with_exif):
     made.ask("Make: Canon")
     assert "<b>Canon</b>" in made.controls.answer.value
     made.ask("GPSLatitude: 1")
-    assert "ask another tag" in made.controls.answer.value and "error" in made.controls.answer.value
+    assert "ask about another tag" in made.controls.answer.value and "error" in made.controls.answer.value
     made.ask(EVIL)
     assert "<img" not in made.controls.answer.value
 
