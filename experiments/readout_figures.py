@@ -1,18 +1,23 @@
 """Golden figures of the learned readout: localization by stratum, detection at a false-alarm rate, and controls.
 
 `python -m experiments.readout_figures` scores the yardstick and the benchmarks of base.yaml with the packaged weights,
-by the learned readout and the handcrafted ones, and updates reports/golden/readout.json and its tables. Existing scores
-are reused. No picture scored here was used to train or calibrate the readout.
+by the learned readout and the handcrafted ones, and updates reports/golden/readout.json, its tables, and the figures in
+the model card's front matter. Existing scores are reused. No picture scored here was used to train or calibrate the
+readout.
 """
 
 import csv
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from huggingface_hub import EvalResult
+from huggingface_hub.repocard import metadata_load, metadata_save
+from huggingface_hub.repocard_data import eval_results_to_model_index
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import average_precision_score
 
@@ -21,7 +26,7 @@ from exiflang.evaluation.score_run import ScoreRun, score_benchmarks
 from exiflang.evaluation.scoring import OVER
 from exiflang.localization.decision import FALSE_ALARMS
 from exiflang.localization.learned_readout import FILE, LEARNED, LearnedReadout
-from exiflang.models.weights import packaged_model
+from exiflang.models.weights import NAME, packaged_model
 from exiflang.pipeline.parameters import project_path
 from exiflang.utils.commands import run_command
 from exiflang.utils.files import file_sha256
@@ -221,11 +226,52 @@ def _limits(found: Mapping[str, Any] | None) -> str:
     return f"{found['share']:.2f} ({found['low']:.2f} to {found['high']:.2f})" if found else ""
 
 
+_LOCALIZATION = {"task_type": "image-segmentation", "task_name": "Splice localization"}
+_DETECTION = {"task_type": "image-classification", "task_name": "Splice detection"}
+
+
+def hub_results(found: Mapping[str, Any]) -> list[EvalResult]:
+    """The learned readout's figures on each set, in the terms of the Hugging Face Hub, rounded as in the tables.
+
+    "recall" and "false_positive_rate" are the fractions of spliced and of authentic pictures that are flagged.
+    """
+    results = []
+    for name, part in found["detection"].items():
+        pictures = f"{part['spliced']} spliced and {part['authentic']} authentic pictures"
+        place = {"dataset_type": name.replace(", ", "-"), "dataset_name": f"{name} ({pictures})"}
+        for task, kind, label, value in _hub_figures(found, name):
+            metric = {"metric_type": kind, "metric_name": label, "metric_value": value}
+            results.append(EvalResult(**task, **place, **metric))
+    return results
+
+
+def _hub_figures(found: Mapping[str, Any], name: str) -> Iterator[tuple[dict[str, str], str, str, float]]:
+    """Task, kind, name, and value of each figure of a set."""
+    part, rate = found["detection"][name], f"at a false-alarm rate of {found['protocol']['false_alarms']:.0%}"
+    if name in found["localization"]:
+        p_map = found["localization"][name]["all"][LEARNED]
+        yield _LOCALIZATION, "p_map", f"p-mAP, {found['protocol']['localization']}", round(float(p_map), 3)
+    if "ap" in part:
+        yield _DETECTION, "average_precision", "AP, spliced against authentic", round(float(part["ap"][LEARNED]), 2)
+    shares = {"recall": "flagged", "false_positive_rate": "false_alarms"}
+    for kind, key in shares.items():
+        if key in part:
+            flagged = "spliced" if key == "flagged" else "authentic"
+            yield _DETECTION, kind, f"{flagged} pictures flagged {rate}", round(float(part[key]["share"]), 2)
+
+
+def write_model_index(card: Path, found: Mapping[str, Any]) -> None:
+    """Write the figures into the `model-index` of a model card's front matter."""
+    index = eval_results_to_model_index(NAME, hub_results(found))
+    metadata_save(card, {**(metadata_load(card) or {}), "model-index": index})
+
+
 def renew() -> None:
-    """Update reports/golden/readout.json and the tables of README and model card."""
-    found = gather()
+    """Update reports/golden/readout.json, README's table, and the model card's tables and `model-index`."""
+    found, card = gather(), packaged_model() / "README.md"
     tables = {"readout": markdown(found), "headline": headline(found)}
-    publish("readout", found, tables, project_path("README.md"), packaged_model() / "README.md")
+    publish("readout", found, tables, project_path("README.md"), card)
+    write_model_index(card, found)
 
 
 #: Command line; returns the exit code, see `run_command`.

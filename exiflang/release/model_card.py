@@ -61,6 +61,7 @@ def model_card(
     front_matter = {
         "license": "mit",
         "library_name": "exiflang",
+        "pipeline_tag": "image-segmentation",
         "model_name": name,
         "tags": ["image-forensics", "splice-localization", "exif", "camera-identification", "contrastive-learning"],
     }

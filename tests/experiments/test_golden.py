@@ -1,12 +1,15 @@
 """Golden figures: their spread, tables, and a renewal that does not repeat finished runs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import yaml
+from huggingface_hub import ModelCard
 from scipy.stats import t as student
 
-from exiflang.models.weights import packaged_model
+from exiflang.models.weights import NAME, packaged_model
 from exiflang.pipeline.parameters import PipelineError, project_path
 from exiflang.utils.files import read_json
 from experiments import golden, readout_figures
@@ -138,3 +141,44 @@ def test_readme_and_model_card_show_the_committed_figures():
     card = (packaged_model() / "README.md").read_text(encoding="utf-8")
     assert golden.markdown(base) in card and readout_figures.markdown(readout) in card
     assert readout_figures.headline(readout) in project_path("README.md").read_text(encoding="utf-8")
+
+
+def test_the_model_index_holds_the_committed_figures(tmp_path):
+    found, committed = read_json(project_path("reports/golden/readout.json")), packaged_model() / "README.md"
+    data = ModelCard.load(committed).data
+    assert data.model_name == NAME and data.eval_results == readout_figures.hub_results(found)
+    assert {result.metric_type for result in data.eval_results} == {
+        "p_map", "average_precision", "recall", "false_positive_rate",
+    }  # fmt: skip
+    copy = tmp_path / "README.md"
+    shutil.copyfile(committed, copy)
+    readout_figures.write_model_index(copy, found)
+    assert copy.read_bytes() == committed.read_bytes()
+
+
+def test_new_figures_replace_the_model_index(tmp_path):
+    share = {"share": 0.25, "low": 0.0, "high": 0.9, "pictures": 4}
+    found = {
+        "protocol": {"false_alarms": 0.05, "localization": "spliced pictures"},
+        "localization": {"pasted": {"all": {"learned": 0.12345}}},
+        "detection": {
+            "pasted": {"spliced": 3, "authentic": 4, "flagged": share, "ap": {"learned": 0.987}},
+            "authentic, measured": {"spliced": 0, "authentic": 4, "false_alarms": share},
+        },
+    }
+    card = tmp_path / "README.md"
+    card.write_text("---\nlicense: mit\nmodel-index: [stale]\n---\n\n# Title\n\n---\nbody\n")
+    readout_figures.write_model_index(card, found)
+    _, front, body = card.read_text().split("---\n", 2)
+    front = yaml.safe_load(front)
+    assert front["license"] == "mit" and body == "\n# Title\n\n---\nbody\n"
+    (index,) = front["model-index"]
+    metrics = {
+        (part["dataset"]["type"], one["type"]): one["value"] for part in index["results"] for one in part["metrics"]
+    }
+    assert metrics == {
+        ("pasted", "p_map"): 0.123,
+        ("pasted", "average_precision"): 0.99,
+        ("pasted", "recall"): 0.25,
+        ("authentic-measured", "false_positive_rate"): 0.25,
+    }

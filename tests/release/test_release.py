@@ -20,6 +20,7 @@ from exiflang.localization.clustering import READOUTS
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.models.config import ExifLangConfig
 from exiflang.models.model import ExifLang
+from exiflang.pipeline.parameters import project_path
 from exiflang.release import authentic
 from exiflang.release import packaging as room
 from exiflang.release.__main__ import main
@@ -379,8 +380,10 @@ def read_card(text: str) -> tuple[dict, str]:
 def test_the_card_tells_the_facts(released, trained):
     front, body = read_card((released.folder / "README.md").read_text(encoding="utf-8"))
     assert front["license"] == "mit" and front["library_name"] == "exiflang" and front["model_name"] == "exiflang-base"
+    assert front["pipeline_tag"] == "image-segmentation" and "hf upload USER/exiflang-base data/models/" in body
     assert re.findall(r"^## (.*)$", body, re.MULTILINE) == [
-        "Use", "Data", "Recipe", "Hardware and time", "Calibration", "Figures", "Metadata", "Limits", "License",
+        "Use", "Data", "Recipe", "Hardware and time", "Calibration", "Figures", "Metadata", "Limits", "Publish",
+        "License",
     ]  # fmt: skip
     photos = json.loads((trained[1] / "dataset.json").read_text())["photos"]
     assert "Tiles of 20 photos" in body and f"| train | {photos['train']} | 2 | trained on |" in body
@@ -437,6 +440,23 @@ def test_a_card_of_simulated_photos_with_a_validated_run():
     assert "| augmentation sizes | \\[64, 96\\] |" in body and "| sampler | Bal\\|anced |" in body
     assert "| whole photos | 0 | 3 |" in body and "could not be used" not in body
     assert "Not trained" in card(origin=RunRecord(ORIGIN.dataset, ORIGIN.settings, [], "2 cores"))
+
+
+def sections(body: str) -> dict[str, str]:
+    return dict(part.split("\n", 1) for part in body.split("\n## ")[1:])
+
+
+def test_the_packaged_card_is_worded_as_the_template():
+    packaged = (project_path("data/models/exiflang-base") / "README.md").read_text(encoding="utf-8")
+    made = model_card(
+        "exiflang-base", ExifLangConfig.preset("tiny"), 1, ORIGIN, {("whole photos", "small"): 3}, 0, True
+    )
+    (front, body), (expected_front, expected_body) = read_card(packaged), read_card(made)
+    assert front.pop("model-index") and front == expected_front
+    found, expected = sections(body), sections(expected_body)
+    assert list(found) == list(expected)
+    for heading in ("Use", "Limits", "Publish"):
+        assert found[heading] == expected[heading]
 
 
 def test_figures_take_their_place_in_the_card():
