@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Names are resolved on first use (see `__init__.pyi`): `import exiflang` is cheap, and code without torch never
 # waits for it. The same applies to each subpackage.
