@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -211,12 +212,33 @@ def test_every_module_imports_with_the_core_alone_or_names_its_extra():
 def test_version_is_the_same_everywhere():
     citation = yaml.safe_load(project_path("CITATION.cff").read_text())
     assert PROJECT["version"] == __version__ == citation["version"]
+    sections = re.findall(r"^## \[(.*)\]", project_path("CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[:2] == ["Unreleased", __version__]
 
 
 def test_hooks_run_the_pinned_tools():
     hooks = yaml.safe_load(project_path(".pre-commit-config.yaml").read_text())["repos"]
     revisions = {entry["repo"].rsplit("/", 1)[1]: entry["rev"].lstrip("v") for entry in hooks}
-    assert revisions == {"ruff-pre-commit": PINS["ruff"], "nbstripout": PINS["nbstripout"]}
+    pinned = {"ruff-pre-commit": PINS["ruff"], "nbstripout": PINS["nbstripout"]}
+    assert {name: revisions[name] for name in pinned} == pinned
+
+
+def test_workflows_run_the_pythons_that_are_promised():
+    promised = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    workflow = yaml.safe_load(project_path(".github/workflows/test.yml").read_text())
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == promised
+    assert PROJECT["requires-python"] == f">={promised[0]}"
+
+
+def test_binder_and_read_the_docs_install_what_is_pinned():
+    binder = project_path(".binder/postBuild")
+    assert os.access(binder, os.X_OK)
+    for place in (binder, project_path(".readthedocs.yaml")):
+        commands = re.findall(r"install (.*)", place.read_text())
+        unpinned = [command for command in commands if "-c constraints.txt" not in command and "pip>=" not in command]
+        assert len(commands) >= 2 and unpinned == []
+    environment = yaml.safe_load(project_path(".binder/environment.yml").read_text())
+    assert not {name.partition("=")[0] for name in environment["dependencies"]} & PINS.keys()
 
 
 def test_importing_the_package_imports_nothing_heavy():
