@@ -50,3 +50,9 @@ html_theme_options = {
     "pygments_light_style": "tango",
     "pygments_dark_style": "monokai",
 }
+if repository := settings["tool"]["exiflang"]["repository"]:
+    binder = repository.replace("https://github.com/", "https://mybinder.org/v2/gh/") + "/main"
+    html_theme_options["external_links"] = [
+        {"name": "Repository", "url": repository},
+        {"name": "Try it on Binder", "url": f"{binder}?urlpath=lab/tree/notebooks/04_inspect.ipynb"},
+    ]

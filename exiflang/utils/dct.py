@@ -36,7 +36,7 @@ class LumaBlocks:
 def read_luma(photo: str | os.PathLike | bytes) -> LumaBlocks | None:
     """Read the luma of a JPEG file; None for other files, and for JPEG that Pillow (by header) or libjpeg rejects."""
     with contextlib.suppress(*DAMAGE):
-        if not isinstance(photo, bytes) and not Path(photo).is_file():  # a pipe or a device would block for ever
+        if not isinstance(photo, bytes) and not Path(photo).is_file():  # a pipe or a device would block forever
             return None
         data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
         turn = stored_turn(data)  # reads the header, and rejects what `load_image` would
