@@ -76,12 +76,15 @@ def with_html_figures(document: NotebookNode, plotlyjs: str | bool = True) -> No
 
 
 def with_mathml(markdown: str) -> str:
-    """Replace the formulas of a Markdown text, `$...$` and `$$...$$`, by MathML; code is left alone."""
+    """Replace the formulas of a Markdown text, `$...$` and `$$...$$`, by MathML; code and wrong formulas stay."""
     with extra("notebook"):
         from latex2mathml.converter import convert
 
     def drawn(found: re.Match[str]) -> str:
         code, block, inline = found.groups()
-        return code or convert(block or inline, display="block" if block else "inline")
+        try:
+            return code or convert(block or inline, display="block" if block else "inline")
+        except Exception:  # the converter's errors share no base class
+            return found[0]
 
     return _FORMULA.sub(drawn, markdown)

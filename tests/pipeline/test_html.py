@@ -72,6 +72,7 @@ def test_html_loads_nothing_and_has_one_library_for_all_figures(tmp_path):
         "```sh\necho $HOME $PATH\n```",
         r"an escaped \$x\$",
         "$ 5 and 6 $",
+        r"a wrong $\frac{$ formula",
         "",
     ],
 )
