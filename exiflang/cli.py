@@ -44,7 +44,7 @@ def inspect(
     false_alarms: Annotated[float, typer.Option(help="Accepted share of authentic pictures called spliced.")] = 0.05,
     private: Annotated[bool, typer.Option("--private", help="Show GPS positions, serial numbers and names.")] = False,
 ) -> None:
-    """Report the regions of a picture that are inconsistent with the rest.
+    """Report inconsistent regions in a picture.
 
     A report is a self-contained HTML file and a JSON file next to it. For a folder, a gallery links to the reports of
     its pictures. Prints the findings; the last line is the page to open.
