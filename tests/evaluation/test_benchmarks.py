@@ -78,8 +78,8 @@ def test_contradictions_and_gaps_are_skipped_by_name(folder):
     save_picture(folder / "images" / "unlisted.png")
     counted, skipped = outcome(folder)
     assert counted == {}
-    assert "listed as authentic, its mask shows tampered pixels" in skipped["a"]
-    assert "listed as spliced, its mask shows no tampered pixel" in skipped["b"]
+    assert "listed as authentic, but its mask shows tampered pixels" in skipped["a"]
+    assert "listed as spliced, but its mask shows no tampered pixel" in skipped["b"]
     assert skipped["c"].startswith("no mask")
     assert "0 pictures named 'missing'" in skipped["missing"]
     assert "not listed in index.csv" in skipped["unlisted.png"]

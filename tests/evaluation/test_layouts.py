@@ -142,7 +142,7 @@ def test_a_broken_mask_and_one_without_foreign_pixels_are_named(tmp_path, write)
     mask = a_mask(tmp_path, write.__name__)
     save_exactly(mask, np.full((6, 8), 255 if write is dso_1 else 0, dtype=np.uint8))
     (reason,) = read(write.__name__, tmp_path)[1].values()
-    assert "listed as spliced, its mask shows no tampered pixel" in reason
+    assert "listed as spliced, but its mask shows no tampered pixel" in reason
     mask.write_bytes(b"no mask")
     (reason,) = read(write.__name__, tmp_path)[1].values()
     assert f"{mask}: not a picture" in reason
@@ -276,7 +276,7 @@ def test_names_that_differ_only_in_case_are_no_guess(tmp_path):
         pytest.skip("this file system does not tell upper from lower case")
     save(tmp_path / "masks" / "w.png", WHITE)
     items, skipped = read("in_the_wild", tmp_path)
-    assert items == {} and all("w.png: the mask of W and w alike" in reason for reason in skipped.values())
+    assert items == {} and all("w.png: the mask of both W and w" in reason for reason in skipped.values())
     save(tmp_path / "masks" / "W.png", WHITE)
     skipped = read("in_the_wild", tmp_path)[1]
     assert len(skipped) == 2 and all("2 masks with the same stem" in reason for reason in skipped.values())
