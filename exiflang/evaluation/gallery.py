@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from exiflang.evaluation.metrics import average_precision, count_levels
 from exiflang.evaluation.score_run import ScoredSet
 from exiflang.evaluation.scoring import FIGURES
+from exiflang.localization.consistency import resize_windows
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.utils.files import write_whole
 from exiflang.viz.html import PAGE, render
-from exiflang.viz.images import LabeledImage, heatmap_panel, picture_panel
+from exiflang.viz.images import LabeledImage, heat_colors, heatmap_panel, mark_windows, picture_panel
 
 #: Columns of the table, if present in a summary, including the protocol behind each figure.
 _SHOWN = ("set", "method", "readout", "protocol", "border", "over", "pictures", "authentic")
@@ -61,6 +63,54 @@ def example_rows(
             heatmap = heatmap_panel(result.heatmap, f"heatmap, p-mAP {ranked[item.name]:.2f}")
             rows.append([picture, heatmap, LabeledImage((result.pca * 255).astype(np.uint8), "components")])
     return rows
+
+
+def method_steps(
+    sets: Mapping[str, ScoredSet], scores: pd.DataFrame, localizer: SpliceLocalizer
+) -> tuple[list[list[LabeledImage]], pd.DataFrame]:
+    """From windows to heatmap: six panels of the first set's spliced picture with the median p-mAP, and their figures.
+
+    The windows; how unlike all others are to the one that agrees least with them; all pairs of cells, sorted by the
+    next map; the second eigenvector; the paper's mean shift; the heatmap. A row of figures per map: its mean inside and
+    outside the spliced region, and its p-mAP. Both are empty if no spliced picture was scored.
+    """
+    first = scores[scores["spliced"] & (scores["method"] == "model") & (scores["readout"] == localizer.readout)]
+    if first.empty:
+        return [], pd.DataFrame()
+    name = str(first["set"].iloc[0])
+    ranked = first[first["set"] == name].sort_values("p_map", kind="stable")["name"]
+    (item,) = sets[name].benchmark.only([ranked.iloc[len(ranked) // 2]])
+    seen = localizer.observe(item.image, item.history)
+    unlike = 1 - np.tensordot(seen.embeddings, seen.embeddings, (2, 2))  # [rows, cols, rows, cols]
+    rows, cols = unlike.shape[:2]
+    row, col = divmod(int(unlike.mean((2, 3)).argmax()), cols)
+    cut, eigenvector, _ = localizer.values(seen, "eigenvector")  # [h, w], [H, W]
+    order = cut.argsort(None)
+    pairs = seen.consistency.reshape(cut.size, cut.size)[np.ix_(order, order)]  # [h w, h w]
+    maps = {
+        f"unlike window {row}, {col}": resize_windows(unlike[row, col], *item.mask.shape, seen.window, seen.stride),
+        "eigenvector": eigenvector,
+        "mean shift": localizer.values(seen, "mean_shift")[1],
+        f"heatmap ({localizer.readout.replace('_', ' ')})": localizer.read_out(seen).heatmap,
+    }
+    marked = mark_windows(item.image, (rows, cols, seen.window, seen.stride), (row, col))
+    low, high = np.percentile(pairs, [1, 99])
+    matrix = heat_colors(pairs, float(low), float(high))
+    beside = max(0, round(cut.size * item.mask.shape[1] / item.mask.shape[0]) - cut.size)  # as wide as a picture
+    matrix = np.pad(matrix, ((0, 0), (0, beside), (0, 0)), constant_values=255)
+    panels = [picture_panel(marked, item.mask, f"{name} {item.name}, {rows} x {cols} windows")]
+    panels += [heatmap_panel(values, title) for title, values in maps.items()]
+    panels.insert(2, LabeledImage(matrix, f"all pairs of {cut.size} cells"))
+    panels = [LabeledImage(panel.image, f"{n}. {panel.label}") for n, panel in enumerate(panels, 1)]
+    figures = {
+        title: {
+            "inside the region": values[item.mask].mean(),
+            "outside": values[~item.mask].mean(),
+            "p-mAP": max(average_precision(count_levels(item.mask, sign * values)[1]) for sign in (1, -1)),
+        }
+        for title, values in maps.items()
+    }
+    return [panels[:3], panels[3:]], pd.DataFrame(figures).T
 
 
 def _entry(row: Mapping[str, Any], found: ScoredSet) -> dict[str, Any]:

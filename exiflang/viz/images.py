@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -102,6 +103,58 @@ def tile_sheet(photos: Sequence[Photo], columns: int = 6, rows: int = 2) -> Imag
     chosen = [cameras[i] for i in np.linspace(0, len(cameras) - 1, min(columns * rows, len(cameras))).astype(int)]
     panels = [LabeledImage(load_image(read_member(*photo.tiles[0])), photo.camera) for photo in chosen]
     return sheet([panels[i : i + columns] for i in range(0, len(panels), columns)], width=160)
+
+
+def beside_text(patch: np.ndarray, text: str, width: int = 900) -> Image.Image:
+    """A patch, uint8 [P, P, 3], enlarged to 256 pixels, and its sentence to the right, in wrapped lines."""
+    font, left, spacing = ImageFont.load_default(15), 256 + 3 * MARGIN, 5
+    letters = int(0.95 * (width - left) * len(text) / max(font.getlength(text), 1))
+    words = "\n".join(textwrap.wrap(text, max(letters, 1)))
+    page = Image.new("RGB", (width, 256), "white")
+    lower = ImageDraw.Draw(page).multiline_textbbox((left, 0), words, font, spacing=spacing)[3]
+    page = Image.new("RGB", (width, max(256, int(lower) + MARGIN)), "white")
+    page.paste(Image.fromarray(patch).resize((256, 256), Image.Resampling.NEAREST))
+    ImageDraw.Draw(page).multiline_text((left, 0), words, "black", font, spacing=spacing)
+    return page
+
+
+def high_pass(image: np.ndarray) -> np.ndarray:
+    """The luma minus its Gaussian blur of 1 pixel: uint8 [H, W, 3] -> float32 [H, W], gray levels around 0."""
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return luma - cv2.GaussianBlur(luma, (0, 0), 1)
+
+
+def residual_row(tiles: Sequence[np.ndarray], label: str, size: int = 64) -> list[LabeledImage]:
+    """A patch of a camera, its residual (see `high_pass`), and the median power spectrum of the residuals of its tiles.
+
+    Tiles uint8 [H, W, 3], at least `size` a side -> three pictures uint8; residuals from -10 to 10 gray levels.
+    """
+    residuals = [high_pass(tile) for tile in tiles]
+    side = min(min(residual.shape) for residual in residuals)
+    fade = np.outer(np.hanning(side), np.hanning(side))  # the borders are not edges of the scene
+    power = np.median([np.abs(np.fft.fft2(fade * residual[:side, :side])) ** 2 for residual in residuals], axis=0)
+    spectrum = np.log(np.fft.fftshift(power) + 1)  # [side, side]
+    pixels = np.ones((256 // size, 256 // size, 1), np.uint8)  # enlarged, to show each one
+    return [
+        LabeledImage(np.kron(tiles[0][:size, :size], pixels), label),
+        LabeledImage(np.kron(heat_colors(residuals[0][:size, :size], -10, 10, "bone"), pixels), "residual"),
+        LabeledImage(heat_colors(spectrum, *np.percentile(spectrum, (5, 99.9)), "viridis"), "spectrum of residuals"),
+    ]
+
+
+def mark_windows(image: np.ndarray, grid: tuple[int, int, int, int], at: tuple[int, int]) -> np.ndarray:
+    """A picture, uint8 [H, W, 3], with a dot at the center of each window and a frame around the one at (row, column).
+
+    grid: rows, columns, side and distance of the windows, the latter two in pixels. Both marks are yellow.
+    """
+    rows, cols, side, stride = grid
+    thick, marked, yellow = max(2, max(image.shape) // 200), image.copy(), (255, 220, 0)
+    for row, col in np.ndindex(rows, cols):
+        cv2.circle(marked, (col * stride + side // 2, row * stride + side // 2), max(1, stride // 12), yellow, -1)
+    left, top = at[1] * stride, at[0] * stride
+    for width, color in ((2 * thick, (0, 0, 0)), (thick, yellow)):
+        cv2.rectangle(marked, (left, top), (left + side - 1, top + side - 1), color, width)
+    return marked
 
 
 #: Longer side in pixels of drawn pictures: screens show no more.

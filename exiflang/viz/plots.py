@@ -46,6 +46,20 @@ def plot_training(log: Sequence[Mapping[str, float]], batch_size: int) -> go.Fig
     return figure
 
 
+def plot_similarities(matrices: Mapping[str, np.ndarray]) -> go.Figure:
+    """Cosines of a batch's patches and sentences on one color scale: {title: float [B, B], a row a patch}, in a row."""
+    figure = make_subplots(rows=1, cols=len(matrices), subplot_titles=list(matrices), horizontal_spacing=0.08)
+    for col, matrix in enumerate(matrices.values(), 1):
+        said = "patch %{y}, sentence %{x}: %{z:.2f}<extra></extra>"
+        figure.add_heatmap(z=matrix, coloraxis="coloraxis", hovertemplate=said, row=1, col=col)
+        figure.update_xaxes(title="sentence of photo", constrain="domain", row=1, col=col)
+        square = {"scaleanchor": "x" if col == 1 else f"x{col}", "constrain": "domain"}
+        figure.update_yaxes(title="patch of photo", autorange="reversed", **square, row=1, col=col)
+    figure.update_layout(template=TEMPLATE, height=420, margin={"t": 40, "b": 40})
+    figure.update_coloraxes(colorscale="Viridis", colorbar_title="cosine")
+    return figure
+
+
 def plot_scores(summary: pd.DataFrame, metric: str = "p_map") -> go.Figure:
     """Grouped bars of one metric: a group per set and readout, a bar per method, whiskers of one standard error."""
     figure = go.Figure()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from exiflang.evaluation.baselines import MeanColor
-from exiflang.evaluation.gallery import example_rows, write_score_gallery
+from exiflang.evaluation.gallery import example_rows, method_steps, write_score_gallery
 from exiflang.evaluation.score_run import score_benchmarks
 from exiflang.evaluation.scoring import summarize_pictures
 from exiflang.localization.localizer import SpliceLocalizer
@@ -56,3 +56,14 @@ def test_examples_lie_at_the_shares_asked_for(scored):
     assert [row[0].label for row in rows] == [f"first {ATTACK.replace('/', '')}, png", "second spliced.png, png"]
     assert all(row[1].label.startswith("heatmap, p-mAP 0.") and row[2].image.dtype == "uint8" for row in rows)
     assert example_rows(found, scores, SpliceLocalizer(MeanColor(), readout="diffusion"), [0.5]) == []
+
+
+def test_the_steps_of_one_picture_and_what_each_map_is_worth(scored):
+    found, scores = scored
+    rows, figures = method_steps(found, scores, SpliceLocalizer(MeanColor(), 6, readout="far_friends"))
+    assert [len(row) for row in rows] == [3, 3] and f"1. first {ATTACK.replace('/', '')}" in rows[0][0].label
+    assert all(panel.image.dtype == "uint8" and panel.image.ndim == 3 for row in rows for panel in row)
+    assert list(figures.columns) == ["inside the region", "outside", "p-mAP"]
+    assert list(figures.index)[1:] == ["eigenvector", "mean shift", "heatmap (far friends)"]
+    assert figures["p-mAP"].between(0, 1).all()
+    assert method_steps(found, scores, SpliceLocalizer(MeanColor(), readout="diffusion"))[0] == []

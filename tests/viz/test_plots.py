@@ -12,13 +12,17 @@ from exiflang.viz.images import (
     LABEL,
     MARGIN,
     LabeledImage,
+    beside_text,
     heat_colors,
     heatmap_panel,
+    high_pass,
+    mark_windows,
     picture_panel,
+    residual_row,
     sheet,
     tile_sheet,
 )
-from exiflang.viz.plots import plot_scores, plot_shares, plot_training
+from exiflang.viz.plots import plot_scores, plot_shares, plot_similarities, plot_training
 from tests.shard_writer import write_shards
 
 
@@ -55,6 +59,14 @@ def test_the_curve_shows_which_steps_were_validated():
     log[1]["validation"], log[3]["validation"] = 0.5, 0.75
     scores = plot_training(log, batch_size=8).data[3]
     assert list(scores.x) == [2, 4] and list(scores.y) == [0.5, 0.75] and "markers" in scores.mode
+
+
+def test_similarities_stand_side_by_side_on_one_scale():
+    before, after = np.zeros((3, 3)), np.eye(3)
+    figure = plot_similarities({"before": before, "after": after})
+    assert [note.text for note in figure.layout.annotations] == ["before", "after"]
+    assert all(map(np.array_equal, (matrix.z for matrix in figure.data), (before, after)))
+    assert {matrix.coloraxis for matrix in figure.data} == {"coloraxis"}
 
 
 def summary() -> pd.DataFrame:
@@ -148,6 +160,48 @@ def test_labels_stay_in_their_column():
 def test_sheet_without_panels(rows):
     with pytest.raises(ValueError, match="at least one row"):
         sheet(rows)
+
+
+def test_a_sentence_stays_beside_its_patch():
+    patch = np.full((8, 8, 3), 90, np.uint8)
+    for text in ("Make: A", "Make: " + "Acme, " * 300, "W" * 500, ""):
+        page = np.asarray(beside_text(patch, text, width=600))
+        assert page.shape[1] == 600 and (page[:256, :256] == 90).all()
+        written = (page[:, 256:] < 128).any(axis=2)
+        assert written.any() == bool(text) and not written[:, :8].any() and not written[-1].any()
+        assert not written[:, -1].any()
+    assert len(page) == 256 < len(np.asarray(beside_text(patch, "Acme, " * 300, width=600)))
+
+
+def test_a_high_pass_keeps_edges_and_no_brightness():
+    image = np.full((40, 40, 3), 200, np.uint8)
+    np.testing.assert_allclose(high_pass(image), 0, atol=1e-3)
+    image[:, 20:] = 100
+    residual = high_pass(image)
+    assert residual.dtype == np.float32 and residual[:, 19].min() > 10 and residual[:, 20].max() < -10
+    np.testing.assert_allclose(residual[:, :10], 0, atol=1e-3)
+
+
+def test_the_spectrum_shows_the_period_of_what_a_camera_leaves():
+    rng = np.random.default_rng(0)
+    tiles = [rng.integers(100, 110, (64, 80, 3), np.uint8) for _ in range(4)]
+    for tile in tiles:
+        tile[:, ::4] += 40  # a period of 4 pixels: 16 of 64 from the middle
+    patch, residual, spectrum = residual_row(tiles, "camera", size=32)
+    assert patch.label == "camera" and patch.image.shape == residual.image.shape == (256, 256, 3)
+    assert (patch.image[:8, :8] == tiles[0][0, 0]).all()
+    brightness = spectrum.image.astype(int).sum(2)
+    assert brightness.shape == (64, 64)
+    assert brightness[32, 32 + 16] == brightness[32, 32 - 16] == brightness.max() > brightness[32, 32 + 9] + 100
+
+
+def test_windows_have_dots_and_one_has_a_frame():
+    image = np.zeros((60, 80, 3), np.uint8)
+    yellow = (mark_windows(image, (2, 3, 20, 20), (1, 2)) == (255, 220, 0)).all(2)
+    centers = [10, 10, 10, 30, 30, 30], [10, 30, 50, 10, 30, 50]
+    assert yellow[centers].all() and not image.any()
+    assert yellow[20:40, 40].all() and yellow[20, 40:60].all() and yellow[39, 40:60].all()
+    assert not yellow[15, 15:].any() and not yellow[45:].any()
 
 
 def shard_of_tiles(folder: Path, cameras: list[str]) -> list[Photo]:
