@@ -4,7 +4,6 @@ papermill takes a misspelled parameter with a warning and a text for a number wi
 """
 
 import ast
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,10 @@ import yaml
 from exiflang.utils.commands import RunError
 from exiflang.utils.extras import extra
 from exiflang.utils.files import absolute_path, printable
-from exiflang.utils.typed import typed
+from exiflang.utils.typed import typed, unknown_name
+
+#: The mapping of a notebook that trains: what a `Recipe` takes beyond the parameters that the notebook declares.
+TRAINING = "training"
 
 
 class PipelineError(RunError):
@@ -53,7 +55,26 @@ def project_path(path: str | Path) -> Path:
 
 
 def declared_parameters(notebook: str | Path) -> dict[str, Any]:
-    """{name: default} of a notebook's `parameters` cell; a default that is not a literal stays the text of its code."""
+    """{name: default} of all that a notebook takes: its `parameters` cell, and what goes into its `training`, if any.
+
+    The names in `training` are those of `Recipe`. A default that is not a literal stays the text of its code.
+    """
+    declared = _parameters_cell(notebook)
+    if declared.pop(TRAINING, None) is None:
+        return declared
+    from exiflang.training.recipe import Recipe  # torch, which a run without training need not wait for
+
+    return declared | {name: default for name, default in Recipe().flat().items() if name not in declared}
+
+
+def injected_parameters(notebook: str | Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` as the notebook's cell declares them: those without a line of their own go into its `training`."""
+    own = _parameters_cell(notebook)
+    further = {name: value for name, value in values.items() if name not in own}
+    return {name: value for name, value in values.items() if name in own} | ({TRAINING: further} if further else {})
+
+
+def _parameters_cell(notebook: str | Path) -> dict[str, Any]:
     with extra("notebook"):
         import papermill
 
@@ -157,9 +178,5 @@ def _literal(code: str) -> Any:
 
 def check_names(what: str, names: Iterable[object], known: Iterable[str]) -> None:
     """Raise `UsageError` for the first of `names` that is not known, with those that are."""
-    known = list(known)
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=3)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise UsageError(f"{what} {str(name)!r}; {hint}known: {', '.join(known) or 'none'}")
+    if said := unknown_name(names, list(known)):
+        raise UsageError(f"{what} {said}")

@@ -9,6 +9,8 @@
     reports/runs/<id>/<notebook>/         the notebook's `out_dir`: its own metrics.json and figures
 
 A notebook declares `out_dir` in its `parameters` cell and ends with `write_json(Path(out_dir, "metrics.json"), {...})`.
+A notebook that trains may also declare `training = {}`: a preset and `-p` name any field of `Recipe` like a parameter of
+the cell, with the same checks, and the runner puts it into that mapping.
 Three keys of that file have a meaning here: `files` (paths to hash into the manifest), `table` (list of rows; those of
 the last notebook are printed at the end), and in 03_evaluate `check` ({name: number}, compared with the golden file).
 """
@@ -30,6 +32,7 @@ from exiflang.pipeline.parameters import (
     UsageError,
     check_names,
     declared_parameters,
+    injected_parameters,
     load_preset,
     project_path,
     resolve_parameters,
@@ -76,7 +79,7 @@ def _execute(path: Path, values: Mapping[str, Any], run_dir: Path) -> dict[str, 
             papermill.execute_notebook(
                 str(path),
                 str(copy),
-                dict(values),
+                injected_parameters(path, values),
                 kernel_name="python3",
                 cwd=str(project_path(".")),
                 progress_bar=False,  # the notebook's own bars reach the terminal instead

@@ -32,7 +32,7 @@ from exiflang.utils.extras import extra
 from exiflang.utils.files import absolute_path
 from exiflang.utils.launch import launch_module
 from exiflang.utils.storage import absolute_place, is_url
-from exiflang.utils.typed import check_fields
+from exiflang.utils.typed import check_fields, unknown_name
 
 with extra("train"):
     from accelerate.utils import broadcast_object_list, set_seed
@@ -40,7 +40,7 @@ with extra("train"):
 
 @dataclass
 class Recipe:
-    """What a run needs to know; the parameters of `notebooks/02_train`.
+    """What a run needs to know: the parameters of `notebooks/02_train`, and what its `training` may hold.
 
     Args:
         data_dir: folder that `prepare` has written; photos of unseen cameras in its `choose/`, if there,
@@ -104,11 +104,10 @@ class Recipe:
     def of(cls, **parameters: Any) -> Self:
         """From one flat set of names, those of `TrainConfig` among them.
 
-        Raises `ValueError` for unknown names, and for a value of another type.
+        Raises `ValueError` for an unknown name, with the nearest one, and for a value of another type.
         """
-        known = cls().flat()
-        if unknown := sorted(parameters.keys() - known.keys()):
-            raise ValueError(f"unknown parameters {unknown}: choose among {', '.join(sorted(known))}")
+        if said := unknown_name(parameters, cls().flat()):
+            raise ValueError(f"a training has no parameter {said}")
         training = {field.name for field in dataclasses.fields(TrainConfig)} & parameters.keys()
         return cls(training=TrainConfig(**{name: parameters.pop(name) for name in training}), **parameters)
 

@@ -5,7 +5,9 @@ Neither text nor numbers are accepted for a switch: the text "false" would count
 
 import contextlib
 import dataclasses
+import difflib
 import os
+from collections.abc import Collection, Iterable
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -37,6 +39,16 @@ def typed(name: str, value: Any, hint: Any) -> Any:
         of = get_args(kinds[0]) or (Any,)
         return [typed(f"{name}[{place}]", item, *of) for place, item in enumerate(value)]
     return value
+
+
+def unknown_name(names: Iterable[object], known: Collection[str]) -> str:
+    """The first of `names` that is not known, quoted, with its nearest spellings and all that are; "" for none."""
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=3)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            return f"{str(name)!r}; {hint}known: {', '.join(known) or 'none'}"
+    return ""
 
 
 def check_fields(instance: Any) -> None:

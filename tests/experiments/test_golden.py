@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard
 from scipy.stats import t as student
 
 from exiflang.models.weights import NAME, packaged_model
-from exiflang.pipeline.parameters import PipelineError, project_path
+from exiflang.pipeline.parameters import PipelineError, declared_parameters, project_path
+from exiflang.pipeline.runner import STEPS
 from exiflang.utils.files import read_json
 from experiments import golden, readout_figures
 from experiments.tables import spread, with_table
@@ -36,6 +37,11 @@ def test_spread_holds_what_it_promises_for_normal_samples():
     samples = rng.normal(0.5, 0.1, (2000, 6))
     inside = [low["low"] <= new <= low["high"] for *old, new in samples.tolist() for low in [spread(old)]]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_controls_override_what_the_notebooks_take():
+    taken = set().union(*(declared_parameters(f"notebooks/{stem}.ipynb") for stem in STEPS))
+    assert set().union(*golden.VARIANTS.values()) <= taken
 
 
 def test_spread_of_one_value_and_of_none():

@@ -20,6 +20,7 @@ from exiflang.pipeline.parameters import (
     Typed,
     UsageError,
     declared_parameters,
+    injected_parameters,
     load_preset,
     resolve_parameters,
 )
@@ -112,6 +113,44 @@ def test_misspelled_parameter_is_refused_with_close_matches_before_anything_runs
         run_pipeline("demo", only=["04_fly"])
     assert not (project / "run").exists()
     assert not (project / "reports").exists()
+
+
+TRAIN = """\
+from pathlib import Path
+from exiflang.utils.files import write_json
+write_json(Path(out_dir, "metrics.json"), {"steps": steps, "training": training})
+"""
+TRAINS = 'steps = 7  # int: steps\ntraining = {}  # dict: the rest\nout_dir = ""  # str: of metrics.json\n'
+
+
+def test_what_a_training_takes_goes_into_its_mapping(project):
+    write_notebook(project / "notebooks/02_train.ipynb", TRAIN, parameters=TRAINS)
+    write_preset(project, "demo", "02_train: {ema: 9e-1, tag_dropout: 0.25, steps: 3}\n")
+    run = run_pipeline("demo", {"tag_dropout": 0.5, "crop_sizes": Typed("[40, 64]")}, "run", only=["02_train"])
+    found = json.loads((run / "metrics.json").read_text())["02_train"]
+    assert found["steps"] == 3  # the notebook's own
+    assert found["training"].items() >= {"ema": 0.9, "tag_dropout": 0.5, "crop_sizes": [40, 64]}.items()
+    given = json.loads((run / "manifest.json").read_text())["steps"]["02_train"]["parameters"]
+    assert given.items() >= {"steps": 3, "ema": 0.9, "loss": "infonce"}.items() and "training" not in given
+
+
+def test_what_a_training_does_not_take_is_refused_before_anything_runs(project):
+    path = write_notebook(project / "notebooks/02_train.ipynb", TRAIN, parameters=TRAINS)
+    write_preset(project, "demo", "02_train: {steps: 3}\n")
+    with pytest.raises(UsageError, match=r"parameter 'tag_drop'; did you mean tag_dropout .*known: .*steps"):
+        run_pipeline("demo", {"tag_drop": 0.5})
+    with pytest.raises(UsageError, match="02_train: ema is 'slow': it must be a number, like 0.0"):
+        run_notebook(path, {"ema": "slow"}, project / "run")
+    write_preset(project, "demo", "02_train: {cropsizes: [40]}\n")
+    with pytest.raises(UsageError, match=r"demo.yaml: 02_train has no parameter 'cropsizes'; did you mean crop_sizes"):
+        run_pipeline("demo")
+    assert not (project / "run").exists() and not (project / "reports").exists()
+
+
+def test_a_notebook_without_a_training_is_given_none(project):
+    path = project / "notebooks/01_prepare_data.ipynb"
+    assert "ema" not in declared_parameters(path)
+    assert injected_parameters(path, {"seed": 1}) == {"seed": 1}
 
 
 @pytest.mark.parametrize(

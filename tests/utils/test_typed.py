@@ -13,7 +13,7 @@ from exiflang.inspection.picture import open_picture
 from exiflang.preparation.options import Contents, Limits, grouped
 from exiflang.training.config import TrainConfig
 from exiflang.training.recipe import Recipe
-from exiflang.utils.typed import typed
+from exiflang.utils.typed import typed, unknown_name
 
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
 
@@ -61,6 +61,20 @@ def test_what_is_taken(value, hint, taken):
 def test_what_is_refused(value, hint, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         typed("x", value, hint)
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        (["steps", "seed"], ""),
+        (["seed", "step"], "'step'; did you mean steps? known: steps, seed"),
+        (["x"], "'x'; known: steps, seed"),
+        ([3], "'3'; known: steps, seed"),
+    ],
+)
+def test_an_unknown_name_comes_with_the_nearest(names, said):
+    assert unknown_name(names, ["steps", "seed"]) == said
+    assert unknown_name(["x"], []) == "'x'; known: none"
 
 
 @pytest.mark.parametrize(
