@@ -84,13 +84,14 @@ def method_steps(
     unlike = 1 - np.tensordot(seen.embeddings, seen.embeddings, (2, 2))  # [rows, cols, rows, cols]
     rows, cols = unlike.shape[:2]
     row, col = divmod(int(unlike.mean((2, 3)).argmax()), cols)
-    cut, eigenvector, _ = localizer.values(seen, "eigenvector")  # [h, w], [H, W]
+    cut, shifted = (localizer.values(seen, readout)[0] for readout in ("eigenvector", "mean_shift"))  # [h, w]
+    height, width = item.mask.shape
     order = cut.argsort(None)
     pairs = seen.consistency.reshape(cut.size, cut.size)[np.ix_(order, order)]  # [h w, h w]
     maps = {
-        f"unlike window {row}, {col}": resize_windows(unlike[row, col], *item.mask.shape, seen.window, seen.stride),
-        "eigenvector": eigenvector,
-        "mean shift": localizer.values(seen, "mean_shift")[1],
+        f"unlike window {row}, {col}": resize_windows(unlike[row, col], height, width, seen.window, seen.stride),
+        "eigenvector": localizer.draw(seen, cut, "eigenvector"),
+        "mean shift": localizer.draw(seen, shifted, "mean_shift"),
         f"heatmap ({localizer.readout.replace('_', ' ')})": localizer.read_out(seen).heatmap,
     }
     marked = mark_windows(item.image, (rows, cols, seen.window, seen.stride), (row, col))

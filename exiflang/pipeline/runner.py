@@ -9,8 +9,8 @@
     reports/runs/<id>/<notebook>/         the notebook's `out_dir`: its own metrics.json and figures
 
 A notebook declares `out_dir` in its `parameters` cell and ends with `write_json(Path(out_dir, "metrics.json"), {...})`.
-A notebook that trains may also declare `training = {}`: a preset and `-p` name any field of `Recipe` like a parameter of
-the cell, with the same checks, and the runner puts it into that mapping.
+A notebook that trains may also declare `training = {}`: a preset and `-p` name any field of `Recipe` like a parameter
+of the cell, with the same checks, and the runner puts it into that mapping.
 Three keys of that file have a meaning here: `files` (paths to hash into the manifest), `table` (list of rows; those of
 the last notebook are printed at the end), and in 03_evaluate `check` ({name: number}, compared with the golden file).
 """

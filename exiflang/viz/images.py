@@ -134,11 +134,12 @@ def residual_row(tiles: Sequence[np.ndarray], label: str, size: int = 64) -> lis
     fade = np.outer(np.hanning(side), np.hanning(side))  # the borders are not edges of the scene
     power = np.median([np.abs(np.fft.fft2(fade * residual[:side, :side])) ** 2 for residual in residuals], axis=0)
     spectrum = np.log(np.fft.fftshift(power) + 1)  # [side, side]
+    low, high = np.percentile(spectrum, (5, 99.9))
     pixels = np.ones((256 // size, 256 // size, 1), np.uint8)  # enlarged, to show each one
     return [
         LabeledImage(np.kron(tiles[0][:size, :size], pixels), label),
         LabeledImage(np.kron(heat_colors(residuals[0][:size, :size], -10, 10, "bone"), pixels), "residual"),
-        LabeledImage(heat_colors(spectrum, *np.percentile(spectrum, (5, 99.9)), "viridis"), "spectrum of residuals"),
+        LabeledImage(heat_colors(spectrum, float(low), float(high), "viridis"), "spectrum of residuals"),
     ]
 
 
