@@ -281,9 +281,9 @@ def test_command_line_prints_the_path_of_the_report(files, model, capsys):
         (["-p", "precision", "int8"], "unknown precision 'int8'"),
         (["-p", "model_dir", "absent"], "absent: no model found"),
         (["-p", "false_alarms", "2"], "false_alarms is 2.0: it must be between 0 and 1"),
-        (["--only", "02_train"], "leave --only, --check and --preset away"),
-        (["--check"], "leave --only, --check and --preset away"),
-        (["--preset", "tiny"], "leave --only, --check and --preset away"),
+        (["--only", "02_train"], "omit --only, --check and --preset"),
+        (["--check"], "omit --only, --check and --preset"),
+        (["--preset", "tiny"], "omit --only, --check and --preset"),
     ],
 )
 def test_usage_errors_are_told_before_anything_is_read(files, model, capsys, arguments, message):
