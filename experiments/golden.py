@@ -111,8 +111,8 @@ def _retrieval(golden: Mapping[str, Any]) -> str:
         ("recall", f"recall@1 among {searched['among']} photos", searched["chance"]),
         ("recall_camera", "recall@1 among the photos of one camera", searched.get("chance_camera")),
         ("fit_heldout", "AUC of own against other cameras' EXIF, seen cameras", 0.5),
-        ("fit_choose", "the same, cameras set apart to choose the step", 0.5),
-        ("fit_report", "the same, cameras set apart to report on", 0.5),
+        ("fit_choose", "the same, cameras set aside to choose the step", 0.5),
+        ("fit_report", "the same, cameras set aside for reporting", 0.5),
     ):
         if f"retrieval/{name}" in golden["metrics"]:
             trainings = (golden["metrics"], *golden["controls"].values())

@@ -37,10 +37,10 @@ print(loaded - began, time.perf_counter() - began)
 """
 REPEATS = 5
 NOTE = (
-    "`flagged` and `false_alarms` are the shares of spliced and of authentic pictures with a p-value of at most 0.05. "
-    "Most photos of `authentic` calibrate the learned readout, so that its false alarms there are too few: those of "
-    'the row "authentic, measured" below count. It is taught and calibrated on the model\'s windows, and reads those '
-    "of the baselines only to be compared with.\n\n"
+    "`flagged` and `false_alarms` are the fractions of spliced and of authentic pictures with a p-value of at most "
+    "0.05. Most photos of `authentic` calibrated the learned readout, so its false alarms there are too few: see the "
+    "row *authentic, measured* of the learned readout instead. The readout was trained and calibrated on the model's "
+    "windows; with the windows of the baselines it only serves as a comparison.\n\n"
 )
 
 

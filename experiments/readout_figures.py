@@ -160,9 +160,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     """Tables, and a sentence on the origin of the readout."""
     taught = found["taught"]
     origin = (
-        f"{found['networks']} networks of {found['parameters'] / 1e6:.1f} M parameters each, taught on "
-        f"{taught['pictures']:,} made pictures of {taught['whole']} whole photos, of tiles of {taught['tiles']:,} "
-        "photos, and of simulated cameras."
+        f"{found['networks']} networks of {found['parameters'] / 1e6:.1f} M parameters each, trained on "
+        f"{taught['pictures']:,} composites of {taught['whole']} whole photos, tiles of {taught['tiles']:,} photos, "
+        "and simulated cameras."
     )
     rows = []
     for name, groups in found["localization"].items():
@@ -175,7 +175,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     columns = ["pictures", "spliced", "learned", "its AP", *(name.replace("_", " ") for name in HAND_MADE)]
     first = table([*columns, f"learned - {BEST_HAND_MADE.replace('_', ' ')} (95 %)"], rows)
     kinds = [[kind, str(count["photos"]), str(count["cameras"])] for kind, count in found["calibration"].items()]
-    calibrated = table(["authentic pictures that calibrate", "photos", "cameras"], kinds)
+    calibrated = table(["authentic pictures for calibration", "photos", "cameras"], kinds)
     return "\n\n".join([origin, first, _detection_table(found["detection"]), calibrated])
 
 
@@ -185,7 +185,7 @@ def _detection_table(detected: Mapping[str, Any]) -> str:
         aps = [f"{part['ap'][method]:.2f}" if "ap" in part else "" for method in _METHODS]
         rows.append([name, f"{part['spliced']} + {part['authentic']}", *aps, *map(_limits, _shares(part))])
     methods = [f"AP, {name.replace('_', ' ')}" for name in _METHODS]
-    return table(["pictures", "spliced + authentic", *methods, "splices flagged", "authentic flagged"], rows)
+    return table(["pictures", "spliced + authentic", *methods, "spliced flagged", "authentic flagged"], rows)
 
 
 def headline(found: Mapping[str, Any]) -> str:

@@ -163,7 +163,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"{MILLIONS} million photos at {rates['1']} a second and core are {MILLIONS}e6 / {rates['1']} / 86,400 = "
-        f"{days:,.0f} core-days, {days / 256:.1f} days on 256 cores, if the network brings "
+        f"{days:,.0f} core-days, {days / 256:.1f} days on 256 cores, if the network delivers "
         f"{rates['1'] * 256 * photos['mb_per_photo'] / 1e3:.1f} GB a second.",
     ]
     return "\n".join(lines)

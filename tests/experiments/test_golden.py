@@ -129,7 +129,7 @@ def test_markdown_shows_the_fit_of_exif_where_it_was_measured(runs):
     found = measured(0)
     for group in (found["metrics"], *found["controls"].values()):
         group["retrieval/fit_report"] = spread([0.625])
-    expected = "| the same, cameras set apart to report on | 0.62 | 0.62 | 0.62 | 0.500 |"
+    expected = "| the same, cameras set aside for reporting | 0.62 | 0.62 | 0.62 | 0.500 |"
     assert golden.markdown(found).splitlines()[-1] == expected
 
 

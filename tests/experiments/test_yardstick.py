@@ -77,7 +77,5 @@ def test_tables_name_every_set():
         "taught": {"pictures": 1234, "whole": 5, "tiles": 6789},
     }
     text = markdown(found)
-    assert text.startswith(
-        "3 networks of 0.1 M parameters each, taught on 1,234 made pictures of 5 whole photos, of tiles"
-    )
+    assert text.startswith("3 networks of 0.1 M parameters each, trained on 1,234 composites of 5 whole photos, tiles")
     assert "| yardstick, all | 8 |" in text and "| large, no JPEG | 80 | 70 |" in text and "1.00 (0.63 to 1.00)" in text
