@@ -15,7 +15,7 @@ from exiflang.data.shards import DataError, Photo, find_shards, read_photos
 from exiflang.simulation.cameras import CAMERAS
 from exiflang.simulation.composites import Edit, compose, cut, encode_picture
 from exiflang.simulation.render import develop_photo, render_photo
-from exiflang.utils.folders import find_pictures
+from exiflang.utils.folders import only_pictures
 from exiflang.utils.images import load_image
 
 #: Kinds of source, and how often each is drawn if available: whole photos are the most informative, single tiles cover
@@ -161,7 +161,7 @@ def composites_of(data_dir: str | Path, photos: str | Path, length: int, seed: i
 
     photos: "" for none. Raises `DataError` for shards that cannot be used and for a folder without photos.
     """
-    files = find_pictures(Path(photos))[0] if photos else []
+    files = only_pictures(Path(photos)) if photos else []
     if photos and not files:
         raise DataError(f"{photos}: no photos in it; give a folder of unedited whole photos")
     return CompositeDataset(files, read_photos(find_shards(Path(data_dir) / "train"))[0], length, seed)

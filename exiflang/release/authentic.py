@@ -17,7 +17,7 @@ from exiflang.exif.tags import ExifError
 from exiflang.simulation.cameras import CAMERAS, Camera
 from exiflang.simulation.splices import FORMATS, make_authentic
 from exiflang.utils.files import printable
-from exiflang.utils.folders import find_pictures
+from exiflang.utils.folders import only_pictures
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image
 
 #: Longer and shorter side in pixels. Raw values depend on the number and size of windows, so both are needed.
@@ -110,7 +110,7 @@ def _whole_photos(folders: Sequence[str | Path], rng: np.random.Generator) -> li
             continue
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; give folders of original camera files")
-        files = find_pictures(folder, outside=True)[0]
+        files = only_pictures(folder, outside=True)
         if not files:
             raise DataError(f"{folder}: no photos in it ({', '.join(sorted(PICTURE_EXTENSIONS))})")
         named += [(path, printable(f"{folder.name}/{path.relative_to(folder)}"), "") for path in files]

@@ -1,13 +1,17 @@
 """The contents of a folder: pictures by extension, left-out files with the reason, and all other files."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from exiflang.utils.files import printable
 from exiflang.utils.images import PICTURE_EXTENSIONS
 from exiflang.utils.raw_files import DEVELOP, RAW_EXTENSIONS
 
 OTHERS_NAMED = 5  # files other than pictures that a message lists
+
+logger = logging.getLogger(__name__)
 
 
 def find_pictures(folder: Path, *, outside: bool = False) -> tuple[list[Path], list[tuple[Path, str]], list[Path]]:
@@ -35,6 +39,17 @@ def find_pictures(folder: Path, *, outside: bool = False) -> tuple[list[Path], l
                 left_out.append((path, "a link that leads out of the folder"))
     first = {path.suffix.lower(): path for path in sorted(others, reverse=True)}
     return sorted(found), sorted(left_out), sorted(others, key=lambda path: (path != first[path.suffix.lower()], path))
+
+
+def only_pictures(folder: Path, *, outside: bool = False) -> list[Path]:
+    """The pictures of `find_pictures`; the log lists the files left out."""
+    found, left_out, others = find_pictures(folder, outside=outside)
+    for path, reason in left_out:
+        logger.warning("%s: left out, %s", printable(path), reason)
+    if others:
+        names = [printable(path.relative_to(folder)) for path in others]
+        logger.warning("%s: %s", printable(folder), count_others(names))
+    return found
 
 
 def count_others(names: Sequence[str]) -> str:

@@ -226,6 +226,13 @@ def test_folders_without_photos(tmp_path, trained):
         AuthenticPictures([], tmp_path)
 
 
+def test_files_of_the_folders_that_are_no_pictures_are_logged(photos, trained, caplog):
+    (photos / "notes.txt").touch()
+    AuthenticPictures([photos], trained[1] / "heldout")
+    (photos / "notes.txt").unlink()
+    assert "1 file skipped, not a picture by extension: notes.txt" in caplog.text
+
+
 def test_real_files_that_break_decoders_are_left_out(shared, trained, monkeypatch):
     monkeypatch.setattr(authentic, "SIMULATED", 0)
     pictures = AuthenticPictures([shared / "badfiles"], trained[1] / "heldout")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from exiflang.utils import images
-from exiflang.utils.folders import find_pictures
+from exiflang.utils.folders import find_pictures, only_pictures
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image
 
 BADFILES = Path(__file__).parents[3] / "shared" / "badfiles"
@@ -280,6 +280,15 @@ def test_raw_files_of_a_folder_are_left_out_by_name(tmp_path):
     assert [path.name for path in found] == ["d.png"] and [path.name for path in others] == ["c.txt"]
     assert [path.name for path, _ in left_out] == ["a.dng", "b.CR2"]
     assert all(reason.startswith("a camera's raw file; develop it losslessly") for _, reason in left_out)
+
+
+def test_files_that_are_left_out_are_logged(tmp_path, caplog):
+    for name in ("a.dng", os.fsdecode(b"caf\xe9.txt"), "d.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in only_pictures(tmp_path)] == ["d.png"]
+    raw, others = [record.getMessage() for record in caplog.records]
+    assert raw.startswith(f"{tmp_path}/a.dng: left out, a camera's raw file")
+    assert others == f"{tmp_path}: 1 file skipped, not a picture by extension: caf\\xe9.txt"
 
 
 def test_one_pixel():
