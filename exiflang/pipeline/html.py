@@ -78,13 +78,17 @@ def with_html_figures(document: NotebookNode, plotlyjs: str | bool = True) -> No
 def with_mathml(markdown: str) -> str:
     """Replace the formulas of a Markdown text, `$...$` and `$$...$$`, by MathML; code and wrong formulas stay."""
     with extra("notebook"):
+        from latex2mathml import exceptions
         from latex2mathml.converter import convert
+
+    # Only `Exception` is a base class of them all.
+    wrong = tuple(kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception))
 
     def drawn(found: re.Match[str]) -> str:
         code, block, inline = found.groups()
         try:
             return code or convert(block or inline, display="block" if block else "inline")
-        except Exception:  # the converter's errors share no base class
+        except wrong:
             return found[0]
 
     return _FORMULA.sub(drawn, markdown)

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 
 from exiflang.pipeline.html import with_mathml, write_html
+from exiflang.pipeline.parameters import project_path
 
 
 class Loads(HTMLParser):
@@ -86,7 +87,15 @@ def test_formulas_become_mathml():
     assert 'display="inline"' in drawn and 'display="block"' in drawn and "<mfrac>" in drawn
 
 
-def test_the_notebooks_formulas_are_drawn(tmp_path):
+@pytest.mark.parametrize("path", sorted(project_path("notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_formula_of_the_notebooks_becomes_mathml(path):
+    texts = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    drawn = [with_mathml(text) for text in texts]
+    assert "<math " in "".join(drawn)
+    assert [text for text in drawn if "$" in re.sub(r"`[^`]*`", "", text)] == []
+
+
+def test_a_page_draws_its_formulas(tmp_path):
     cells = [nbformat.v4.new_markdown_cell("with $p \\le \\alpha$ it is")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "n.ipynb")
     page = write_html(tmp_path / "n.ipynb", tmp_path / "n.html").read_text()
