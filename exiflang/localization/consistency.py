@@ -56,17 +56,22 @@ def resize_windows(
 
     `scale`: as in `resize_cells`.
     """
-    y, x = (((np.arange(side) + 0.5) / scale - window / 2) / stride for side in (height, width))  # in windows
-    return _bilinear(values, y, x)
+    return _bilinear(values, *_in_windows(height, width, window, stride, scale))
 
 
 def windows_above(level: float, values: np.ndarray, height: int, width: int, window: int, stride: int) -> np.ndarray:
     """Where `resize_windows` exceeds a level, without a float for each pixel: values [rows, cols] → bool [H, W]."""
-    y, x = (((np.arange(side) + 0.5) - window / 2) / stride for side in (height, width))  # in windows
+    y, x = _in_windows(height, width, window, stride)
     above = np.empty((height, width), bool)
     for rows in stripes(height, width):
         above[rows] = _bilinear(values, y[rows], x) > level
     return above
+
+
+def _in_windows(height: int, width: int, window: int, stride: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Centers of the rows and columns of pixels, in windows from the center of the first: [H], [W]."""
+    y, x = (((np.arange(side) + 0.5) / scale - window / 2) / stride for side in (height, width))
+    return y, x
 
 
 def _bilinear(array: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
