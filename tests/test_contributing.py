@@ -7,7 +7,9 @@ import textwrap
 import pyarrow.parquet as pq
 import pytest
 
+from exiflang import SpliceLocalizer
 from exiflang.evaluation import layouts
+from exiflang.evaluation.baselines import MeanColor
 from exiflang.localization import clustering
 from exiflang.pipeline.parameters import project_path
 from exiflang.preparation import sources
@@ -35,6 +37,7 @@ def test_the_readout(monkeypatch):
     made, tests = recipe("Add a readout", clustering, clustering_tests)
     tests["test_median_dissimilarity_is_the_median_of_each_cells_row"]()
     monkeypatch.setitem(clustering.READOUTS, "median_dissimilarity", made["MedianDissimilarity"])
+    assert "median_dissimilarity" in SpliceLocalizer(MeanColor()).readout_names
     clustering_tests.test_foreign_block_is_highest("median_dissimilarity", 0)
     clustering_tests.test_flat_input_gives_a_flat_finite_map("median_dissimilarity", 0.5, (3, 4))
     clustering_tests.test_maps_turn_with_the_picture("median_dissimilarity")
