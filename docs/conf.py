@@ -19,7 +19,6 @@ release = version = settings["project"]["version"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "generated"]
 exclude_patterns = ["_build", "_generated/results", "_generated/method.html", "reference/parameters_intro.md"]
-suppress_warnings = ["mystnb.unknown_mime_type"]  # a figure's JSON beside its HTML
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
@@ -32,7 +31,6 @@ smartquotes = False  # would bend those of code
 default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_mock_imports: list[str] = []
 napoleon_numpy_docstring = False
 
 html_theme = "pydata_sphinx_theme"
