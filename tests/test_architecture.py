@@ -13,6 +13,7 @@ FLOORS = [
     {"utils"},
     {"exif", "simulation"},
     {"models", "data"},
+    {"headers"},
     {"viz", "localization", "preparation"},
     {"evaluation"},
     {"inspection", "training"},

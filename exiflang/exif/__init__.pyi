@@ -1,5 +1,7 @@
+from .reader import ExifBlock as ExifBlock
 from .reader import canonical_tags as canonical_tags
 from .reader import read_exif as read_exif
+from .reader import read_exif_block as read_exif_block
 from .reference import reference_sentence as reference_sentence
 from .tags import ExifError as ExifError
 from .text import SENTENCE_VERSION as SENTENCE_VERSION

@@ -7,7 +7,8 @@ import contextlib
 import io
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import BinaryIO, cast
 
@@ -199,19 +200,42 @@ def _tiff(file: BinaryIO) -> int | io.BytesIO | None:
     raise ExifError(known if head else "the file is empty; leave it out")
 
 
-def _printed_tags(file: BinaryIO) -> dict[str, object]:
-    """exifread's output for a picture, {} if it has no EXIF; ExifError if the file is not a picture."""
+@dataclass(frozen=True, eq=False)
+class ExifBlock:
+    """A picture's EXIF as it is stored.
+
+    Attributes:
+        printed: exifread's output in the order of the file, "EXIF ExposureTime" -> a value that `str` prints.
+        byte_order: "II" (little-endian) or "MM"; "" without EXIF.
+        thumbnail: the embedded JPEG file; None if there is none.
+    """
+
+    printed: dict[str, object] = field(repr=False)
+    byte_order: str = ""
+    thumbnail: bytes | None = field(default=None, repr=False)
+
+
+def _read_block(file: BinaryIO, thumbnail: bool = False) -> ExifBlock:
+    """The EXIF of a picture; ExifError if the file is not a picture."""
     start = _tiff(file)
     if start is None:
-        return {}
+        return ExifBlock({})
     if isinstance(start, io.BytesIO):
         file, start = start, 0
     file.seek(start)
-    if start and file.read(2) not in (b"II", b"MM"):
+    byte_order = file.read(2)
+    if start and byte_order not in (b"II", b"MM"):
         raise ExifError("its EXIF block is not a TIFF structure; use the picture without EXIF")
     logging.getLogger("exifread").setLevel(logging.CRITICAL)  # it warns of each odd value; errors are raised here
     bounded = cast(BinaryIO, _BoundedFile(file, start))  # exifread only reads, seeks and tells
-    return exifread.process_file(bounded, details=False, extract_thumbnail=False)
+    printed = exifread.process_file(bounded, details=False, extract_thumbnail=thumbnail)
+    small = printed.pop("JPEGThumbnail", None)
+    return ExifBlock(printed, byte_order.decode("latin-1"), small if isinstance(small, bytes) else None)
+
+
+def read_exif_block(photo: bytes) -> ExifBlock:
+    """The EXIF of a picture file as stored, with its thumbnail. Raises `ExifError` like `read_exif`."""
+    return _named_errors(lambda: _read_block(io.BytesIO(photo), thumbnail=True), f"{len(photo)} bytes in memory")
 
 
 def read_exif(source: str | PathLike | bytes | BinaryIO, *, private: bool = False) -> dict[str, str]:
@@ -250,8 +274,12 @@ def read_exif(source: str | PathLike | bytes | BinaryIO, *, private: bool = Fals
 
 
 def _read(file: BinaryIO, name: str, private: bool) -> dict[str, str]:
+    return canonical_tags(_named_errors(lambda: _read_block(file), name).printed, private=private)
+
+
+def _named_errors(read: Callable[[], ExifBlock], name: str) -> ExifBlock:
     try:
-        printed = _printed_tags(file)
+        return read()
     except ExifError as error:
         raise ExifError(f"{name}: {error}") from error
     except OSError as error:
@@ -261,4 +289,3 @@ def _read(file: BinaryIO, name: str, private: bool) -> dict[str, str]:
             f"{name}: broken EXIF ({type(error).__name__}: {clean(str(error))}); its pixels may still be readable: "
             "use the picture without EXIF, or repair it with exiftool"
         ) from error
-    return canonical_tags(printed, private=private)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import exiflang
+from exiflang.headers.reference import HeaderFit, SignatureReference
 from exiflang.inspection.metadata import MetadataFit, metadata_fit
 from exiflang.inspection.picture import Picture, open_picture
 from exiflang.inspection.text_bank import TextBank
@@ -29,6 +30,7 @@ class Inspection:
     Attributes:
         picture, result: see `Picture` and `SpliceResult`.
         fit: None if the file has no usable EXIF, or the model no text bank.
+        header_fit: None if the file is no JPEG or names no make, or there is no signature reference.
         calibrated: whether heatmap and score are fractions of authentic cells and pictures.
         settings: everything the result depends on: model, version of exiflang, readout, false alarms, windows, mode,
             precision.
@@ -38,6 +40,7 @@ class Inspection:
     picture: Picture
     result: SpliceResult = field(repr=False)
     fit: MetadataFit | None = field(repr=False)
+    header_fit: HeaderFit | None = field(repr=False)
     calibrated: bool
     settings: dict[str, Any]
     seen: Observation = field(repr=False)
@@ -52,6 +55,8 @@ class Inspector:
         localizer: None: one with the packaged weights.
         private: show GPS, serial numbers and names.
         false_alarms: rate of verdicts and masks of a learned readout, between 0 and 1.
+        signatures: file of a signature reference of your own, see `exiflang reference`; its photos add to those of the
+            model's.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Inspector:
         localizer: SpliceLocalizer | None = None,
         private: bool = False,
         false_alarms: float = FALSE_ALARMS,
+        signatures: str | os.PathLike | None = None,
     ):
         false_alarms = typed("false_alarms", false_alarms, float)
         if not 0 < false_alarms < 1:
@@ -69,6 +75,10 @@ class Inspector:
         place = getattr(self.model, "name_or_path", "")  # a folder or a hub id; "" if the model was created in memory
         self.name = place or type(self.model).__name__
         self.text_bank = TextBank.load(place) if place else None
+        self.signatures = SignatureReference.of_model(place) if place else None
+        if signatures:
+            own = SignatureReference.load(signatures)
+            self.signatures = self.signatures.merged(own) if self.signatures else own.calibrated()
 
     def __call__(
         self, source: str | os.PathLike | bytes, name: str = "", progress: Callable[[float], None] = no_progress
@@ -87,7 +97,10 @@ class Inspector:
         result = self.localizer.read_out(seen, self.false_alarms)
         fit = metadata_fit(self.model, self.text_bank, seen.embeddings, picture.tags) if self.text_bank else None
         calibrated = result.decision is not None or self.localizer.readout in self.localizer.calibration
-        return Inspection(picture, result, fit, calibrated, self.settings, seen)
+        header, header_fit = picture.file.header, None
+        if header and self.signatures:
+            header_fit = self.signatures.fit(header, picture.tags)
+        return Inspection(picture, result, fit, header_fit, calibrated, self.settings, seen)
 
     def with_settings(self, false_alarms: float | None = None, **settings: Any) -> Inspector:
         """An inspector that shares the model but has a different false-alarm rate, or a localizer with different

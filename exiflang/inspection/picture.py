@@ -9,6 +9,7 @@ import numpy as np
 
 from exiflang.exif.reader import read_exif
 from exiflang.exif.tags import ExifError, clean, is_private
+from exiflang.headers.file_check import FileCheck, check_file
 from exiflang.localization.evidence import FileHistory, read_history
 from exiflang.utils.bare import JPEG_START
 from exiflang.utils.files import printable
@@ -32,6 +33,7 @@ class Picture:
         format: Pillow's name for it, e.g. "JPEG".
         size: size of the file, in bytes.
         sha256: of the file, 64 hexadecimal digits.
+        file: what the file says about itself.
         history: compression history, if it is a JPEG.
     """
 
@@ -43,6 +45,7 @@ class Picture:
     format: str
     size: int
     sha256: str
+    file: FileCheck = field(repr=False)
     history: FileHistory | None = field(repr=False, default=None)
 
 
@@ -84,7 +87,8 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
         notes.append("Its JPEG coefficients cannot be read; its compression history is estimated from its pixels.")
     notes += filter(None, [_turning(decoded, tags), _other_size(tags, decoded.pixels.shape[:2])])
     digest, hidden = hashlib.sha256(data).hexdigest(), len(every) - len(tags)
-    return Picture(name, decoded.pixels, tags, hidden, tuple(notes), decoded.format, len(data), digest, history)
+    file = check_file(data, decoded.pixels, private)
+    return Picture(name, decoded.pixels, tags, hidden, tuple(notes), decoded.format, len(data), digest, file, history)
 
 
 def _read(path: Path) -> bytes:

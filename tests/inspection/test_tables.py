@@ -29,8 +29,8 @@ EVIL = "<img src=x onerror=alert(1)>"
 
 
 def inspection(tags: dict[str, str], fit: MetadataFit | None = None, hidden: int = 0) -> Inspection:
-    picture = Picture("a.jpg", np.zeros((2, 2, 3), np.uint8), tags, hidden, (), "JPEG", 10, "0" * 64)
-    return Inspection(picture, None, fit, True, {}, None)
+    picture = Picture("a.jpg", np.zeros((2, 2, 3), np.uint8), tags, hidden, (), "JPEG", 10, "0" * 64, None)
+    return Inspection(picture, None, fit, None, True, {}, None)
 
 
 def fit_of(tags: dict[str, str], percentile: float = 0.5, familiar: bool = True, **effects) -> MetadataFit:

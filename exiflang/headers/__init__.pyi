@@ -1,0 +1,9 @@
+from .encoders import Encoder as Encoder
+from .encoders import name_encoder as name_encoder
+from .file_check import FileCheck as FileCheck
+from .file_check import check_file as check_file
+from .findings import Finding as Finding
+from .jpeg_header import JpegHeader as JpegHeader
+from .jpeg_header import read_header as read_header
+from .reference import HeaderFit as HeaderFit
+from .reference import SignatureReference as SignatureReference

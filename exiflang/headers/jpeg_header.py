@@ -1,0 +1,199 @@
+"""A JPEG file -> the choices of the encoder and of the EXIF writer: no pixels, no values of tags."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
+from typing import Any
+
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from exiflang.exif.reader import read_exif_block
+from exiflang.exif.tags import ExifError, is_private
+from exiflang.utils.bare import JPEG_START
+from exiflang.utils.images import DAMAGE
+
+#: At most this many segments of a file are listed.
+MOST_SEGMENTS = 200
+#: What the bytes at the start of an application segment stand for: (marker, start, name).
+_KINDS = [
+    (0xE0, b"JFIF\0", "JFIF"), (0xE0, b"JFXX\0", "JFXX"), (0xE1, b"Exif\0", "EXIF"),
+    (0xE1, b"http://ns.adobe.com/xap/1.0/\0", "XMP"), (0xE1, b"http://ns.adobe.com/xmp/extension/\0", "XMP extension"),
+    (0xE2, b"ICC_PROFILE\0", "ICC"), (0xE2, b"MPF\0", "MPF"), (0xE2, b"FPXR\0", "FlashPix"), (0xEB, b"JP", "JUMBF"),
+    (0xEC, b"Ducky", "Ducky"), (0xED, b"Photoshop 3.0\0", "Photoshop"), (0xEE, b"Adobe", "Adobe"),
+]  # fmt: skip
+_NAMES = {0xC4: "DHT", 0xDB: "DQT", 0xDD: "DRI", 0xFE: "COM", 0xDA: "SOS"}
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+# Absent from some records of tags, so that their absence tells nothing.
+_NOT_COMPARED = {"MakerNote", "InteroperabilityOffset", "GPSInfo", "Padding"}
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """The header of a JPEG file. None in the optional fields means unknown, never "no".
+
+    Attributes:
+        tables: the quantization tables in the order of their numbers, 64 steps each, row by row.
+        sampling: sampling factors (horizontal x vertical) and number of the table of each component, "2x2:0 1x1:1".
+        width, height: of the stored picture, in pixels; those of the photo, if the file is a tile of it.
+        progressive: whether it is stored in several scans of rising detail.
+        huffman: "standard" for the tables of ITU-T T.81, annex K.3, "optimized" for any other.
+        restart: restart interval in minimum coded units, 0 without one.
+        markers: the segments up to the first scan in order, "APP1 EXIF", "DQT", equal neighbors once.
+        thumbnail: width, height and key of the tables of the EXIF's thumbnail; () if there is none.
+        byte_order: of the EXIF, "II" or "MM"; "" without EXIF.
+        tags: names of its tags as exifread prints them, in the order of the file, without private ones.
+        maker_note: whether the EXIF has a maker note.
+    """
+
+    tables: tuple[tuple[int, ...], ...]
+    sampling: str
+    width: int
+    height: int
+    progressive: bool | None = None
+    huffman: str | None = None
+    restart: int | None = None
+    markers: tuple[str, ...] | None = None
+    thumbnail: tuple[Any, ...] | None = None
+    byte_order: str | None = None
+    tags: tuple[str, ...] | None = None
+    maker_note: bool | None = None
+
+    @property
+    def encoding(self) -> str:
+        """A key of tables and sampling, 12 hexadecimal digits: files of equal keys can share an encoder."""
+        return _key([self.tables, self.sampling])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For JSON: the known fields."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "JpegHeader":
+        """The header of a `record`, as read from JSON. Raises `ValueError` if it is not one."""
+        try:
+            found = cls(**{name: _frozen(value) for name, value in record.items()})
+            if [len(found.tables[0]), type(found.sampling), type(found.width)] != [64, str, int]:
+                raise TypeError("a table of other than 64 steps, or a field of a wrong type")
+            return found
+        except (TypeError, LookupError) as error:
+            raise ValueError(f"not the record of a JPEG header ({error}): prepare the photo again") from error
+
+
+def read_header(photo: bytes) -> JpegHeader | None:
+    """The header of a JPEG file; None for any other file, and for a header that cannot be read."""
+    if not photo.startswith(JPEG_START):
+        return None
+    segments = list(_segments(photo))
+    frame = next((marker for marker, _ in segments if marker in _FRAMES), None)
+    restart = [int.from_bytes(body[:2], "big") for marker, body in segments if marker == 0xDD]
+    huffman = {body for marker, body in segments if marker == 0xC4}
+    names = [_name(marker, body) for marker, body in segments]
+    with warnings.catch_warnings(action="ignore"), contextlib.suppress(*DAMAGE):
+        with JpegImageFile(io.BytesIO(photo)) as image:
+            layers = " ".join(f"{across}x{down}:{table}" for _, across, down, table in image.layer)
+            tables = tuple(tuple(map(int, image.quantization[number])) for number in sorted(image.quantization))
+            if not tables:
+                return None
+            return JpegHeader(
+                tables, layers, *image.size,
+                progressive=None if frame is None else frame in _PROGRESSIVE,
+                huffman=None if not huffman else "standard" if _all_standard(huffman) else "optimized",
+                restart=restart[-1] if restart else 0,
+                markers=tuple(name for name, before in zip(names, ["", *names], strict=False) if name != before),
+                **_exif_fields(photo, image),
+            )  # fmt: skip
+    return None
+
+
+def _exif_fields(photo: bytes, image: Image.Image) -> dict[str, Any]:
+    """Fields of the EXIF that can be read."""
+    try:
+        block = read_exif_block(photo)
+    except ExifError:
+        return {}
+    maker_note = None
+    with contextlib.suppress(*DAMAGE):
+        maker_note = 0x927C in image.getexif().get_ifd(0x8769)
+    small = () if block.thumbnail is None else _thumbnail_fields(block.thumbnail)
+    return {
+        "thumbnail": small,
+        "byte_order": block.byte_order,
+        "tags": compared_tags(block.printed),
+        "maker_note": maker_note,
+    }
+
+
+def compared_tags(printed: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of exifread's output that `JpegHeader.tags` lists."""
+    named = ((key, key.partition(" ")) for key in printed)
+    return tuple(
+        key
+        for key, (folder, _, name) in named
+        if folder in ("Image", "EXIF") and name not in _NOT_COMPARED and not is_private(name)
+    )
+
+
+def _thumbnail_fields(photo: bytes) -> tuple[Any, ...] | None:
+    with contextlib.suppress(*DAMAGE), JpegImageFile(io.BytesIO(photo)) as image:
+        tables = [tuple(map(int, image.quantization[number])) for number in sorted(image.quantization)]
+        return (*image.size, _key(tables))
+    return None
+
+
+def _segments(photo: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and content of each segment up to the first scan, whose content is left out."""
+    offset = 2
+    for _ in range(MOST_SEGMENTS):
+        while photo[offset : offset + 2] == b"\xff\xff":  # fill bytes
+            offset += 1
+        marker, size = photo[offset + 1 : offset + 2], int.from_bytes(photo[offset + 2 : offset + 4], "big")
+        if photo[offset : offset + 1] != b"\xff" or not marker or size < 2:
+            return
+        yield marker[0], b"" if marker == b"\xda" else photo[offset + 4 : offset + 2 + size]
+        if marker in (b"\xda", b"\xd9"):
+            return
+        offset += 2 + size
+
+
+def _name(marker: int, body: bytes) -> str:
+    if marker in _FRAMES:
+        return f"SOF{marker - 0xC0}"
+    if 0xE0 <= marker <= 0xEF:
+        kind = next((name for number, start, name in _KINDS if number == marker and body.startswith(start)), "")
+        return f"APP{marker - 0xE0} {kind}".strip()
+    return _NAMES.get(marker, f"{marker:02X}")
+
+
+@cache
+def _standard_tables() -> frozenset[bytes]:
+    """The four Huffman tables of annex K.3, as libjpeg writes them: class and number, then counts and symbols."""
+    file = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(file, "JPEG", optimize=False)
+    return frozenset(table for marker, body in _segments(file.getvalue()) if marker == 0xC4 for table in _split(body))
+
+
+def _all_standard(bodies: set[bytes]) -> bool:
+    return all(table in _standard_tables() for body in bodies for table in _split(body))
+
+
+def _split(body: bytes) -> Iterator[bytes]:
+    """The tables of a DHT segment (ITU-T T.81, B.2.4.2)."""
+    while body:
+        end = 17 + sum(body[1:17])
+        yield body[:end]
+        body = body[end:]
+
+
+def _key(value: Any) -> str:
+    return sha256(repr(value).encode()).hexdigest()[:12]
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
