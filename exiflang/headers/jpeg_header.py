@@ -38,7 +38,7 @@ class JpegHeader:
     """The header of a JPEG file. None in the optional fields means unknown, never "no".
 
     Attributes:
-        tables: the quantization tables in the order of their numbers, 64 steps each, row by row.
+        tables: the quantization tables that components use, in the order of their numbers, 64 steps each, row by row.
         sampling: sampling factors (horizontal x vertical) and number of the table of each component, "2x2:0 1x1:1".
         width, height: of the stored picture, in pixels; those of the photo, if the file is a tile of it.
         progressive: whether it is stored in several scans of rising detail.
@@ -98,7 +98,8 @@ def read_header(photo: bytes) -> JpegHeader | None:
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(*DAMAGE):
         with JpegImageFile(io.BytesIO(photo)) as image:
             layers = " ".join(f"{across}x{down}:{table}" for _, across, down, table in image.layer)
-            tables = tuple(tuple(map(int, image.quantization[number])) for number in sorted(image.quantization))
+            used = sorted({table for *_, table in image.layer})  # some cameras store one more
+            tables = tuple(tuple(map(int, image.quantization[number])) for number in used)
             if not tables:
                 return None
             return JpegHeader(
