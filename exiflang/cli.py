@@ -42,6 +42,7 @@ def inspect(
     mode: Annotated[str | None, typer.Option(help="exact, or dense: one pass, faster (default: exact).")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 (default), bf16, or auto: the faster one.")] = None,
     false_alarms: Annotated[float, typer.Option(help="Accepted share of authentic pictures called spliced.")] = 0.05,
+    signatures: Annotated[str | None, typer.Option(help="Your own reference of JPEG headers, see reference.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Show GPS positions, serial numbers and names.")] = False,
 ) -> None:
     """Report inconsistent regions in a picture.
@@ -54,6 +55,7 @@ def inspect(
 
     settings: dict[str, Any] = {"readout": readout, "windows_per_side": windows_per_side, "window_size": window_size}
     settings |= {"mode": mode, "precision": precision, "model_dir": model, "false_alarms": false_alarms}
+    settings |= {"signatures": signatures}
     page = inspect_pictures(picture, out, settings, private)
     print(*summary(page), page, sep="\n")
 
@@ -119,6 +121,30 @@ def run(
     from exiflang.pipeline.__main__ import run_preset
 
     run_preset(preset, overrides, only, check, out)
+
+
+reference = typer.Typer(help="Signatures of JPEG headers, to compare a file with the camera it claims.", **PLAIN)
+app.add_typer(reference, name="reference")
+
+
+@reference.command(
+    epilog="Example: exiflang reference add ~/photos mine.json && exiflang inspect a.jpg --signatures mine.json"
+)
+def add(
+    source: Annotated[str, typer.Argument(help="Photos as cameras wrote them, shards, or another reference.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The reference to extend, or a new one (JSON).")],
+) -> None:
+    """Add the JPEG headers of photos to a reference of your own.
+
+    It holds make, model, software and the choices of the encoder: no pixels, places, serial numbers or names. A photo
+    that it has already counts once.
+    """
+    from exiflang.headers.collect import add_signatures
+
+    reference, left_out = add_signatures(source, file)
+    print(f"{file}: {len(reference.photos):,} photos of {reference.cameras:,} cameras")
+    for reason, number in left_out.items():
+        print(f"left out, {reason}: {number}")
 
 
 @app.command(epilog="Example: exiflang notebooks mine && cd mine && exiflang run tiny")

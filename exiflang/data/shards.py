@@ -41,11 +41,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo in the shards: its id, canonical EXIF, and the location of each tile."""
+    """A photo in the shards: its id, canonical EXIF, the location of each tile, and its first tile's JSON if wanted."""
 
     id: str
     tags: dict[str, str]
     tiles: list[TileLocation] = field(compare=False)
+    meta: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def make(self) -> str:
@@ -114,8 +115,12 @@ def read_photos(shards: Sequence[Path]) -> tuple[list[Photo], Counter[str]]:
     return photos, left_out
 
 
-def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[list[Photo], dict[str, list[str]]]:
+def index_photos(
+    shards: Sequence[Path], *, damaged: str = "raise", metas: bool = False
+) -> tuple[list[Photo], dict[str, list[str]]]:
     """Index the shards: photos in order of first appearance, and the names of left-out tiles by reason.
+
+    `metas` fills in `Photo.meta`, with `exif` parsed.
 
     Only JSON members are read; member names are never used as paths. Raises `DataError` for a missing shard, and with
     `damaged="raise"` also for one that is damaged, truncated, or not an uncompressed tar. With "skip", such a shard
@@ -127,12 +132,12 @@ def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[lis
     printed: dict[str, Any] = {}
     tags: dict[str, str] = {}
     for shard in map(Path, shards):
-        pictures, metas, again, holes = _read_index(shard, skip=damaged == "skip")
+        pictures, read, again, holes = _read_index(shard, skip=damaged == "skip")
         for reason, keys in (("damaged part of a shard", holes), ("its key comes again", again)):
             if keys:
                 left_out[reason] += [f"{shard.name}/{key}" for key in keys]
         for key, location in pictures.items():
-            meta = metas.get(key, "tile without JSON")
+            meta = read.get(key, "tile without JSON")
             if location[2] > MAX_TILE_BYTES:
                 meta = f"tile larger than {MAX_TILE_BYTES // 10**6} MB"
             if isinstance(meta, str):
@@ -144,8 +149,8 @@ def index_photos(shards: Sequence[Path], *, damaged: str = "raise") -> tuple[lis
                 left_out["tile without EXIF"].append(f"{shard.name}/{key}")
                 continue
             name = str(meta["photo"]) if meta.get("photo") not in (None, "") else f"{shard.name}/{key}"
-            photos.setdefault(name, Photo(name, tags, [])).tiles.append(location)
-        if lone := sorted(metas.keys() - pictures.keys()):
+            photos.setdefault(name, Photo(name, tags, [], meta if metas else {})).tiles.append(location)
+        if lone := sorted(read.keys() - pictures.keys()):
             left_out["JSON without tile"] += [f"{shard.name}/{key}" for key in lone]
     return list(photos.values()), dict(left_out)
 
@@ -208,7 +213,7 @@ def _read_json(shard: Path, member: tarfile.TarInfo) -> dict | str:
         meta = json.loads(read_member(shard, member.offset_data, member.size))
         exif = meta.get("exif") or {}
         exif = json.loads(exif) if isinstance(exif, str) else exif
-        return {"exif": exif, "photo": meta.get("photo")} if isinstance(exif, dict) else "JSON that cannot be read"
+        return {**meta, "exif": exif} if isinstance(exif, dict) else "JSON that cannot be read"
     except (ValueError, AttributeError, RecursionError):
         return "JSON that cannot be read"
 

@@ -1,3 +1,5 @@
+from .collect import add_signatures as add_signatures
+from .collect import collect_signatures as collect_signatures
 from .encoders import Encoder as Encoder
 from .encoders import name_encoder as name_encoder
 from .file_check import FileCheck as FileCheck

@@ -40,7 +40,7 @@ class JpegHeader:
     Attributes:
         tables: the quantization tables that components use, in the order of their numbers, 64 steps each, row by row.
         sampling: sampling factors (horizontal x vertical) and number of the table of each component, "2x2:0 1x1:1".
-        width, height: of the stored picture, in pixels; those of the photo, if the file is a tile of it.
+        width, height: of the stored picture, in pixels.
         progressive: whether it is stored in several scans of rising detail.
         huffman: "standard" for the tables of ITU-T T.81, annex K.3, "optimized" for any other.
         restart: restart interval in minimum coded units, 0 without one.
@@ -53,8 +53,8 @@ class JpegHeader:
 
     tables: tuple[tuple[int, ...], ...]
     sampling: str
-    width: int
-    height: int
+    width: int | None = None
+    height: int | None = None
     progressive: bool | None = None
     huffman: str | None = None
     restart: int | None = None
@@ -79,8 +79,10 @@ class JpegHeader:
         """The header of a `record`, as read from JSON. Raises `ValueError` if it is not one."""
         try:
             found = cls(**{name: _frozen(value) for name, value in record.items()})
-            if [len(found.tables[0]), type(found.sampling), type(found.width)] != [64, str, int]:
-                raise TypeError("a table of other than 64 steps, or a field of a wrong type")
+            numbers = {type(step) for table in found.tables for step in table}
+            names = {type(name) for name in (found.sampling, *(found.tags or ()))}
+            if {len(table) for table in found.tables} != {64} or numbers != {int} or names != {str}:
+                raise TypeError("tables are not of 64 whole numbers, or names not of text")
             return found
         except (TypeError, LookupError) as error:
             raise ValueError(f"not the record of a JPEG header ({error}): prepare the photo again") from error

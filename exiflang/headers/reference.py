@@ -62,7 +62,8 @@ class Signature(NamedTuple):
     def of(cls, header: JpegHeader, exif: Mapping[str, str]) -> Signature:
         """The signature of a photo by its header and canonical EXIF."""
         fields = {name: getattr(header, name, None) for name in COMPARED}
-        fields["size"] = tuple(sorted((header.width, header.height)))
+        if header.width is not None and header.height is not None:
+            fields["size"] = tuple(sorted((header.width, header.height)))
         make, model, software = (clean(exif.get(tag, ""), 40) for tag in ("Make", "Model", "Software"))
         known = {name: value for name, value in fields.items() if value is not None}
         return cls(make, model, software, header.encoding, header.tags, known)
@@ -120,6 +121,11 @@ class SignatureReference:
     photos: Mapping[str, Signature] = field(repr=False)
     ranks: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
 
+    @property
+    def cameras(self) -> int:
+        """Number of camera models."""
+        return len(self._table.cameras)
+
     def fit(self, header: JpegHeader, exif: Mapping[str, str]) -> HeaderFit | None:
         """Compare a file's header with the camera of its canonical EXIF; None if that has no make."""
         claimed = Signature.of(header, exif)
@@ -139,7 +145,7 @@ class SignatureReference:
             percentile=self._percentile(ratio, bool(own.any())),
             known_camera=bool(own.any()),
             photos=len(self.photos),
-            cameras=len(table.cameras),
+            cameras=self.cameras,
             of_model=(int((same & own).sum()), int(own.sum())),
             of_make=(int((same & made).sum()), int(made.sum())),
             of_any=(int(same.sum()), len(same)),

@@ -17,7 +17,7 @@ from exiflang.utils.images import ImageError
 
 #: Allowed parameters with example values for their types: those of `SpliceLocalizer`, false-alarm rate, model folder.
 PARAMETERS = {"windows_per_side": 30, "window_size": 64, "readout": "", "mode": "", "precision": "", "model_dir": ""}
-PARAMETERS |= {"false_alarms": FALSE_ALARMS}
+PARAMETERS |= {"false_alarms": FALSE_ALARMS, "signatures": ""}
 
 
 def inspect_pictures(source: str, out_dir: str | None, parameters: Mapping[str, Any], private: bool = False) -> Path:
@@ -43,7 +43,8 @@ def _inspector(parameters: Mapping[str, Any], private: bool) -> Inspector:
     given = {name: value for name, value in parameters.items() if value is not None}
     values = check_parameters("inspect", PARAMETERS, given)
     folder, rate = values.pop("model_dir", ""), values.pop("false_alarms", FALSE_ALARMS)
+    signatures = values.pop("signatures", None)
     try:
-        return Inspector(SpliceLocalizer(load_model(folder), **values), private, rate)
+        return Inspector(SpliceLocalizer(load_model(folder), **values), private, rate, signatures)
     except (ValueError, OSError, SafetensorError) as error:
         raise UsageError(f"inspect: {error}") from error

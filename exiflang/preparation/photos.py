@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from exiflang.data.shard_urls import fetch_shard
 from exiflang.data.shards import Photo, Sample, index_photos, read_member
 from exiflang.exif.reader import canonical_tags, read_exif
 from exiflang.exif.tags import ExifError, is_private
+from exiflang.headers.collect import header_of_photo
+from exiflang.headers.jpeg_header import JpegHeader, read_header
 from exiflang.preparation.options import Contents
 from exiflang.preparation.tiles import cut_tiles
 from exiflang.utils.images import ImageError, decode_image
@@ -77,6 +80,7 @@ def cut_photos(items: Iterable[SourcePhoto], rng: np.random.Generator, contents:
             yield prepared(reason=reason, detail=item.name)
             continue
         meta = {"exif": json.dumps(tags), "width": size, "height": size, "photo": item.photo}
+        meta |= _recorded(read_header(item.data))
         samples = [
             Sample(f"{item.number:08d}_{i:02d}", tile.data, tile.extension, {**meta, "x": tile.x, "y": tile.y})
             for i, tile in enumerate(tiles)
@@ -90,7 +94,7 @@ def copy_photos(shards: Sequence[str], first: int, min_tags: int) -> Iterator[Pr
     `first` is the number of the first photo. Raises `DataError` for a shard that cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="exiflang-") as folder:
-        photos, unread = index_photos([fetch_shard(shard, Path(folder)) for shard in shards])
+        photos, unread = index_photos([fetch_shard(shard, Path(folder)) for shard in shards], metas=True)
         for reason, names in unread.items():
             yield from (Prepared(name, name, reason=reason, detail=name) for name in names)
         for number, photo in enumerate(photos, first):
@@ -99,6 +103,7 @@ def copy_photos(shards: Sequence[str], first: int, min_tags: int) -> Iterator[Pr
                 yield prepared(photo.tags, reason=f"fewer than {min_tags} EXIF tags", detail=photo.id)
                 continue
             tiles: list[Sample] = []
+            header = _recorded(header_of_photo(photo))
             for i, location in enumerate(photo.tiles):
                 data = read_member(*location)
                 try:
@@ -107,8 +112,13 @@ def copy_photos(shards: Sequence[str], first: int, min_tags: int) -> Iterator[Pr
                     yield prepared(reason="broken tile", detail=f"{photo.id}: {error}")
                     continue
                 height, width = decoded.pixels.shape[:2]
-                meta = {"exif": json.dumps(photo.tags), "width": width, "height": height, "photo": photo.id}
+                meta = {"exif": json.dumps(photo.tags), "width": width, "height": height, "photo": photo.id, **header}
                 extension = EXTENSIONS.get(decoded.format, decoded.format.lower())
                 tiles.append(Sample(f"{number:08d}_{i:02d}", data, extension, meta))
             if tiles:
                 yield prepared(photo.tags, tiles)
+
+
+def _recorded(header: JpegHeader | None) -> dict[str, Any]:
+    """The field of a tile's JSON for the header of its photo's file; none if that is unknown."""
+    return {"header": header.record} if header else {}

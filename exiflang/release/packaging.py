@@ -1,4 +1,4 @@
-"""Trained weights -> a release folder: calibrated, float16, with a text bank and a model card.
+"""Trained weights -> a release folder: calibrated, float16, with a text bank, a signature reference and a model card.
 
 `python -m exiflang.release --model data/models/base --data data/base --out data/models/exiflang-base` makes the weights
 that ship with the package.
@@ -12,6 +12,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor
 
+from exiflang.headers.collect import collect_signatures
+from exiflang.headers.reference import FILE as SIGNATURES
+from exiflang.headers.reference import SignatureError, SignatureReference
 from exiflang.inspection.text_bank import FILE as TEXT_BANK
 from exiflang.inspection.text_bank import TextBank, text_bank_of
 from exiflang.localization.calibration import calibrate
@@ -31,12 +34,34 @@ from exiflang.utils.locks import hold
 
 #: The weights are part of the wheel and the repository.
 MOST_BYTES = 30_000_000
-FILES = {"README.md", "config.json", "model.safetensors", READOUT, TEXT_BANK}
+FILES = {"README.md", "config.json", "model.safetensors", READOUT, SIGNATURES, TEXT_BANK}
 FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
 
 
 class ReleaseError(RunError):
     """Weights that cannot be released; the message says why and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What a release folder holds; the signatures and the readout are optional."""
+
+    model: ExifLang
+    text_bank: TextBank
+    signatures: SignatureReference | None
+    readout: LearnedReadout | None
+    card: str
+
+    def save(self, folder: Path) -> None:
+        """Write all files. Raises `OSError` or `SafetensorError`."""
+        self.model.save_pretrained(str(folder), state_dict=half_weights(self.model))
+        (folder / "model.safetensors").chmod(0o644)  # safetensors makes it readable only by its owner
+        self.text_bank.save(folder)
+        if self.signatures:
+            self.signatures.save(folder / SIGNATURES)
+        if self.readout:
+            self.readout.save(folder)
+        (folder / "README.md").write_text(self.card, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -72,7 +97,7 @@ def release(
     hardware: str | None = None,
 ) -> Released:
     """Calibrate the model of a finished training run for all readouts, including the learned one if it has one, and
-    write it to `out`: float16, with the text bank of its photos and a model card.
+    write it to `out`: float16, with the text bank of its photos, their header signatures and a model card.
 
     `from_pretrained` converts it back to float32. The folder is written next to its destination and swapped in: a kill
     or a full disk leaves an older one intact. Equal arguments give equal `config.json` and `model.safetensors` on one
@@ -81,7 +106,7 @@ def release(
     Args:
         model_dir: as written by `train`.
         data_dir: its training data set, as written by `prepare`; the held-out tiles serve for calibration, the
-            sentences of its photos for the text bank.
+            sentences of its photos for the text bank, the headers of the photos of all its splits for the signatures.
         out: the folder to write; its name becomes the model's.
         photos: folders of whole authentic photos to calibrate on, none of which the model is scored on.
         hardware: training hardware, in words; None: this machine.
@@ -105,7 +130,8 @@ def release(
     if localizer.learned:
         localizer.learned.calibration = authentic_calibration(localizer, pictures.by_camera())
     card = _card(out.name, model, origin, pictures, learned)
-    size = _write(model, text_bank_of(model, data_dir), localizer.learned, card, out)
+    text_bank, signatures = text_bank_of(model, data_dir), _signatures(Path(data_dir))
+    size = _write(out, Contents(model, text_bank, signatures, localizer.learned, card))
     return Released(out, size, sum(pictures.counts.values()), pictures.left_out)
 
 
@@ -139,25 +165,28 @@ def _card(name: str, model: ExifLang, origin: RunRecord, pictures: AuthenticPict
         raise ReleaseError(f"{files} lacks what the model card needs ({error!r}): {advice}") from error
 
 
-def _write(model: ExifLang, text_bank: TextBank, readout: LearnedReadout | None, card: str, out: Path) -> int:
+def _signatures(data_dir: Path) -> SignatureReference | None:
+    """The header signatures of a data set; None if no header of its photos is known, as for simulated ones."""
+    try:
+        return collect_signatures(data_dir)[0]
+    except SignatureError:
+        return None
+
+
+def _write(out: Path, contents: Contents) -> int:
     """Write the folder next to its destination, then swap it in; returns its size in bytes."""
     try:
         with hold(out.with_name(f".{out.name}.lock"), str(out), ReleaseError):
-            return _write_alone(model, text_bank, readout, card, out)
+            return _write_alone(out, contents)
     except (OSError, SafetensorError) as error:
         raise ReleaseError(f"{out}: cannot be written ({error}): make room, or choose another folder") from error
 
 
-def _write_alone(model: ExifLang, text_bank: TextBank, readout: LearnedReadout | None, card: str, out: Path) -> int:
+def _write_alone(out: Path, contents: Contents) -> int:
     fresh = out.with_name(f"{out.name}.new")
     try:
         settle(out)
-        model.save_pretrained(str(fresh), state_dict=half_weights(model))
-        (fresh / "model.safetensors").chmod(0o644)  # safetensors makes it readable only by its owner
-        text_bank.save(fresh)
-        if readout:
-            readout.save(fresh)
-        (fresh / "README.md").write_text(card, encoding="utf-8")
+        contents.save(fresh)
         size = sum(path.stat().st_size for path in fresh.iterdir())
         if size > MOST_BYTES:
             raise ReleaseError(
