@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test docs wheel golden weights probes reference ablation bench scale fuzz inspect screenshots clean
+.PHONY: help install reproduce test docs wheel golden weights headers probes reference ablation bench scale fuzz inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ weights: $(INSTALLED) ## package data/models/base with its figures; PHOTOS=authe
 	$(BIN)/python -m experiments.packaged_weights
 	$(BIN)/python -m experiments.yardstick
 	$(BIN)/python -m experiments.readout_figures
+
+headers: $(INSTALLED) ## renew reports/golden/headers.json: JPEG headers against the EXIF (needs photos as cameras wrote them)
+	$(BIN)/python -m experiments.header_check
 
 probes: $(INSTALLED) ## renew reports/golden/probe.json: what embeddings tell (needs data, see base.yaml: half an hour)
 	$(BIN)/python -m experiments.linear_probes

@@ -7,6 +7,7 @@ from typing import Any
 from experiments import (
     ablation,
     golden,
+    header_check,
     linear_probes,
     metadata_check,
     packaged_weights,
@@ -54,6 +55,7 @@ RESULTS = {
     "base": Result.of("make weights", lambda found: packaged_weights.NOTE + golden.markdown(found)),
     "readout": Result.of("make weights", readout_figures.markdown),
     "exif": Result.of("make weights", metadata_check.markdown),
+    "headers": Result.of("make headers", header_check.markdown),
     "probe": Result("make probes", _probes),
     "reference": Result.of("make reference", reference_protocol.markdown),
     "ablation": Result.of("make ablation", ablation.markdown),

@@ -138,7 +138,7 @@ class SignatureReference:
         same = table.encoding == table.encodings.get(encoding, -1)
         made, model = table.make == table.makes.get(claimed.make_key, -1), table.cameras.get(claimed.camera_key, -1)
         own = table.camera == model
-        ratio = self._ratio(claimed, encoding) if same.any() else math.nan
+        ratio = self.ratio(claimed, encoding) if same.any() else math.nan
         makes = Counter(photo.make for photo, has in zip(self.photos.values(), same, strict=True) if has)
         return HeaderFit(
             ratio=ratio,
@@ -163,7 +163,7 @@ class SignatureReference:
                 found[name] = value
         return found
 
-    def _ratio(self, claimed: Signature, encoding: str, left_out: np.ndarray | None = None) -> float:
+    def ratio(self, claimed: Signature, encoding: str, left_out: np.ndarray | None = None) -> float:
         """The ratio for an encoding in the reference; `left_out`: bool [N], photos to leave out."""
         table = self._table
         weights = table.weights if left_out is None else np.where(left_out, 0.0, table.weights)
@@ -196,7 +196,7 @@ class SignatureReference:
             same = table.encoding == table.encoding[number]
             for kind, left_out in {"known": itself, "new": own}.items():
                 if (same & ~left_out).any() and (kind == "new" or own.sum() > 1):
-                    ratios[kind].append(self._ratio(photo, photo.encoding, left_out))
+                    ratios[kind].append(self.ratio(photo, photo.encoding, left_out))
                     weights[kind].append(float(table.weights[number]))
         shares = np.arange(1, 100) / 100
         ranks = {
