@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from exiflang.utils.images import standard_tables
+from exiflang.utils.dct import standard_tables
 
 
 def quantization_tables(quality: int | Tensor) -> Tensor:

@@ -27,9 +27,9 @@ from exiflang.preparation.options import Limits, Split, grouped
 from exiflang.preparation.photos import Prepared, SourcePhoto, copy_photos, cut_photos
 from exiflang.preparation.splits import Splitter
 from exiflang.preparation.yfcc import decode_exif
+from exiflang.utils.dct import standard_tables
 from exiflang.utils.extras import extra
 from exiflang.utils.files import printable
-from exiflang.utils.images import standard_tables
 from exiflang.utils.storage import Store
 
 with extra("data"):

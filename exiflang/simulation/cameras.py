@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from exiflang.utils.images import standard_tables
+from exiflang.utils.dct import standard_tables
 
 CFA_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 DEMOSAICINGS = ("bilinear", "edge_aware", "vng", "malvar")

@@ -1,15 +1,18 @@
 """The quantized DCT coefficients of a JPEG file as stored: they keep traces that decoding loses."""
 
 import contextlib
+import io
 import os
 import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jpeglib
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from exiflang.utils.bare import JPEG_START, bare_jpeg
 from exiflang.utils.images import DAMAGE, stored_turn
@@ -59,3 +62,16 @@ def read_dct(photo: bytes) -> Any:
         found = jpeglib.read_dct(str(path))
         found.Y  # noqa: B018  # load now: it is lazy, and the file is about to be deleted
         return found
+
+
+@cache
+def standard_tables(quality: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """libjpeg's quantization tables for a quality in 1..100: 64 luma and 64 chroma steps, row by row.
+
+    At quality 50 they are those of ITU-T T.81, annex K.
+    """
+    file = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(file, "JPEG", quality=quality)
+    file.seek(0)
+    with JpegImageFile(file) as image:
+        return tuple(image.quantization[0]), tuple(image.quantization[1])

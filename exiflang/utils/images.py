@@ -8,13 +8,11 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
 from exiflang.utils.bare import bare_picture
 from exiflang.utils.extras import extra
@@ -324,16 +322,3 @@ def _array_to_rgb(array: np.ndarray) -> np.ndarray:
 
 def _too_large(name: str) -> ImageError:
     return ImageError(f"{name}: more than {MAX_PIXELS:,} pixels; crop a copy losslessly, or cut it into tiles")
-
-
-@cache
-def standard_tables(quality: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """libjpeg's quantization tables for a quality in 1..100: 64 luma and 64 chroma steps, row by row.
-
-    At quality 50 they are those of ITU-T T.81, annex K.
-    """
-    file = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(file, "JPEG", quality=quality)
-    file.seek(0)
-    with JpegImageFile(file) as image:
-        return tuple(image.quantization[0]), tuple(image.quantization[1])

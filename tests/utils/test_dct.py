@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exiflang.utils.dct import read_dct, read_luma
-from exiflang.utils.images import standard_tables
+from exiflang.utils.dct import read_dct, read_luma, standard_tables
 
 
 def jpeg(size=(40, 24), mode="RGB", **options) -> bytes:
