@@ -44,6 +44,7 @@ NEEDS = {
     "exiflang.pipeline": "notebook",
     "exiflang.preparation": "data",
     "exiflang.training": "train",
+    "exiflang.utils.develop_raw": "raw",
     "exiflang.utils.images": "heif",
     "exiflang.utils.launch": "train",
     "exiflang.viz.plots": "notebook",

@@ -19,8 +19,8 @@ from exiflang.inspection.inspector import Inspector
 from exiflang.inspection.report import Provenance, report_name, write_report
 from exiflang.inspection.verdict import region_lines
 from exiflang.utils.files import absolute_path, file_sha256, printable, read_json, write_json, write_whole
-from exiflang.utils.folders import count_others, find_pictures
-from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError
+from exiflang.utils.folders import count_others, find_pictures, openable_extensions
+from exiflang.utils.images import ImageError
 from exiflang.viz.html import PAGE, render
 
 
@@ -44,7 +44,7 @@ def make_gallery(folder: str | Path, out_dir: str | Path, inspector: Inspector) 
     no picture can be read, `OSError` if the output cannot be written.
     """
     folder, out_dir = Path(folder), Path(out_dir)
-    files, closed, others = find_pictures(folder)
+    files, closed, others = find_pictures(folder, extensions=openable_extensions())
     left_out = [{"name": _name(path, folder), "reason": reason} for path, reason in closed]
     # Skip the output of an earlier run.
     others = [path for path in others if not absolute_path(path).is_relative_to(absolute_path(out_dir))]
@@ -63,7 +63,7 @@ def make_gallery(folder: str | Path, out_dir: str | Path, inspector: Inspector) 
         entries.append(_entry(name, page, facts))
     if not entries and not left_out:
         there = f"; {passed_over}" if passed_over else ""
-        raise ImageError(f"{folder}: no pictures in it ({', '.join(sorted(PICTURE_EXTENSIONS))}){there}")
+        raise ImageError(f"{folder}: no pictures in it ({', '.join(sorted(openable_extensions()))}){there}")
     out_dir.mkdir(parents=True, exist_ok=True)
     index, title = out_dir / "index.html", clean(printable(folder.resolve().name), 200)
     write_whole(index, gallery_page(title, entries, left_out, passed_over, origin.record))

@@ -12,6 +12,7 @@ from exiflang.exif.tags import ExifError, clean, is_private
 from exiflang.headers.file_check import FileCheck, check_file
 from exiflang.localization.evidence import FileHistory, read_history
 from exiflang.utils.bare import JPEG_START
+from exiflang.utils.develop_raw import developer
 from exiflang.utils.files import printable
 from exiflang.utils.images import MOST_PAGES, Decoded, ImageError, count_frames, decode_image
 from exiflang.utils.typed import typed
@@ -30,7 +31,7 @@ class Picture:
         tags: {tag: value} from `read_exif`, with GPS, serial numbers and names only on request.
         hidden: number of private tags that are in the file but not in `tags`.
         notes: sentences on anything unusual: no EXIF, broken EXIF, EXIF with a different size, parts that were skipped.
-        format: Pillow's name for it, e.g. "JPEG".
+        format: Pillow's name for it, e.g. "JPEG"; "RAW" for a camera's raw file.
         size: size of the file, in bytes.
         sha256: of the file, 64 hexadecimal digits.
         file: what the file says about itself.
@@ -85,7 +86,14 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
         notes.append(f"It has {least}{frames:,} frames or pages; only the first one is shown.")
     if history is None and data.startswith(JPEG_START):
         notes.append("Its JPEG coefficients cannot be read; its compression history is estimated from its pixels.")
-    notes += filter(None, [_turning(decoded, tags), _other_size(tags, decoded.pixels.shape[:2])])
+    if decoded.format == "RAW":
+        notes.append(
+            f"A camera's raw file, developed by {developer()}: these are not the pixels of the camera's own JPEG, and "
+            "JPEGs are what the packaged model was trained on."
+        )
+    else:  # what LibRaw shows of a raw file may differ from its EXIF by a few pixels
+        notes += filter(None, [_other_size(tags, decoded.pixels.shape[:2])])
+    notes += filter(None, [_turning(decoded, tags)])
     digest, hidden = hashlib.sha256(data).hexdigest(), len(every) - len(tags)
     file = check_file(data, decoded.pixels, private)
     return Picture(name, decoded.pixels, tags, hidden, tuple(notes), decoded.format, len(data), digest, file, history)
@@ -109,6 +117,8 @@ def _turning(decoded: Decoded, tags: dict[str, str]) -> str:
         return f"Stored rotated or mirrored according to its {decoded.turned_by}; shown and analyzed upright."
     if said in ("top-left", "0"):
         return ""
+    if decoded.format == "RAW":
+        return f"Its EXIF Orientation ({said}) was left to LibRaw, which turns raw files upright."
     if decoded.format in ("HEIF", "AVIF"):
         return f"Its EXIF Orientation ({said}) is ignored: the container of a {decoded.format} file sets it."
     return (

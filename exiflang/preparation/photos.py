@@ -17,7 +17,7 @@ from exiflang.exif.tags import ExifError, is_private
 from exiflang.headers.collect import header_of_photo
 from exiflang.headers.jpeg_header import JpegHeader, read_header
 from exiflang.preparation.options import Contents
-from exiflang.preparation.tiles import cut_tiles
+from exiflang.preparation.tiles import cut_tiles, refuse_raw
 from exiflang.utils.images import ImageError, decode_image
 
 #: File extensions of tiles whose format Pillow names differently.
@@ -107,6 +107,7 @@ def copy_photos(shards: Sequence[str], first: int, min_tags: int) -> Iterator[Pr
             for i, location in enumerate(photo.tiles):
                 data = read_member(*location)
                 try:
+                    refuse_raw(data, "tile")
                     decoded = decode_image(data)
                 except ImageError as error:
                     yield prepared(reason="broken tile", detail=f"{photo.id}: {error}")

@@ -12,6 +12,7 @@ from PIL import Image
 from exiflang.utils.bare import JPEG_START
 from exiflang.utils.dct import read_dct
 from exiflang.utils.images import ImageError, load_image
+from exiflang.utils.raw_files import raw_reason
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ def cut_tiles(photo: bytes, count: int, size: int, rng: np.random.Generator, nam
         name: the photo's name in error messages.
 
     Raises:
-        ImageError: not a picture, truncated, damaged, or smaller than a tile.
+        ImageError: not a picture, truncated, damaged, smaller than a tile, or a camera's raw file.
     """
     if count < 1 or size < 32 or size % 32:
         raise ValueError(f"count must be at least 1 and size a multiple of 32, not {count} and {size}")
+    refuse_raw(photo, name)
     try:
         pixels = load_image(photo)
     except ImageError as error:
@@ -60,6 +62,12 @@ def cut_tiles(photo: bytes, count: int, size: int, rng: np.random.Generator, nam
         raise ImageError(f"{name}: {error}") from error
     corners = _corners(pixels.shape[0], pixels.shape[1], size, 1, 1, count, rng)
     return [Tile(_webp(pixels[y : y + size, x : x + size]), "webp", x, y) for y, x in corners]
+
+
+def refuse_raw(photo: bytes, name: str) -> None:
+    """Raise `ImageError` for a camera's raw file: its pixels depend on who develops it, so no camera is learned."""
+    if reason := raw_reason(io.BytesIO(photo)):
+        raise ImageError(f"{name}: {reason}; data sets take the JPEG that the camera made")
 
 
 def _corners(

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from exiflang.utils.develop_raw import can_develop
 from exiflang.utils.files import printable
 from exiflang.utils.images import PICTURE_EXTENSIONS
 from exiflang.utils.raw_files import DEVELOP, RAW_EXTENSIONS
@@ -14,7 +15,14 @@ OTHERS_NAMED = 5  # files other than pictures that a message lists
 logger = logging.getLogger(__name__)
 
 
-def find_pictures(folder: Path, *, outside: bool = False) -> tuple[list[Path], list[tuple[Path, str]], list[Path]]:
+def openable_extensions() -> frozenset[str]:
+    """Extensions of the files that can be inspected: pictures and, with rawpy, cameras' raw files."""
+    return PICTURE_EXTENSIONS | (RAW_EXTENSIONS if can_develop() else frozenset())
+
+
+def find_pictures(
+    folder: Path, *, outside: bool = False, extensions: frozenset[str] = PICTURE_EXTENSIONS
+) -> tuple[list[Path], list[tuple[Path, str]], list[Path]]:
     """Pictures in a folder and its subfolders, by extension; (path, reason) of those left out; all other files.
 
     Links are followed to files within the folder, or to any file with `outside`, but never to folders. Results are
@@ -29,9 +37,9 @@ def find_pictures(folder: Path, *, outside: bool = False) -> tuple[list[Path], l
         links = [path for name in folders if (path := Path(parent, name)).is_symlink()]
         left_out += [(path, "a link to a folder") for path in links]
         for path in (Path(parent, name) for name in names):
-            if path.suffix.lower() in RAW_EXTENSIONS:
+            if path.suffix.lower() in RAW_EXTENSIONS - extensions:
                 left_out.append((path, f"a camera's raw file; {DEVELOP}"))
-            elif path.suffix.lower() not in PICTURE_EXTENSIONS:
+            elif path.suffix.lower() not in extensions:
                 others.append(path)
             elif outside or Path(os.path.realpath(path)).is_relative_to(root):
                 found.append(path)

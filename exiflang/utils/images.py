@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from exiflang.utils.bare import bare_picture
+from exiflang.utils.develop_raw import RawError, RawSizeError, develop
 from exiflang.utils.extras import extra
 from exiflang.utils.files import printable
 from exiflang.utils.raw_files import DEVELOP, RAW_EXTENSIONS, raw_reason
@@ -80,15 +81,23 @@ class _DamagedError(ImageError):
     """Damage that may be outside the pixel data."""
 
 
+class _RawFileError(ImageError):
+    """A camera's raw file, which Pillow does not read."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+
+
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """A decoded picture.
 
     Attributes:
         pixels: uint8 [H, W, 3], upright.
-        format: Pillow's name for it, e.g. "JPEG"; "" if the source was not a file.
+        format: Pillow's name for it, e.g. "JPEG"; "RAW" for a camera's raw file; "" if the source was not a file.
         turn: the transpose that made the stored pixels upright; None if there was none. A HEIF file's own orientation
-            counts as part of the stored pixels.
+            counts as part of the stored pixels, and LibRaw turns a raw file while it develops it.
         turned_by: the source of the turn, "EXIF", "XMP" or (AVIF only) "container"; "" without a turn.
         bare: whether the file could be read only without its metadata, see `bare_picture`.
     """
@@ -104,7 +113,8 @@ def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
     """Read a picture as upright RGB.
 
     - `source`: a path; a file's bytes; a PIL image; or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]. JPEG,
-      PNG, TIFF, WebP, GIF, BMP, JPEG 2000, AVIF and PPM are read, and HEIC where pillow-heif is installed.
+      PNG, TIFF, WebP, GIF, BMP, JPEG 2000, AVIF and PPM are read, HEIC where pillow-heif is installed, and a camera's
+      raw file (DNG, CR2, NEF and so on) where rawpy is, developed as `develop` says.
     - Orientation comes from EXIF, otherwise from XMP (damaged metadata is ignored; HEIF and AVIF use the container's).
       ICC profiles are ignored: pixels stay as stored. An animation or a multi-page file gives its first frame, a PIL
       image its current one.
@@ -112,7 +122,7 @@ def load_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
       blend would be invented. 16-bit gray is scaled, `round(v / 257)`; for 16-bit color, Pillow keeps the high byte.
 
     Returns uint8 [H, W, 3] in 0..255, a new array. Raises `ImageError` for a source that is missing, not a picture,
-    truncated, damaged, empty or too large (`MAX_PIXELS`), HEIC without its plugin, a camera's raw file, or a pixel type
+    truncated, damaged, empty or too large (`MAX_PIXELS`), HEIC or a raw file without its plugin, or a pixel type
     without a defined white (float, 32-bit integers beyond 65535); `TypeError` for a source of another type.
     """
     return decode_image(source).pixels
@@ -125,7 +135,10 @@ def decode_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -
     with warnings.catch_warnings(action="ignore"):  # the caller wants pixels, not warnings about damaged metadata
         if isinstance(source, Image.Image):
             return _decode(source, getattr(source, "filename", "") or "PIL image")
-        decoded, bare = _from_file(source, _decode)
+        try:
+            decoded, bare = _from_file(source, _decode)
+        except _RawFileError as error:
+            return Decoded(_developed(source, error), "RAW")
         return replace(decoded, bare=bare)
 
 
@@ -166,7 +179,7 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
     try:
         with file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file) as opened:
             if reason := raw_reason(opened):
-                raise ImageError(f"{name}: {reason}; {DEVELOP}")
+                raise _RawFileError(name, reason)
             if _is_heic(opened):
                 _register_heic(name)
                 formats = ("HEIF",)
@@ -183,20 +196,38 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
         why = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({_reason(error)})"
         known = ", ".join(_FORMATS)
         raise _DamagedError(f"{name}: not a picture, or its header is damaged{why}; give one of {known}") from error
-    _refuse_empty(image, file, name)
+    size = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
+    if _most_pixels(size) < image.width * image.height <= MAX_PIXELS:
+        image.close()
+        raise _empty(name, image.width, image.height, size)
     return image
 
 
-def _refuse_empty(image: Image.Image, file: Path | io.BytesIO, name: str) -> None:
-    """Raise `ImageError` for a large picture in so few bytes that it must be nearly uniform."""
-    pixels = image.width * image.height
-    size = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
-    if LARGE < pixels <= MAX_PIXELS and pixels > MOST_PIXELS_A_BYTE * size:
-        image.close()
-        raise ImageError(
-            f"{name}: declares {image.width:,} x {image.height:,} pixels in {size:,} bytes: damaged, empty, or made to "
-            f"exhaust memory; {_LEAVE}"
-        )
+def _most_pixels(size: int) -> int:
+    """How many pixels a file of `size` bytes may declare: more must be nearly uniform, or are too many."""
+    return min(MAX_PIXELS, max(LARGE, MOST_PIXELS_A_BYTE * size))
+
+
+def _empty(name: str, width: int, height: int, size: int) -> ImageError:
+    return ImageError(
+        f"{name}: declares {width:,} x {height:,} pixels in {size:,} bytes: damaged, empty, or made to exhaust memory; "
+        f"{_LEAVE}"
+    )
+
+
+def _developed(source: str | os.PathLike | bytes, found: _RawFileError) -> np.ndarray:
+    """The pixels of a camera's raw file."""
+    file = Path(source) if isinstance(source, str | os.PathLike) else bytes(source)
+    size = file.stat().st_size if isinstance(file, Path) else len(file)
+    try:
+        return develop(file, _most_pixels(size))
+    except ImportError as error:
+        raise ImageError(f"{found}; {error}, or {DEVELOP}") from error
+    except RawSizeError as error:
+        too_many = error.height * error.width > MAX_PIXELS
+        raise _too_large(found.name) if too_many else _empty(found.name, error.width, error.height, size) from error
+    except (RawError, OSError) as error:
+        raise ImageError(f"{found}, but LibRaw does not read it ({_reason(error)}); {DEVELOP}") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -281,10 +312,13 @@ def stored_turn(photo: bytes) -> Image.Transpose | None:
 def count_frames(data: bytes) -> int | None:
     """Number of frames or pages of a file that `load_image` has read; None: data after the first one is damaged.
 
-    For a TIFF, at most `MOST_PAGES` pages are counted.
+    For a TIFF, at most `MOST_PAGES` pages are counted; a raw file counts as one.
     """
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(*DAMAGE):
-        return _from_file(data, _frames)[0]
+        try:
+            return _from_file(data, _frames)[0]
+        except _RawFileError:
+            return 1
     return None
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from exiflang.inspection.picture import open_picture
 from exiflang.pipeline.parameters import project_path
 from exiflang.utils.images import load_image
+from tests.dng import dng
 
 PAGE = project_path("docs/howto/inspect.md").read_text(encoding="utf-8")
 TABLE = PAGE.partition("| format | EXIF | what turns it upright |\n|---|---|---|\n")[2].partition("\n\n")[0]
@@ -30,6 +31,9 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6
 
 def picture(kind: str, **metadata) -> bytes:
     """80 x 60 pixels."""
+    if kind == "DNG":
+        scene = np.random.default_rng(0).random((60, 80, 3))
+        return dng(scene, t271=(2, "Canon"), t274=(3, 6 if metadata else 1))
     if kind == "HEIF":
         if not find_spec("pillow_heif"):
             pytest.skip("needs pillow-heif")
@@ -49,7 +53,7 @@ def tags() -> bytes:
 
 
 def test_the_table_has_every_format():
-    assert set(ROWS) == {"JPEG", "MPO", "PNG", "WebP", "TIFF", "HEIF", "AVIF", *WITHOUT}
+    assert set(ROWS) == {"JPEG", "MPO", "PNG", "WebP", "TIFF", "HEIF", "AVIF", "DNG", *WITHOUT}
 
 
 @pytest.mark.parametrize("kind", ROWS)
@@ -63,6 +67,8 @@ def test_a_format_gives_what_the_table_says(kind):
         assert found.image.shape == (80, 60, 3) and "according to its EXIF" in said
     elif turned == "its container":
         assert found.image.shape == (80, 60, 3) and "container" in said
+    elif turned == "LibRaw":
+        assert found.image.shape == (80, 60, 3) and "left to LibRaw" in said
     else:
         assert found.image.shape == (60, 80, 3) and "upright" not in said
 

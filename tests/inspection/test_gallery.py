@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 from exiflang.inspection import gallery
@@ -12,6 +13,7 @@ from exiflang.inspection.gallery import gallery_page, make_gallery, summary
 from exiflang.inspection.inspector import Inspector
 from exiflang.pipeline.__main__ import main
 from exiflang.utils.folders import find_pictures
+from tests.dng import dng
 from tests.inspection.by_hand import learned
 from tests.inspection.test_report import ATTACK, Page, inspector_of, photo, read_json, save_model
 
@@ -142,7 +144,7 @@ def test_a_folder_without_pictures_and_one_of_bad_files_exit_with_1(tmp_path, mo
     folder, command = tmp_path / "none", ["-p", "model_dir", model, "--out", str(tmp_path / "out")]
     folder.mkdir()
     assert main(["--inspect", str(folder), *command]) == 1
-    assert "none: no pictures in it (.apng, .avif" in capsys.readouterr().err
+    assert "none: no pictures in it (.3fr, .apng, .arw, .avif" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     (folder / "notes.txt").write_bytes(b"of a trip")
     assert main(["--inspect", str(folder), *command]) == 1
@@ -185,6 +187,17 @@ def test_a_pipe_or_a_broken_link_stops_nothing_and_no_path_is_given_away(tmp_pat
     assert [entry["name"] for entry in left_out] == ["broken.jpg", "pipe.jpg"]
     for path in (tmp_path / "out").rglob("*.*"):
         assert "private name" not in path.read_text(encoding="utf-8")
+
+
+def test_raw_files_have_cards_and_a_damaged_one_is_named(tmp_path, model):
+    root, raw = tmp_path / "pictures", dng(np.random.default_rng(0).random((320, 320, 3)))
+    root.mkdir()
+    (root / "a.DNG").write_bytes(raw)
+    (root / "b.dng").write_bytes(raw[:1000])
+    index = read_json(make_gallery(root, tmp_path / "out", inspector_of(model)).with_suffix(".json"))
+    assert [(entry["name"], entry["make"]) for entry in index["pictures"]] == [("a.DNG", "Maker")]
+    assert [entry["name"] for entry in index["left_out"]] == ["b.dng"]
+    assert index["left_out"][0]["reason"].startswith("a camera's raw file (DNG), but LibRaw does not read it (")
 
 
 def test_names_that_are_no_utf_8_are_told_apart(tmp_path, model, capsysbinary):

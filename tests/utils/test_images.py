@@ -5,6 +5,7 @@ import os
 import random
 import re
 import struct
+import sys
 import time
 import warnings
 import zlib
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from exiflang.utils import images
-from exiflang.utils.folders import find_pictures, only_pictures
+from exiflang.utils.folders import find_pictures, only_pictures, openable_extensions
 from exiflang.utils.images import PICTURE_EXTENSIONS, ImageError, load_image
 
 BADFILES = Path(__file__).parents[3] / "shared" / "badfiles"
@@ -243,12 +244,24 @@ RAW = {
 
 
 @pytest.mark.parametrize("kind", RAW)
-def test_raw_files_are_refused_by_name_with_the_reason(kind, tmp_path):
+def test_without_rawpy_raw_files_are_refused_by_name_with_the_reason(kind, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rawpy", None)
     data, reason = RAW[kind]
     (tmp_path / "picture.tif").write_bytes(data)
+    out = r'pip install "exiflang\[raw\]", or develop it losslessly to TIFF or PNG, or inspect the JPEG'
     for source in (data, tmp_path / "picture.tif"):
-        with pytest.raises(ImageError, match=f"{reason}.*; develop it losslessly to TIFF or PNG, or inspect the JPEG"):
+        with pytest.raises(ImageError, match=f"{reason}.*; rawpy is not installed: {out}"):
             load_image(source)
+
+
+@pytest.mark.parametrize("kind", RAW)
+def test_what_libraw_does_not_read_is_refused_by_name_with_the_reason(kind, tmp_path):
+    data, reason = RAW[kind]
+    path = tmp_path / "picture: one.tif"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=f"{reason}.*, but LibRaw does not read it .*; develop it losslessly") as found:
+        load_image(path)
+    assert str(found.value).startswith(f"{path}: ")
 
 
 def test_a_raw_file_of_unknown_content_is_told_by_its_name(tmp_path):
@@ -269,6 +282,7 @@ def test_a_lone_page_that_calls_itself_a_thumbnail_is_read():
 
 
 def test_the_given_raw_file_is_refused(shared):
+    """LibRaw does not know its picture, and its thumbnail is never taken for that."""
     with pytest.raises(ImageError, match="sub.dng: its first page is a thumbnail and the picture is in a SubIFD"):
         load_image(shared / "cases" / "raw_thumbnail" / "sub.dng")
 
@@ -280,6 +294,14 @@ def test_raw_files_of_a_folder_are_left_out_by_name(tmp_path):
     assert [path.name for path in found] == ["d.png"] and [path.name for path in others] == ["c.txt"]
     assert [path.name for path, _ in left_out] == ["a.dng", "b.CR2"]
     assert all(reason.startswith("a camera's raw file; develop it losslessly") for _, reason in left_out)
+
+
+def test_raw_files_of_a_folder_are_found_if_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "a.dng").touch()
+    assert find_pictures(tmp_path, extensions=openable_extensions())[0] == [tmp_path / "a.dng"]
+    monkeypatch.setitem(sys.modules, "rawpy", None)
+    found, left_out, _ = find_pictures(tmp_path, extensions=openable_extensions())
+    assert found == [] and [path.name for path, _ in left_out] == ["a.dng"]
 
 
 def test_files_that_are_left_out_are_logged(tmp_path, caplog):

@@ -9,8 +9,7 @@ from pathlib import Path
 from exiflang.exif.tags import clean
 from exiflang.utils.extras import extra
 from exiflang.utils.files import absolute_path, printable
-from exiflang.utils.folders import count_others
-from exiflang.utils.images import PICTURE_EXTENSIONS
+from exiflang.utils.folders import count_others, openable_extensions
 
 with extra("notebook"):
     import ipywidgets as widgets
@@ -48,7 +47,8 @@ def list_folder(folder: str | Path) -> Listing:
     seen.sort(key=lambda path: path.name.casefold())
     # Unlike pathlib, os.path returns False for unreadable entries such as circular links.
     folders = [(f"{_label(path.name)}/", path) for path in seen if os.path.isdir(path)]
-    files = [path for path in seen if path.suffix.lower() in PICTURE_EXTENSIONS and os.path.isfile(path)]
+    extensions = openable_extensions()
+    files = [path for path in seen if path.suffix.lower() in extensions and os.path.isfile(path)]
     listed = {*files, *(path for _, path in folders)}
     others = count_others([_label(path.name) for path in seen if path not in listed])
     if not note:

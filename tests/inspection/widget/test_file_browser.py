@@ -41,8 +41,8 @@ def test_what_cannot_be_listed_has_a_way_up_and_a_note(folder, name):
 def test_an_empty_folder_says_so(tmp_path):
     assert list_folder(tmp_path).note == "No pictures here."
     for number in range(9):
-        (tmp_path / f"{number}.cr2").write_bytes(b"")
-    said = "9 files skipped, not pictures by extension: 0.cr2, 1.cr2, 2.cr2, 3.cr2, 4.cr2, ..."
+        (tmp_path / f"{number}.psd").write_bytes(b"")
+    said = "9 files skipped, not pictures by extension: 0.psd, 1.psd, 2.psd, 3.psd, 4.psd, ..."
     assert list_folder(tmp_path).note == f"No pictures here. {said}."
 
 
