@@ -170,9 +170,11 @@ def _heif_tiff(file: _BoundedFile) -> int | None:
     return (offset or file.tell()) if endian else None  # without "Exif\0\0", the header is at the current position
 
 
-_TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0")  # the last two are malformed but read anyway
+# The second two are malformed but read anyway; the others are ORF and RW2, which are TIFF in all else.
+_TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 _NOT_LOOKED_FOR = {
-    b"II+\0": "BigTIFF", b"MM\0+": "BigTIFF", b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000"
+    b"II+\0": "BigTIFF", b"MM\0+": "BigTIFF", b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"II\x1a\0\0\0HEAP": "CRW", b"FUJIFILMCCD": "RAF", b"FOVb": "X3F", b"\0MRM": "MRW",
 }  # fmt: skip
 
 
@@ -187,6 +189,8 @@ def _tiff(file: BinaryIO) -> int | io.BytesIO | None:
         return _webp_tiff(whole)
     if head[:4] == b"\x89PNG":
         return _png_tiff(whole)
+    if head[4:] == b"ftypcrx ":
+        raise ExifError("EXIF of CR3 is not looked for; use the picture without EXIF")
     if head[4:8] == b"ftyp":
         return _heif_tiff(whole)
     if head[:2] == b"BM" or head[:4] == b"GIF8" or re.match(rb"P[0-9Ffy]", head):

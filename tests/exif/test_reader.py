@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import exifread
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from PIL.TiffImagePlugin import IFDRational
 from exiflang.exif.reader import canonical_tags, read_exif
 from exiflang.exif.tags import TAGS, ExifError
 from exiflang.exif.text import TagVocabulary, exif_to_text
+from tests.dng import dng
 
 SHARED = Path(__file__).parents[3] / "shared"
 # A change here is a change of the language: raise SENTENCE_VERSION, retrain.
@@ -287,3 +289,25 @@ def test_sentences_of_the_shared_photos_are_those_of_this_version():
         digest.update(f"{photo}\t{exif_to_text(canonical_tags(photos[photo]))}\n".encode())
     assert len(photos) == 4983
     assert digest.hexdigest() == GOLDEN
+
+
+@pytest.mark.parametrize("magic", [b"IIRO", b"IIRS", b"IIU\0"])
+def test_exif_of_raw_files_that_are_tiff_but_for_their_first_bytes(magic):
+    data = dng(np.zeros((4, 4, 3)), t34665={0x829A: 0.01})
+    found = read_exif(magic + data[4:])
+    assert found == read_exif(data) and found["Make"] == "Maker" and found["ExposureTime"] == "1/100"
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        ("CR3", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom"),
+        ("CRW", b"II\x1a\0\0\0HEAPCCDR"),
+        ("MRW", b"\0MRM"),
+        ("RAF", b"FUJIFILMCCD-RAW 0201"),
+        ("X3F", b"FOVb"),
+    ],
+)
+def test_of_other_raw_files_the_true_reason_is_given(kind, head):
+    with pytest.raises(ExifError, match=f"EXIF of {kind} is not looked for; use the picture without EXIF"):
+        read_exif(head + bytes(99))
