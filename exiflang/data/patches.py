@@ -1,6 +1,7 @@
 """Photos in shards → the patches and sentences for training."""
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from exiflang.data.shards import DataError, Photo, TileLocation, read_member, read_photos, warn_of_reencoding
 from exiflang.exif.text import TagVocabulary, exif_to_text
 from exiflang.utils.images import ImageError, load_image
+from exiflang.utils.raw_files import raw_reason
 from exiflang.utils.storage import Store
 
 TAG_STREAM = 0x7A65  # separates the random numbers of tags from those of crops
@@ -20,8 +22,11 @@ TAG_STREAM = 0x7A65  # separates the random numbers of tags from those of crops
 
 def decode_tile(photo: Photo, location: TileLocation) -> np.ndarray:
     """The pixels of a tile of `photo`: uint8 [H, W, 3]. Raises `DataError` if it is broken."""
+    tile = read_member(*location)
     try:
-        return load_image(read_member(*location))
+        if reason := raw_reason(io.BytesIO(tile)):
+            raise ImageError(f"{reason}, whose pixels depend on who develops it")
+        return load_image(tile)
     except ImageError as error:
         raise DataError(f"{location[0]}: a tile of photo {photo.id} cannot be decoded ({error})") from error
 

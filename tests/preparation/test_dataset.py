@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from exiflang.data.index import read_index
-from exiflang.data.shards import DataError, Sample, find_shards, read_member, read_photos
+from exiflang.data.patches import decode_tile
+from exiflang.data.shards import DataError, Sample, find_shards, index_photos, read_member, read_photos
 from exiflang.evaluation.benchmarks import load_benchmark
 from exiflang.preparation import dataset as room
 from exiflang.preparation import shard_job as jobs
@@ -31,6 +32,7 @@ from exiflang.simulation.splices import write_splices
 from exiflang.utils.images import load_image
 from exiflang.utils.raw_files import DEVELOP
 from exiflang.utils.storage import Store
+from tests.dng import dng
 from tests.preparation.flat import prepare
 from tests.shard_writer import write_shards
 
@@ -303,6 +305,18 @@ def test_shards_are_copied_byte_by_byte(tmp_path):
     for photo in train + heldout:
         assert [read_member(*place) for place in photo.tiles] == [s.data for s in made if s.meta["photo"] == photo.id]
         assert photo.tags == {"Make": "Canon", "Model": "EOS 0", "FNumber": "8"}
+
+
+def test_raw_files_in_shards_are_left_out_and_never_trained_on(tmp_path):
+    (good,) = samples(1)[:1]
+    raw = replace(good, key="raw", data=dng(np.full((96, 96, 3), 0.2)), meta={**good.meta, "photo": "raw"})
+    write_shards([good, raw], tmp_path / "source")
+    result = prepare(str(tmp_path / "source"), tmp_path / "set", **SMALL)
+    assert result["left_out"] == {"broken tile": 1}
+    assert "raw: tile: a camera's raw file (DNG); data sets take" in result["left_out_examples"]["broken tile"][0]
+    photos, _ = index_photos([str(path) for path in (tmp_path / "source").iterdir()])
+    with pytest.raises(DataError, match=r"a tile of photo raw cannot be decoded \(a camera's raw file \(DNG\)"):
+        [decode_tile(photo, photo.tiles[0]) for photo in photos]
 
 
 def test_bad_tiles_of_shards_are_left_out_and_named(tmp_path):
