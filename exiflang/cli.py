@@ -123,8 +123,8 @@ def run(
     run_preset(preset, overrides, only, check, out)
 
 
-reference = typer.Typer(help="Signatures of JPEG headers, to compare a file with the camera it claims.", **PLAIN)
-app.add_typer(reference, name="reference")
+reference = typer.Typer(epilog="Example: exiflang reference add ~/photos mine.json", **PLAIN)
+app.add_typer(reference, name="reference", help="Collect JPEG headers of your own photos.")
 
 
 @reference.command(

@@ -30,7 +30,7 @@ from exiflang.utils.commands import RunError
 from tests.evaluation.test_scoring import write_benchmark
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("inspect", "prepare", "train", "evaluate", "release", "run", "notebooks")
+COMMANDS = ("inspect", "prepare", "train", "evaluate", "release", "run", "notebooks", "reference")
 # A shell ignores Ctrl-C for what it starts in the background, and so would all that these tests start from there.
 _START = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from exiflang.cli import main"
 EXIFLANG = [sys.executable, "-c", f"{_START}; sys.exit(main())"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from exiflang.headers.jpeg_header import MOST_SEGMENTS, JpegHeader, read_header
 from exiflang.preparation.tiles import cut_tiles
-from exiflang.utils.images import standard_tables
+from exiflang.utils.dct import standard_tables
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 

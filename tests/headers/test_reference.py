@@ -19,7 +19,7 @@ from exiflang.headers.reference import (
     SignatureError,
     SignatureReference,
 )
-from exiflang.utils.images import standard_tables
+from exiflang.utils.dct import standard_tables
 
 TAGS = ("Image Make", "Image Model", "EXIF ExposureTime")
 
