@@ -30,7 +30,7 @@ OUT = DOCS / "_generated"
 TUTORIALS = ("01_prepare_data", "02_train", "03_evaluate", "04_inspect")
 ROOMS = [
     f"exiflang.{room}"
-    for room in "exif simulation preparation data models localization training evaluation inspection release viz "
+    for room in "exif headers simulation preparation data models localization training evaluation inspection release viz "
     "pipeline".split()
 ]
 logger = logging.getLogger(__name__)
