@@ -1,4 +1,4 @@
-"""What all tests share: reproducible Hypothesis examples, one thread a process, which tests come first, the folder of
+"""What all tests share: reproducible Hypothesis examples, one thread per process, the order of tests, the folder of
 real photos if present."""
 
 import os

@@ -52,7 +52,7 @@ WORDS = [
 ]
 
 
-#: Begin and end of what tells no pixel: EXIF, or all that lies beside them.
+#: Start and end of bytes that hold no pixels: the EXIF, or everything besides the pixels.
 Place = tuple[int, int]
 Seed = tuple[str, bytes, Place | None]
 
@@ -89,7 +89,7 @@ _TEXT = PngImagePlugin.PngInfo()
 _TEXT.add_text("Comment", "nothing " * 40, zip=True)
 _TEXT.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta tiff:Orientation="6"/>')
 _TEXT.add_text("Raw profile type exif", "\nexif\n       8\n49492a0008000000\n")
-#: Of each format: the pixels' mode and the options of Pillow's encoder.
+#: For each format: the mode of the pixels and the options of Pillow's encoder.
 LAYOUTS: dict[str, list[tuple[str, dict]]] = {
     "JPEG": [
         *[("RGB", {"subsampling": s, "progressive": p}) for s in (0, 1, 2) for p in (False, True)],
@@ -117,7 +117,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def exif_place(data: bytes) -> Place:
-    """Where the EXIF of a seed lies; of a TIFF, which is EXIF throughout, its folder of exposure and the like."""
+    """Where the EXIF of a seed lies; in a TIFF, which is EXIF throughout, its Exif IFD."""
     with Image.open(io.BytesIO(data)) as image:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             begin, strips = image.tag_v2[ExifTags.IFD.Exif], min(image.tag_v2[TiffImagePlugin.STRIPOFFSETS])
@@ -139,7 +139,7 @@ def exif_segment(data: bytes) -> Place | None:
 
 
 def mutated(data: bytes, rng: np.random.Generator, start: int = 0, end: int | None = None) -> bytes:
-    """One to a dozen changes between two offsets, of which none changes the length."""
+    """One to a dozen changes between two offsets; none changes the length."""
     copy = bytearray(data)
     end = len(copy) if end is None else end
     for _ in range(rng.integers(1, 13)):
@@ -175,7 +175,7 @@ def reshaped(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """A PNG whose chunks have the checksums of what they hold: else Pillow looks no further."""
+    """A PNG with its chunks' checksums corrected: Pillow reads no further than a wrong one."""
     copy, offset = bytearray(data), 8
     while offset + 12 <= len(copy):
         end = offset + 8 + int.from_bytes(copy[offset : offset + 4], "big")
@@ -186,7 +186,7 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def files(kind: str, number: int, seed: int, shared: Path | None) -> Iterator[tuple[str, bool, bytes]]:
-    """(name, whether its EXIF alone was changed, bytes) of mutated files, every other one by its EXIF alone."""
+    """(name, whether only its EXIF was changed, bytes) of mutated files; that is so in every other one."""
     known = seeds(kind, shared)
     with_exif = [(name, data, place) for name, data, place in known if place]
     for i in range(number):

@@ -1,4 +1,4 @@
-"""A server on this machine that does what servers of pictures do: serve, stall, break off, redirect, refuse, flood."""
+"""A local server that does what picture servers on the web do: serve, stall, hang up, redirect, refuse, flood."""
 
 import gzip
 import threading
@@ -11,7 +11,7 @@ JPEG = b"\xff\xd8" + bytes(range(256)) * 400
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers by the first part of the path: /ok/3 and /ok/4 are two files of the kind "ok"."""
+    """Dispatches on the first part of the path: /ok/3 and /ok/4 are two files of the kind "ok"."""
 
     protocol_version = "HTTP/1.1"
 
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(429, Retry_After="soon") if self.first() else self.answer(body=JPEG)
 
     def breaks(self):
-        """Half of the file, then the end of the connection; the rest if it is asked for."""
+        """Sends half of the file, then closes the connection; sends the rest if asked for it."""
         half = len(JPEG) // 2
         if self.first():
             self.answer(body=JPEG[:half], length=len(JPEG), ETag='"one"')
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(body=b"the rest was not asked for")
 
     def changes(self):
-        """As `breaks`, but the file is another one by then."""
+        """As `breaks`, but the file has changed by then."""
         if self.first():
             self.answer(body=b"\xff\xd8 old", length=len(JPEG), ETag='"old"')
             self.close_connection = True
@@ -91,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(body=JPEG, ETag='"new"')
 
     def unruly(self):
-        """Answers with a piece that was not asked for."""
+        """Answers with a range that was not asked for."""
         if self.first():
             self.answer(body=b"\xff\xd8 old", length=len(JPEG), ETag='"old"')
             self.close_connection = True
@@ -121,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"\xff")
 
     def endless(self):
-        """No length, and no end."""
+        """Declares no length, and never ends."""
         self.send_response(200)
         self.end_headers()
         self.close_connection = True
@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(302, Location="file:///etc/passwd")
 
     def to_name(self):
-        """To this machine by another name."""
+        """Redirects to this machine under another name."""
         self.answer(302, Location=f"http://localhost:{self.server.server_port}/ok/inside")
 
     def garbage(self):
@@ -168,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving():
-    """The server; `url` is its root, `seen`, `times` and `ranges` what was asked for, `most` how much at a time."""
+    """The server: `url` is its root; `seen`, `times` and `ranges` record requests; `most` is how many ran at once."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.lock, server.stopping = threading.Lock(), threading.Event()

@@ -1,4 +1,4 @@
-"""JupyterLab with a notebook in a real browser, apart from all settings of this machine and from its network."""
+"""JupyterLab with a notebook in a real browser, isolated from this machine's settings and network."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def copy_notebook(root: Path, **given: object) -> None:
 
 @contextmanager
 def jupyterlab(root: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
-    """A server on a free port whose root is a folder; its address. It keeps its own state in `root/state`."""
+    """Run a server in a folder, on a free port, and yield its address. It keeps its own state in `root/state`."""
     state = root / "state"
     environment = os.environ | {f"JUPYTER_{kind}_DIR": str(state / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
     environment |= {"JUPYTERLAB_SETTINGS_DIR": str(state / "settings"), "IPYTHONDIR": str(state / "ipython")}
@@ -61,7 +61,7 @@ def jupyterlab(root: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
         process.wait(30)
 
 
-#: Milliseconds that a page may take to show something: as long as a busy machine needs.
+#: Milliseconds that a page may take to show something: enough for a busy machine.
 PATIENCE = 300_000
 
 
@@ -75,7 +75,7 @@ def run_notebook(page, server: str):
     page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
     inspector = page.locator(".exiflang-inspector")
     inspector.get_by_text("Done in").wait_for(state="attached")
-    # Until all cells are done the kernel hears no click, and what they show moves the page.
+    # Until all cells have run, the kernel handles no clicks, and new outputs shift the page.
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     inspector.evaluate("element => element.scrollIntoView()")
     page.wait_for_function(

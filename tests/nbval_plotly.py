@@ -1,5 +1,5 @@
-"""pytest plugin for the run of nbval: kernels start where the runner starts them, in the project; figures are pictures,
-compared by the numbers that stand as text beside them."""
+"""pytest plugin for nbval: kernels start in the project folder, where the runner starts them; figures are not compared,
+since their numbers are in the text beside them."""
 
 import os
 

@@ -10,7 +10,7 @@ from exiflang.pipeline.parameters import project_path
 from exiflang.simulation.example import example_mask
 from tests.lab import CHROMIUM, copy_notebook, jupyterlab, run_notebook, screen_point
 
-#: The least screen that the inspector is made for.
+#: The smallest screen that the inspector is designed for.
 SCREEN = {"width": 1280, "height": 720}
 
 

@@ -1,4 +1,4 @@
-"""The house: which room may import which. Every import counts, those under TYPE_CHECKING and in functions too."""
+"""Which subpackage may import which. Every import counts, including those under TYPE_CHECKING and inside functions."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# From the ground up: a room may import from floors below its own, never from beside or above.
-FLOORS = [
+# From the bottom up: a subpackage may import from lower layers, never from its own or a higher one.
+LAYERS = [
     {"utils"},
     {"exif", "simulation"},
     {"models", "data"},
@@ -22,7 +22,7 @@ FLOORS = [
     {"cli"},
     {"experiments"},
 ]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {subpackage: number for number, subpackages in enumerate(LAYERS) for subpackage in subpackages}
 
 
 def module_name(path: Path) -> str:
@@ -31,7 +31,7 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for folder in ("exiflang", "experiments") for path in (ROOT / folder).rglob("*.py")}
-# package -> {name that it gives: the module that it takes it from}, as its stub says
+# package -> {name that it exports: the module that defines it}, according to its stub
 LAZY = {
     module_name(path.with_suffix(".py")): {
         alias.name: f"{module_name(path.with_suffix('.py'))}.{node.module}"
@@ -43,7 +43,7 @@ LAZY = {
 }
 
 
-def room(module: str) -> str:
+def subpackage(module: str) -> str:
     """`exiflang.models.model` -> "models"; "" for the package itself, which imports nothing."""
     first, _, rest = module.partition(".")
     return rest.partition(".")[0] if first == "exiflang" else first
@@ -74,23 +74,25 @@ def imports(module: str, source: str) -> set[str]:
 GRAPH = {module: imports(module, path.read_text()) for module, path in MODULES.items()}
 
 
-def test_every_room_has_its_floor():
-    assert {room(module) for module in MODULES} - {""} <= set(FLOOR)
+def test_every_subpackage_has_a_layer():
+    assert {subpackage(module) for module in MODULES} - {""} <= set(LAYER)
 
 
-@pytest.mark.parametrize("place", [name for floor in FLOORS for name in sorted(floor)])
-def test_a_room_imports_from_below_alone(place):
+@pytest.mark.parametrize("place", [name for layer in LAYERS for name in sorted(layer)])
+def test_a_subpackage_imports_only_from_lower_layers(place):
     upwards = [
         f"{module} -> {other}"
         for module, others in GRAPH.items()
         for other in others
-        if room(module) == place and room(other) not in ("", place) and FLOOR[room(other)] >= FLOOR[place]
+        if subpackage(module) == place
+        and subpackage(other) not in ("", place)
+        and LAYER[subpackage(other)] >= LAYER[place]
     ]
     assert upwards == []
 
 
-def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in a ring, the first one again at the end; [] if there is no ring."""
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a cycle, with the first one repeated at the end; [] if there is no cycle."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -98,24 +100,24 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def test_no_imports_go_in_a_circle():
-    assert circle(GRAPH) == []
-    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == {"a", "b", "c"}
+def test_there_are_no_import_cycles():
+    assert cycle(GRAPH) == []
+    assert set(cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("package", LAZY)
-def test_packages_give_the_names_of_their_stubs(package):
-    room = import_module(package)
-    assert sorted(room.__all__) == sorted(LAZY[package])
-    assert all(getattr(room, name) is getattr(import_module(home), name) for name, home in LAZY[package].items())
-    assert 3 <= len(room.__doc__.strip().splitlines()) <= 8 or package == "exiflang"
+def test_packages_export_the_names_in_their_stubs(package):
+    subpackage = import_module(package)
+    assert sorted(subpackage.__all__) == sorted(LAZY[package])
+    assert all(getattr(subpackage, name) is getattr(import_module(home), name) for name, home in LAZY[package].items())
+    assert 3 <= len(subpackage.__doc__.strip().splitlines()) <= 8 or package == "exiflang"
 
 
 @pytest.mark.parametrize(
     "source",
     [
         "from exiflang.models.model import ExifLang",
-        "import exiflang.models.model as room",
+        "import exiflang.models.model as module",
         "from exiflang.models import model",
         "from ..models import model",
         "from exiflang import ExifLang",
@@ -124,5 +126,5 @@ def test_packages_give_the_names_of_their_stubs(package):
         "def later():\n    from ..models.model import ExifLang",
     ],
 )
-def test_each_form_of_import_is_seen(source):
+def test_each_form_of_import_is_detected(source):
     assert imports("exiflang.utils.files", source) == {"exiflang.models.model"}

@@ -1,4 +1,4 @@
-"""The command `exiflang`: help, exit codes, one line for each error, Ctrl-C, and what each command hands on."""
+"""The command `exiflang`: help, exit codes, one line for each error, Ctrl-C, and what each command passes on."""
 
 import json
 import os
@@ -31,13 +31,13 @@ from tests.evaluation.test_scoring import write_benchmark
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("inspect", "prepare", "train", "evaluate", "release", "run", "notebooks", "reference")
-# A shell ignores Ctrl-C for what it starts in the background, and so would all that these tests start from there.
+# A shell starts background jobs with Ctrl-C ignored, which the processes that these tests start would inherit.
 _START = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from exiflang.cli import main"
 EXIFLANG = [sys.executable, "-c", f"{_START}; sys.exit(main())"]
 
 
 def exiflang(*arguments: str, **how) -> subprocess.Popen:
-    """The command in a process of its own."""
+    """The command in its own process."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [*EXIFLANG, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how
@@ -45,7 +45,7 @@ def exiflang(*arguments: str, **how) -> subprocess.Popen:
 
 
 def failure(capsys) -> str:
-    """What was said on stderr, which must be one line and an error."""
+    """What stderr says, which must be a one-line error."""
     said = capsys.readouterr().err
     assert re.fullmatch(r"error: .+\n", said), said
     return said
@@ -103,7 +103,7 @@ def test_without_a_command_it_shows_its_help(capsys):
     assert "Commands:" in capsys.readouterr().out
 
 
-# ---- bad usage: 2, and a failed run: 1
+# ---- exit codes: 2 for bad usage, 1 for a failed run
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_without_a_command_it_shows_its_help(capsys):
         (["inspect", "a.jpg", "--model", "absent"], "absent: no model found"),
     ],
 )
-def test_bad_usage_is_one_line_and_2(folder, model, capsys, arguments, message):
+def test_bad_usage_prints_one_line_and_exits_with_2(folder, model, capsys, arguments, message):
     if arguments[:1] == ["inspect"] and "--model" not in arguments:
         arguments = [*arguments, "--model", model]
     assert main(arguments) == 2
@@ -153,7 +153,7 @@ def test_bad_usage_is_one_line_and_2(folder, model, capsys, arguments, message):
         (["release"], "data/base/dataset.json: cannot be read"),
     ],
 )
-def test_a_failed_run_is_one_line_and_1(folder, model, capsys, arguments, message):
+def test_a_failed_run_prints_one_line_and_exits_with_1(folder, model, capsys, arguments, message):
     assert main([*arguments, "--model", model] if arguments[0] == "inspect" else arguments) == 1
     assert message in failure(capsys)
     assert list(folder.iterdir()) == []
@@ -161,7 +161,7 @@ def test_a_failed_run_is_one_line_and_1(folder, model, capsys, arguments, messag
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 @pytest.mark.parametrize(("text", "message"), [("- 1", "not a YAML mapping"), ("{", "not valid YAML"), ("a: 1", "'a'")])
-def test_a_wrong_configuration_is_named(folder, capsys, command, text, message):
+def test_a_wrong_configuration_is_reported(folder, capsys, command, text, message):
     Path("run.yaml").write_text(text)
     assert main([command, "--config", "run.yaml"]) == 1
     assert message in failure(capsys)
@@ -179,7 +179,7 @@ def test_a_wrong_configuration_is_named(folder, capsys, command, text, message):
         ),
     ],
 )
-def test_errors_of_a_run_are_told_in_one_line(folder, monkeypatch, capsys, error, message):
+def test_errors_of_a_run_are_reported_in_one_line(folder, monkeypatch, capsys, error, message):
     def fail(*given, **options):
         raise error
 
@@ -188,7 +188,7 @@ def test_errors_of_a_run_are_told_in_one_line(folder, monkeypatch, capsys, error
     assert failure(capsys) == message
 
 
-def test_mistakes_in_the_code_are_raised(folder, monkeypatch):
+def test_bugs_are_not_caught(folder, monkeypatch):
     monkeypatch.setattr("exiflang.preparation.dataset.prepare", lambda *given, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["prepare", "simulated", "data"])
@@ -197,7 +197,7 @@ def test_mistakes_in_the_code_are_raised(folder, monkeypatch):
 # ---- Ctrl-C
 
 
-def test_ctrl_c_ends_with_130(folder, monkeypatch, capsys):
+def test_ctrl_c_exits_with_130(folder, monkeypatch, capsys):
     def interrupted(*given, **options):
         raise KeyboardInterrupt
 
@@ -206,7 +206,7 @@ def test_ctrl_c_ends_with_130(folder, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_ctrl_c_while_processes_work_leaves_no_traceback(folder):
+def test_ctrl_c_while_workers_run_leaves_no_traceback(folder):
     process = exiflang("prepare", "simulated", "data", start_new_session=True)
     said = ""
     while "photos" not in said:  # the bar
@@ -221,7 +221,7 @@ def test_ctrl_c_while_processes_work_leaves_no_traceback(folder):
             time.sleep(0.1)
 
 
-# ---- what each command hands on
+# ---- what each command passes on
 
 
 def test_inspect_writes_a_report(folder, model, monkeypatch, capsys):
@@ -245,7 +245,7 @@ def test_inspect_writes_a_report(folder, model, monkeypatch, capsys):
     assert (settings["window_size"], settings["mode"], settings["precision"]) == (32, "dense", "bf16")
 
 
-def test_prepare_hands_its_options_on(folder, monkeypatch, capsys):
+def test_prepare_passes_its_options_on(folder, monkeypatch, capsys):
     asked = {}
 
     def spy(*given, **options):
@@ -274,7 +274,7 @@ def test_prepare_hands_its_options_on(folder, monkeypatch, capsys):
     assert asked["given"] == ("simulated", str(folder / "x"))
 
 
-def test_train_takes_the_parts_of_a_preset_that_are_its_own(folder, monkeypatch):
+def test_train_takes_only_its_own_parts_of_a_preset(folder, monkeypatch):
     asked = {}
     run = SimpleNamespace(run=lambda: asked.update(run=True), run_readout=lambda: asked.update(readout=True))
     monkeypatch.setattr("exiflang.training.recipe.Recipe.of", lambda **given: asked.update(given) or run)
@@ -293,7 +293,7 @@ def test_evaluate_scores_and_prints_a_table(folder, model, capsys):
     assert {"set", "method", "readout", "p_map"} <= set(heads) and values[:2] == ["first", "model"]
 
 
-def test_release_hands_its_options_on(folder, monkeypatch, capsys):
+def test_release_passes_its_options_on(folder, monkeypatch, capsys):
     asked = []
 
     def spy(*given):
@@ -307,7 +307,7 @@ def test_release_hands_its_options_on(folder, monkeypatch, capsys):
     assert capsys.readouterr().out == "left out: a.jpg: no EXIF\nout: 2.5 MB, calibrated on 7 authentic pictures\n"
 
 
-def test_run_hands_its_options_on_and_checks(folder, monkeypatch, capsys):
+def test_run_passes_its_options_on_and_checks(folder, monkeypatch, capsys):
     asked = {}
 
     def spy(preset, overrides, only, runs_dir):
@@ -334,7 +334,7 @@ def test_run_hands_its_options_on_and_checks(folder, monkeypatch, capsys):
 # ---- notebooks
 
 
-def test_notebooks_makes_a_project_and_overwrites_nothing(folder, monkeypatch, capsys):
+def test_notebooks_creates_a_project_and_overwrites_nothing(folder, monkeypatch, capsys):
     assert main(["notebooks", "mine"]) == 0
     assert capsys.readouterr().out == f"{folder / 'mine' / 'notebooks'}\n"
     tracked = {
@@ -357,7 +357,7 @@ def test_notebooks_makes_a_project_and_overwrites_nothing(folder, monkeypatch, c
     assert main(["notebooks", "empty"]) == 0
 
 
-def test_notebooks_are_found_in_a_wheel_and_missed_where_there_are_none(folder, monkeypatch, capsys):
+def test_notebooks_are_found_in_a_wheel_and_reported_when_missing(folder, monkeypatch, capsys):
     wheel, absent = folder / "exiflang" / "notebooks", folder / "absent"
     (wheel / "params").mkdir(parents=True)
     (wheel / "params" / "demo.yaml").write_text("shared: {}")

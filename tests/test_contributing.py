@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md run as they stand, and it names what exists."""
+"""The recipes of CONTRIBUTING.md run as printed, and what it names exists."""
 
 import json
 import re
@@ -23,7 +23,7 @@ GUIDE = project_path("CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def recipe(heading: str, *modules: object) -> list[dict]:
-    """What each block of a recipe's Python defines, run among the names of the module that it belongs to."""
+    """What each Python block of a recipe defines when run in the namespace of its module."""
     section = GUIDE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     found = []
     for code, module in zip(re.findall(r"```python\n(.*?)```", section, re.DOTALL), modules, strict=True):
@@ -33,7 +33,7 @@ def recipe(heading: str, *modules: object) -> list[dict]:
     return found
 
 
-def test_the_readout(monkeypatch):
+def test_the_readout_recipe_runs(monkeypatch):
     made, tests = recipe("Add a readout", clustering, clustering_tests)
     tests["test_median_dissimilarity_is_the_median_of_each_cells_row"]()
     monkeypatch.setitem(clustering.READOUTS, "median_dissimilarity", made["MedianDissimilarity"])
@@ -43,7 +43,7 @@ def test_the_readout(monkeypatch):
     clustering_tests.test_maps_turn_with_the_picture("median_dissimilarity")
 
 
-def test_the_source(tmp_path, monkeypatch):
+def test_the_source_recipe_runs(tmp_path, monkeypatch):
     made, tests = recipe("Add a photo source", sources, source_tests)
     monkeypatch.setattr(sources, "LIST_EXTENSIONS", (".jsonl",))
     monkeypatch.setattr(sources, "_url_list", made["_json_lines"])
@@ -69,7 +69,7 @@ def test_the_source(tmp_path, monkeypatch):
     ],
     ids=lambda check: check.__name__,
 )
-def test_the_layout(tmp_path, monkeypatch, check):
+def test_the_layout_recipe_runs(tmp_path, monkeypatch, check):
     made, tests = recipe("Add a benchmark layout", layouts, layout_tests)
     monkeypatch.setitem(layouts.LAYOUTS, "my_set", made["_my_set"])
     check(tmp_path, tests["my_set"])

@@ -1,4 +1,4 @@
-"""The documentation builds without warnings, needs no network, and shows formulas and every golden figure."""
+"""The documentation builds without warnings, needs no network, and shows formulas and all golden results."""
 
 import functools
 import http.server
@@ -17,7 +17,7 @@ from tests.lab import CHROMIUM
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The pages, with the notebooks as they are for tutorials."""
+    """The pages, with notebooks that have not been run as tutorials."""
     out = tmp_path_factory.mktemp("docs")
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q", "-b", "html"]
     command += ["-D", f"exiflang_run={out / 'no run'}", "-d", str(out / "doctrees"), "docs", str(out / "html")]
@@ -29,7 +29,7 @@ def built(tmp_path_factory):
 def test_every_golden_file_is_shown(built):
     assert set(RESULTS) == {path.stem for path in project_path("reports/golden").glob("*.json")}
     pages = "".join(path.read_text(encoding="utf-8") for path in (built / "results").glob("*.html"))
-    pages = re.sub(r"<[^>]+>", "", pages)  # code has a tag a word
+    pages = re.sub(r"<[^>]+>", "", pages)  # highlighted code has a tag around each word
     for name, result in RESULTS.items():
         assert f"reports/golden/{name}.json" in pages and result.command in pages
 

@@ -1,4 +1,4 @@
-"""A slice of `make fuzz`, and its watchman himself watched."""
+"""A slice of `make fuzz`, and tests of the fuzzer itself."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def test_mutated_real_files_do_no_harm(shared):
 
 
 @pytest.mark.parametrize("kind", fuzzing.FORMATS)
-def test_a_seed_is_a_picture_whose_exif_lies_where_it_is_changed(kind):
+def test_seeds_are_valid_pictures_with_exif_where_it_is_mutated(kind):
     seeds = fuzzing.seeds(kind)
     assert any(place for _, _, place in seeds)
     for name, data, place in seeds:
@@ -41,7 +41,7 @@ def test_a_seed_is_a_picture_whose_exif_lies_where_it_is_changed(kind):
             assert "ExposureTime" not in open_picture(emptied).tags
 
 
-def test_checksums_of_a_png_are_mended():
+def test_checksums_of_a_png_are_corrected():
     (_, data, _), *_ = fuzzing.seeds("PNG")
     broken = data[:29] + bytes(4) + data[33:]
     assert fuzzing.judge(broken, {"picture": fuzzing.look}) == "picture refused"
@@ -80,24 +80,24 @@ def take_a_gigabyte(data: bytes) -> None:
         (take_a_gigabyte, "too much: ", fuzzing.PATIENCE),
     ],
 )
-def test_harm_is_noticed(tmp_path, fault, said, patience):
+def test_crashes_hangs_and_excess_memory_are_detected(tmp_path, fault, said, patience):
     found = fuzzing.fuzz(2, keep=tmp_path, readers={"fault": fault}, patience=patience, formats=("JPEG",))
     assert [said in problem for problem in found["problems"]] == [True, True] and len(list(tmp_path.iterdir())) == 2
 
 
-def test_too_much_computing_is_noticed(monkeypatch):
+def test_excess_cpu_time_is_detected(monkeypatch):
     monkeypatch.setattr(fuzzing, "MOST_SECONDS", 0.1)
     assert "too much: " in fuzzing.fuzz(1, readers={"fault": compute_a_while}, formats=("JPEG",))["problems"][0]
 
 
-def test_the_verdict_does_not_depend_on_the_process_that_asks():
-    held = bytearray(b"x") * (fuzzing.MOST_BYTES + (64 << 20))  # every page of it in memory
+def test_the_verdict_does_not_depend_on_the_calling_process():
+    held = bytearray(b"x") * (fuzzing.MOST_BYTES + (64 << 20))  # all of its pages resident
     found = fuzzing.fuzz(4, formats=("JPEG",))
     assert found["problems"] == [] and len(held) > fuzzing.MOST_BYTES
     assert found["largest_memory_added_mb"] < 500
 
 
-def test_changes_stay_where_they_belong():
+def test_mutations_stay_within_their_bounds():
     data = bytes(range(256)) * 4
     for seed in range(200):
         changed = fuzzing.mutated(data, np.random.default_rng(seed), 100, 200)
@@ -114,6 +114,6 @@ def test_the_long_run_found_nothing():
 
 @pytest.mark.skipif("formats" not in GOLDEN, reason="`make fuzz` has not been run since it covers all formats")
 @pytest.mark.parametrize("kind", fuzzing.FORMATS)
-def test_of_each_format_the_long_run_read_enough(kind):
+def test_the_long_run_decoded_enough_files_of_each_format(kind):
     counts = GOLDEN["formats"][kind]
     assert counts["files"] >= 20_000 and counts["still decoding"] >= counts["files"] / 3

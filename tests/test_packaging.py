@@ -1,4 +1,4 @@
-"""pyproject.toml, constraints.txt, environment.yml and what is installed say the same."""
+"""pyproject.toml, constraints.txt, environment.yml and the installed packages agree."""
 
 import ast
 import importlib.metadata
@@ -36,7 +36,7 @@ IMPORT_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "sc
                 "yaml": "pyyaml"}  # fmt: skip
 
 
-# The extra that a module, or those of a room, may need: all others do with the core.
+# The extra that a module, or the modules of a subpackage, may need; all others need only the core.
 NEEDS = {
     "exiflang.data.index": "data",
     "exiflang.evaluation": "train",
@@ -49,7 +49,7 @@ NEEDS = {
     "exiflang.utils.launch": "train",
     "exiflang.viz.plots": "notebook",
 }
-# Imports each module where none of the blocked packages can be found -> {module: what it says of that}.
+# Imports each module with the blocked packages hidden -> {module: its error message}.
 CORE_ALONE = """
 import importlib, json, sys
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
@@ -115,7 +115,7 @@ def imported_packages(folder: str) -> set[str]:
 
 
 def closure(requirements) -> set[str]:
-    """Canonical names of all that is installed with the requirements, as the installed packages tell."""
+    """Canonical names of everything that the requirements pull in, according to the installed packages."""
     todo, seen = list(requirements), set()
     while todo:
         requirement = todo.pop()
@@ -158,7 +158,7 @@ def test_environment_has_the_same_pins_for_the_same_packages():
 
 
 def test_installed_versions_are_the_pinned_ones():
-    # Of two copies the one found first counts: setuptools puts its own at the end of the path when torch compiles.
+    # Of two copies the first one found counts: setuptools appends its own to the path when torch compiles.
     found_first = reversed(list(importlib.metadata.distributions()))
     installed = {canonicalize_name(entry.name): entry.version for entry in found_first}
     found = {name: installed[name].split("+")[0] for name in PINS if name in installed}
@@ -183,7 +183,7 @@ def test_imports_are_declared():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_the_core_and_what_its_extra_brings(module):
+def test_a_module_imports_only_the_core_and_its_extra(module):
     tree = ast.parse(MODULES[module].read_text())
     guards = [node for node in ast.walk(tree) if isinstance(node, ast.With) and is_extra(node.items[0].context_expr)]
     for guard in guards:
@@ -194,7 +194,7 @@ def test_a_module_imports_the_core_and_what_its_extra_brings(module):
     assert third_party(tree) <= canonical(CORE)
 
 
-def test_every_module_imports_with_the_core_alone_or_names_its_extra():
+def test_every_module_imports_with_only_the_core_or_names_its_extra():
     core = closure(CORE) | {"exiflang"}
     found = importlib.metadata.packages_distributions()
     blocked = [name for name, homes in found.items() if not {canonicalize_name(home) for home in homes} & core]
@@ -224,14 +224,14 @@ def test_hooks_run_the_pinned_tools():
     assert {name: revisions[name] for name in pinned} == pinned
 
 
-def test_workflows_run_the_pythons_that_are_promised():
+def test_workflows_run_the_declared_python_versions():
     promised = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
     workflow = yaml.safe_load(project_path(".github/workflows/test.yml").read_text())
     assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == promised
     assert PROJECT["requires-python"] == f">={promised[0]}"
 
 
-def test_binder_and_read_the_docs_install_what_is_pinned():
+def test_binder_and_read_the_docs_install_the_pinned_versions():
     binder = project_path(".binder/postBuild")
     assert os.access(binder, os.X_OK)
     for place in (binder, project_path(".readthedocs.yaml")):

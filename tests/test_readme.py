@@ -1,4 +1,4 @@
-"""The Python of README and docs runs as it stands, one block after the other, and their commands name what exists."""
+"""The Python blocks of README and docs run as printed, one after the other, and what their commands name exists."""
 
 import re
 
@@ -13,7 +13,7 @@ from exiflang.pipeline.runner import NOTEBOOKS
 
 PAGES = [project_path("README.md"), *sorted(project_path("docs").glob("[!_]*/*.md"))]
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
-# A block after a comment that says so needs what a test does not have.
+# A block after such a comment needs something that tests do not have.
 NOT_RUN = re.compile(r"<!-- not run: .*? -->\n```python\n.*?```", re.DOTALL)
 
 
@@ -57,13 +57,13 @@ def test_parameters_and_presets_named_in_commands_exist():
     assert all(project_path(f"notebooks/params/{preset}.yaml").exists() for preset in presets)
 
 
-def test_make_targets_named_exist():
+def test_named_make_targets_exist():
     targets = re.findall(r"^(\w+):", project_path("Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     named = re.findall(r"`make (\w+)", TEXT) + re.findall(r"^make (\w+)", TEXT, re.MULTILINE)
     assert named and set(named) - {"TORCH_INDEX"} <= set(targets)
 
 
-def test_files_named_in_pages_and_notebooks_exist():
+def test_files_named_in_docs_and_notebooks_exist():
     notebooks = sorted(project_path("notebooks").glob("*.ipynb"))
     texts = [TEXT, *(path.read_text(encoding="utf-8") for path in notebooks)]
     named = {name for text in texts for name in re.findall(r"\b(?:exiflang|experiments|tests)/[\w/]+\.\w+", text)}

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from exiflang.data import composites as room
+from exiflang.data import composites as module
 from exiflang.data.composites import AUTHENTIC, SHARES, Composite, CompositeDataset, resized
 from exiflang.data.shards import DataError, Photo
 from exiflang.simulation.composites import FILLS, SHAPES
@@ -86,7 +86,7 @@ def test_masks_fit_and_shares_are_those_named(photos):
 
 
 def test_all_kinds_of_edits_are_drawn():
-    edits = [room._draw_edit((320, 240), True, np.random.default_rng(seed)) for seed in range(300)]
+    edits = [module._draw_edit((320, 240), True, np.random.default_rng(seed)) for seed in range(300)]
     assert {edit.shape for edit in edits} == set(SHAPES) and {edit.fill for edit in edits} == set(FILLS)
     assert {edit.regions for edit in edits} == {1, 2, 3} and {edit.mirrored for edit in edits} == {True, False}
     assert any(edit.feather for edit in edits) and any(edit.scale != 1 for edit in edits)

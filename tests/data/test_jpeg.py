@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from exiflang.data import jpeg as room
+from exiflang.data import jpeg as module
 from exiflang.data.jpeg import jpeg, quantization_tables, rescale
 
 
@@ -99,8 +99,8 @@ def test_quantized_blocks_are_libjpegs(tmp_path, size):
     (tmp_path / "saved.jpg").write_bytes(encoded(picture, 85))
     saved = jpeglib.read_dct(str(tmp_path / "saved.jpg"))
     tables = quantization_tables(85)
-    luma, chroma = room._encoder_planes(as_batch(picture).float())
-    ours = [room._quantized(luma, tables[:1])[0, 0], *room._quantized(chroma, tables[1:])[0]]
+    luma, chroma = module._encoder_planes(as_batch(picture).float())
+    ours = [module._quantized(luma, tables[:1])[0, 0], *module._quantized(chroma, tables[1:])[0]]
     for plane, blocks in zip(ours, (saved.Y, saved.Cb, saved.Cr), strict=True):
         rows, cols = blocks.shape[:2]  # ours has whole units, libjpeg keeps whole blocks
         kept = plane.transpose(1, 2)[:rows, :cols].numpy()  # [rows, 8, cols, 8] -> [rows, cols, 8, 8]

@@ -11,7 +11,7 @@ from exiflang.localization.learned_readout import MAPS, PICTURE
 from exiflang.pipeline.parameters import PipelineError
 from exiflang.training.measured import Measured, read_measured, write_measured
 from exiflang.training.readout import ReadoutConfig
-from experiments import readout_ablation as room
+from experiments import readout_ablation as module
 from experiments.readout_ablation import INPUTS, ROWS, Row, figures, gather, hidden, markdown, result_of, window_scores
 
 
@@ -58,7 +58,7 @@ def test_scores_of_windows():
 
 
 def test_names_of_rows_differ():
-    assert len({room.run_folder(row, 0) for row in ROWS}) == len(ROWS)
+    assert len({module.run_folder(row, 0) for row in ROWS}) == len(ROWS)
     assert len({row.made for row in ROWS}) == 7  # packaged: the mixture and four of one kind; two other towers
 
 
@@ -66,37 +66,39 @@ def test_names_of_rows_differ():
 def project(tmp_path, monkeypatch):
     """A project with measured composites and two measured benchmarks."""
     rows = (Row("all of it"), Row("evidence only", ("relations",)))
-    monkeypatch.setattr(room, "project_path", lambda path: tmp_path / path)
-    monkeypatch.setattr(room, "ROWS", rows)
-    monkeypatch.setattr(room, "SEEDS", 2)
-    monkeypatch.setattr(room, "PICTURES", 12)
-    monkeypatch.setattr(room, "CONFIG", ReadoutConfig(epochs=1, networks=1))
-    monkeypatch.setattr(room, "recorded_strata", lambda name, part: part.set_index("name")[["format"]])
+    monkeypatch.setattr(module, "project_path", lambda path: tmp_path / path)
+    monkeypatch.setattr(module, "ROWS", rows)
+    monkeypatch.setattr(module, "SEEDS", 2)
+    monkeypatch.setattr(module, "PICTURES", 12)
+    monkeypatch.setattr(module, "CONFIG", ReadoutConfig(epochs=1, networks=1))
+    monkeypatch.setattr(module, "recorded_strata", lambda name, part: part.set_index("name")[["format"]])
     rows[0].made.mkdir(parents=True)
     for number in range(12):
         write_measured(rows[0].made / f"{number:05d}.npz", measured(number, bool(number % 3)))
     benchmarks = {}
-    for name in room.SETS:
+    for name in module.SETS:
         (tmp_path / name).mkdir()
         benchmarks[name] = {f"{k}.png": tmp_path / name / f"{k}.npz" for k in range(4)}
         for k, file in enumerate(benchmarks[name].values()):
             write_measured(file, measured(100 + k, k > 0))
             scores = {"detection": float(k)} | ({"ap": 0.4, "p_map": 0.5} if k else {})
-            file.with_suffix(".json").write_text(json.dumps(dict.fromkeys(room.HAND_MADE, scores)))
+            file.with_suffix(".json").write_text(json.dumps(dict.fromkeys(module.HAND_MADE, scores)))
     return benchmarks
 
 
 def test_a_training_is_scored_and_not_repeated(project, monkeypatch):
-    row = room.ROWS[1]
+    row = module.ROWS[1]
     assert result_of(row, 0) == {}
-    room.run(row, 0, project)
+    module.run(row, 0, project)
     found = result_of(row, 0)
-    assert found["localization"].keys() == {f"{name}, {part}" for name in room.SETS for part in ("all", "format .png")}
-    assert found["detection"].keys() == set(room.SETS)
-    assert [path.name for path in room.run_folder(row, 0).iterdir()] == ["metrics.json"]
-    monkeypatch.setattr(room, "fit_readout", lambda *_: pytest.fail("trained again"))
-    room.run(row, 0, project)
-    monkeypatch.setattr(room, "CONFIG", ReadoutConfig(epochs=2, networks=1))
+    assert found["localization"].keys() == {
+        f"{name}, {part}" for name in module.SETS for part in ("all", "format .png")
+    }
+    assert found["detection"].keys() == set(module.SETS)
+    assert [path.name for path in module.run_folder(row, 0).iterdir()] == ["metrics.json"]
+    monkeypatch.setattr(module, "fit_readout", lambda *_: pytest.fail("trained again"))
+    module.run(row, 0, project)
+    monkeypatch.setattr(module, "CONFIG", ReadoutConfig(epochs=2, networks=1))
     with pytest.raises(PipelineError, match="different settings"):
         result_of(row, 0)
 
@@ -104,16 +106,16 @@ def test_a_training_is_scored_and_not_repeated(project, monkeypatch):
 def test_a_row_learns_on_what_is_left(project, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        room, "fit_readout", lambda folder, files, config: seen.extend(map(read_measured, files)) or 1 / 0
+        module, "fit_readout", lambda folder, files, config: seen.extend(map(read_measured, files)) or 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
-        room.run(room.ROWS[1], 0, project)
+        module.run(module.ROWS[1], 0, project)
     assert len(seen) == 12 and not any(picture.embeddings.any() for picture in seen)
 
 
 def test_tables_hold_what_is_done_and_the_readouts_made_by_hand(project):
-    room.run(room.ROWS[0], 0, project)
-    room.run(room.ROWS[0], 1, project)
+    module.run(module.ROWS[0], 0, project)
+    module.run(module.ROWS[0], 1, project)
     found = gather(project)
     assert list(found["rows"]) == ["all of it", "diffused cut", "eigenvector"]
     assert len(found["rows"]["all of it"]["detection"]["splices"]["values"]) == 2
@@ -123,6 +125,6 @@ def test_tables_hold_what_is_done_and_the_readouts_made_by_hand(project):
 
 
 def test_figures_are_means_over_spliced_pictures(monkeypatch):
-    monkeypatch.setattr(room, "recorded_strata", lambda name, part: part.set_index("name")[[]])
+    monkeypatch.setattr(module, "recorded_strata", lambda name, part: part.set_index("name")[[]])
     rows = [{"set": "a", "name": f"{k}", "p_map": k / 4 if k else np.nan, "detection": float(k)} for k in range(3)]
     assert figures(pd.DataFrame(rows)) == {"localization": {"a, all": 0.375}, "detection": {"a": 1.0}}

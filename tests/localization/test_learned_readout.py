@@ -15,7 +15,7 @@ from torch import nn
 from exiflang.evaluation.baselines import MeanColor
 from exiflang.evaluation.benchmarks import load_benchmark
 from exiflang.evaluation.scoring import score_pictures
-from exiflang.localization import learned_readout as room
+from exiflang.localization import learned_readout as module
 from exiflang.localization.decision import Calibration, Record
 from exiflang.localization.evidence import MEANINGS, NUMBERS, Evidence
 from exiflang.localization.learned_readout import (
@@ -121,7 +121,7 @@ def test_logits_of_windows(grid):
     assert torch.equal(windows, again)
 
 
-def loop_block(block: room.Block, x: torch.Tensor, inputs: Inputs, rows: int) -> torch.Tensor:
+def loop_block(block: module.Block, x: torch.Tensor, inputs: Inputs, rows: int) -> torch.Tensor:
     """Window by window."""
     cols = len(x) // rows
     y = block.norm(x)
@@ -293,7 +293,7 @@ def test_tiny_pictures(folder, height, width):
 
 
 def test_a_model_without_it_takes_another_and_says_so_once(folder, caplog):
-    room._warn_once.cache_clear()
+    module._warn_once.cache_clear()
     model = ExifLang.from_pretrained(folder)
     with caplog.at_level(logging.WARNING):
         first, second = SpliceLocalizer(model), SpliceLocalizer(model)
@@ -304,14 +304,14 @@ def test_a_model_without_it_takes_another_and_says_so_once(folder, caplog):
 
 @pytest.mark.parametrize("options", [{"readout": "diffused_cut"}, {"protocol": "reference"}])
 def test_who_asks_for_another_readout_is_not_warned(folder, caplog, options):
-    room._warn_once.cache_clear()
+    module._warn_once.cache_clear()
     SpliceLocalizer(ExifLang.from_pretrained(folder), **options)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("model", [MeanColor(), ExifLang(ExifLangConfig.preset("tiny"))], ids=["baseline", "in memory"])
 def test_models_from_nowhere_have_none_and_no_warning(model, caplog):
-    room._warn_once.cache_clear()
+    module._warn_once.cache_clear()
     assert model_readout(model) is None and readout_sha256(model) is None
     assert SpliceLocalizer(model).readout == "diffused_cut" and not caplog.records
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from exiflang.localization import relations as room
+from exiflang.localization import relations as module
 from exiflang.localization.relations import (
     EIGENVECTORS,
     MAPS,
@@ -197,7 +197,7 @@ def test_broken_embeddings_are_refused(bad):
 @given(st.integers(1, 120), st.integers(1, 120), st.integers(1, 900))
 def test_references_are_spread_evenly_and_at_most_so_many(rows, cols, most):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "MOST_REFERENCES", most)
+        patch.setattr(module, "MOST_REFERENCES", most)
         found = reference_windows(rows, cols)
         assert 1 <= len(found) <= most
         ys, xs = (sorted(set(side.tolist())) for side in (found // cols, found % cols))
@@ -213,14 +213,14 @@ def test_references_are_spread_evenly_and_at_most_so_many(rows, cols, most):
 
 
 def test_a_strip_has_as_few_references_as_a_picture():
-    assert len(reference_windows(1, 5000)) <= room.MOST_REFERENCES
-    assert len(reference_windows(60, 60)) <= room.MOST_REFERENCES
+    assert len(reference_windows(1, 5000)) <= module.MOST_REFERENCES
+    assert len(reference_windows(60, 60)) <= module.MOST_REFERENCES
 
 
 def test_maps_by_some_references_are_close_to_those_by_all(monkeypatch):
     values = three_origins(24, 32)
     every = window_relations(values)
-    monkeypatch.setattr(room, "MOST_REFERENCES", 200)
+    monkeypatch.setattr(module, "MOST_REFERENCES", 200)
     some = window_relations(values)
     assert some.cosine.shape == (24 * 32, len(some.references)) and len(some.references) <= 200
     assert some.maps.shape == every.maps.shape and some.maps.isfinite().all()

@@ -21,7 +21,7 @@ from exiflang.data.index import read_index
 from exiflang.data.patches import decode_tile
 from exiflang.data.shards import DataError, Sample, find_shards, index_photos, read_member, read_photos
 from exiflang.evaluation.benchmarks import load_benchmark
-from exiflang.preparation import dataset as room
+from exiflang.preparation import dataset as module
 from exiflang.preparation import shard_job as jobs
 from exiflang.preparation.dataset import split_makes
 from exiflang.preparation.options import Contents, Split
@@ -66,8 +66,8 @@ def few_cameras(monkeypatch) -> list:
     """Three makes with small pictures: what is tested here is the order of the house, not the pictures."""
     makes = sorted({camera.make for camera in CAMERAS})[:3]
     cameras = [replace(c, size=(160, 128)) for make in makes for c in [c for c in CAMERAS if c.make == make][:2]]
-    monkeypatch.setattr(room, "CAMERAS", cameras)
-    monkeypatch.setattr(room, "write_splices", partial(write_splices, size=(160, 128)))
+    monkeypatch.setattr(module, "CAMERAS", cameras)
+    monkeypatch.setattr(module, "write_splices", partial(write_splices, size=(160, 128)))
     return cameras
 
 

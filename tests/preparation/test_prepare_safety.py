@@ -9,7 +9,7 @@ from threading import Event
 import pytest
 
 from exiflang.data.shards import DataError, read_member
-from exiflang.preparation import dataset as room
+from exiflang.preparation import dataset as module
 from exiflang.preparation import photos
 from exiflang.preparation.options import grouped
 from exiflang.utils.images import load_image
@@ -21,7 +21,7 @@ def test_a_second_call_does_no_work(tmp_path, monkeypatch):
     source = album(tmp_path / "album")
     first = prepare(str(source), tmp_path / "set", **SMALL)
     monkeypatch.setattr(photos, "cut_tiles", lambda *arguments: pytest.fail("worked again"))
-    monkeypatch.setattr(room, "run_jobs", lambda *arguments, **options: pytest.fail("worked again"))
+    monkeypatch.setattr(module, "run_jobs", lambda *arguments, **options: pytest.fail("worked again"))
     assert prepare(str(source), tmp_path / "set", **SMALL) == first
     assert prepare(source, str(tmp_path / "set"), workers=1, **SMALL) == first
 
@@ -76,7 +76,7 @@ def test_a_draft_of_other_arguments_is_begun_anew(tmp_path, monkeypatch):
 def test_a_killed_run_leaves_no_data_dir_and_its_draft_is_no_obstacle(tmp_path, monkeypatch):
     source = album(tmp_path / "album")
     with monkeypatch.context() as patch:
-        patch.setattr(room.os, "replace", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(module.os, "replace", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prepare(str(source), tmp_path / "set", **SMALL)
     assert not (tmp_path / "set").exists() and (tmp_path / ".set.part").exists()
@@ -195,5 +195,5 @@ def test_a_second_run_with_the_same_arguments_waits_for_the_first(tmp_path, slow
 def test_a_data_set_that_is_there_needs_no_lock(tmp_path, monkeypatch):
     source = album(tmp_path / "album")
     made = prepare(str(source), tmp_path / "set", **SMALL)
-    monkeypatch.setattr(room, "hold", lambda *arguments: pytest.fail("a folder that may be read alone"))
+    monkeypatch.setattr(module, "hold", lambda *arguments: pytest.fail("a folder that may be read alone"))
     assert prepare(str(source), tmp_path / "set", **SMALL) == made

@@ -22,7 +22,7 @@ from exiflang.models.config import ExifLangConfig
 from exiflang.models.model import ExifLang
 from exiflang.pipeline.parameters import project_path
 from exiflang.release import authentic
-from exiflang.release import packaging as room
+from exiflang.release import packaging as module
 from exiflang.release.__main__ import main
 from exiflang.release.authentic import AuthenticPictures, middle
 from exiflang.release.model_card import RunRecord, model_card, plain
@@ -90,7 +90,7 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def released(trained, photos, tmp_path_factory) -> room.Released:
+def released(trained, photos, tmp_path_factory) -> module.Released:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in FEW.items():
             patch.setattr(authentic, name, value)
@@ -291,7 +291,7 @@ def test_a_released_folder_is_not_released_again(released, trained, tmp_path):
 def quick(monkeypatch) -> None:
     """Without calibrating."""
     known = {"diffusion": {"cells": [-0.5, 0.0], "scores": [0.01, 0.02], "pictures": 3}}
-    monkeypatch.setattr(room, "calibrate", lambda *_: known)
+    monkeypatch.setattr(module, "calibrate", lambda *_: known)
 
 
 def full(*_, **__):
@@ -314,7 +314,7 @@ def test_a_failed_write_leaves_the_old_folder_whole(trained, tmp_path, monkeypat
         elif place == "card":
             patch.setattr(Path, "write_text", failure)
         else:
-            patch.setattr(room, "swap", failure)
+            patch.setattr(module, "swap", failure)
         with pytest.raises(error):
             release(*trained, out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -350,7 +350,7 @@ def test_other_files_are_never_replaced(trained, tmp_path):
 
 
 def test_a_folder_too_large_for_the_package(trained, tmp_path, monkeypatch, quick):
-    monkeypatch.setattr(room, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(module, "MOST_BYTES", 10_000)
     with pytest.raises(ReleaseError, match="0 MB, at most 0 MB fit"):
         release(*trained, tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -366,7 +366,7 @@ def test_a_folder_too_large_for_the_package(trained, tmp_path, monkeypatch, quic
     ],
 )
 def test_facts_that_are_missing_are_found_before_calibrating(trained, tmp_path, monkeypatch, name, content, match):
-    monkeypatch.setattr(room, "calibrate", kill)
+    monkeypatch.setattr(module, "calibrate", kill)
     data = tmp_path / "data"
     data.mkdir()
     (data / "heldout").symlink_to(trained[1] / "heldout")

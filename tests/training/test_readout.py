@@ -19,7 +19,7 @@ from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.models.config import ExifLangConfig
 from exiflang.models.model import ExifLang
 from exiflang.training import measured as measuring
-from exiflang.training import readout as room
+from exiflang.training import readout as module
 from exiflang.training.measured import Measured, measure_pictures, read_measured
 from exiflang.training.readout import (
     ReadoutConfig,
@@ -102,9 +102,9 @@ def trained(model, pictures, tmp_path_factory) -> Path:
 
 def begin(folder: Path, pictures: Path, model: str) -> Path:
     """A folder whose pictures have been measured already."""
-    settings = {"weights": room.weights_sha256(model), "pictures": SmallPictures().settings}
+    settings = {"weights": module.weights_sha256(model), "pictures": SmallPictures().settings}
     folder.mkdir(parents=True)
-    room._claim(folder, json.loads(json.dumps(settings | {"config": room.asdict(CONFIG)})))
+    module._claim(folder, json.loads(json.dumps(settings | {"config": module.asdict(CONFIG)})))
     shutil.copytree(pictures, folder / "readout" / "pictures")
     return folder
 
@@ -206,7 +206,7 @@ def test_equal_arguments_give_equal_weights(trained, model, pictures, tmp_path):
 def test_an_interrupted_run_equals_an_uninterrupted_one(trained, model, pictures, tmp_path, part, network):
     """Between two epochs, amid an epoch, and before its checkpoint is written."""
     folder = begin(tmp_path / "run", pictures, model)
-    whole, calls = getattr(room._Run, part), []
+    whole, calls = getattr(module._Run, part), []
     a_network = {"_epoch": 3, "_loss": 36, "_keep": 3}[part]  # 12 pictures an epoch
     allowed = {"_epoch": 1, "_loss": 18, "_keep": 1}[part] + network * a_network
 
@@ -217,7 +217,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(trained, model, pictures
         return whole(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room._Run, part, interrupted)
+        patch.setattr(module._Run, part, interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_readout(folder, model, SmallPictures(), CONFIG)
     assert not (folder / FILE).exists() and (folder / "readout" / f"network-{network}.pt").exists()
@@ -244,7 +244,7 @@ def test_a_run_killed_after_its_last_epoch_is_finished(trained, model, pictures,
         with pytest.raises(pytest.fail.Exception):
             train_readout(folder, model, SmallPictures(), CONFIG)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room._Run, "_epoch", lambda *_: pytest.fail("trained again"))
+        patch.setattr(module._Run, "_epoch", lambda *_: pytest.fail("trained again"))
         assert len(train_readout(folder, model, SmallPictures(), CONFIG)) == 6
     assert (folder / FILE).read_bytes() == (trained / FILE).read_bytes()
 
@@ -257,7 +257,7 @@ def test_what_a_run_killed_at_its_very_end_has_left_is_removed(trained, model, t
 
 
 def test_a_second_call_returns_the_log_without_work(trained, model, monkeypatch):
-    monkeypatch.setattr(room, "measure_pictures", lambda *_: pytest.fail("pictures were measured"))
+    monkeypatch.setattr(module, "measure_pictures", lambda *_: pytest.fail("pictures were measured"))
     before = (trained / FILE).stat().st_mtime_ns
     log = train_readout(trained, model, SmallPictures(), CONFIG)
     assert [line["epoch"] for line in log] == [0, 1, 2] * 2 and (trained / FILE).stat().st_mtime_ns == before
@@ -305,10 +305,10 @@ def test_a_model_that_is_not_there_leaves_nothing_behind(tmp_path):
 
 def test_settings_may_change_before_anything_was_made(model, tmp_path, monkeypatch):
     (tmp_path / "readout_config.json").write_text("{}")
-    monkeypatch.setattr(room, "measure_pictures", lambda *_: pytest.fail("begins"))
+    monkeypatch.setattr(module, "measure_pictures", lambda *_: pytest.fail("begins"))
     with pytest.raises(pytest.fail.Exception, match="begins"):
         train_readout(tmp_path, model, SmallPictures(), CONFIG)
-    assert json.loads((tmp_path / "readout_config.json").read_text())["weights"] == room.weights_sha256(model)
+    assert json.loads((tmp_path / "readout_config.json").read_text())["weights"] == module.weights_sha256(model)
 
 
 def test_without_pictures_it_says_so(model, tmp_path):
@@ -324,7 +324,7 @@ def test_fewer_pictures_than_a_batch(model, tmp_path, length):
 
 @pytest.mark.parametrize("epochs, decay", [(1, 0.0), (8, 1 - 16 / 24), (2000, 0.995)])
 def test_short_runs_forget_their_first_weights(pictures, tmp_path, epochs, decay):
-    run = room._Run(tmp_path, sorted(pictures.iterdir()), ReadoutConfig(epochs=epochs, batch_size=4), 0)
+    run = module._Run(tmp_path, sorted(pictures.iterdir()), ReadoutConfig(epochs=epochs, batch_size=4), 0)
     before = run.averaged.module.networks[0].head.bias.item()
     run.averaged.update_parameters(run.readout)  # the first is taken as it is
     with torch.no_grad():
@@ -340,7 +340,7 @@ def test_short_runs_forget_their_first_weights(pictures, tmp_path, epochs, decay
 def test_the_loss_equals_its_definition(pictures, tmp_path, tampered):
     files = sorted(pictures.iterdir())
     config = ReadoutConfig(noise=0.0, rank_weight=0.7, picture_weight=0.3)
-    run = room._Run(tmp_path, files, config, 0)
+    run = module._Run(tmp_path, files, config, 0)
     picture = read_measured(files[1 if tampered else 0])
     with torch.inference_mode():
         windows = run.readout(picture.inputs())
