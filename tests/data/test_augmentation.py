@@ -20,7 +20,7 @@ def batch(photos: int, size: int, views: int = 1) -> tuple[torch.Tensor, list[st
     return pictures.unflatten(0, (photos, views)), sentences  # [B V, 3, S, S] -> [B, V, 3, S, S]
 
 
-def told(before: str, after: str) -> dict[str, str]:
+def appended(before: str, after: str) -> dict[str, str]:
     """What was appended to a sentence, parsed."""
     assert after.startswith(before)
     return dict(part.split(": ") for part in after[len(before) :].split(", ") if part)
@@ -34,7 +34,7 @@ def is_cut_of(patch: torch.Tensor, source: torch.Tensor) -> bool:
 def by_pillow(source: np.ndarray, plan: Plan, photo: int, view: int) -> np.ndarray:
     """One view's patch, step by step on one picture: uint8 [S, S, 3] -> [P, P, 3]."""
 
-    def frame_of(side: int) -> int:  # so large that a patch fits wherever the grid of 16 pixels falls
+    def frame_of(side: int) -> int:  # large enough for a patch at any offset of the 16-pixel grid
         return next(n for n in range(side + 15, side + 31) if n % 16 == 0)
 
     def cut(picture: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
@@ -59,7 +59,7 @@ def by_pillow(source: np.ndarray, plan: Plan, photo: int, view: int) -> np.ndarr
 
 
 @pytest.mark.parametrize("common_jpeg", [0.0, 1.0])
-def test_what_is_done_is_what_is_told(common_jpeg):
+def test_the_sentence_records_what_was_done(common_jpeg):
     process = Augmentation(sizes=(40, 32), processing_probability=0.8, common_jpeg=common_jpeg)
     patches, sentences = batch(12, process.source_size + 5, views=2)
     kinds, rescaled, unscaled = set(), [], []
@@ -68,7 +68,7 @@ def test_what_is_done_is_what_is_told(common_jpeg):
         plan = process.plan(12, 2, (7, seed))
         assert results.shape == (12, 2, 3, plan.size, plan.size) and results.dtype == torch.uint8
         for photo, (before, now) in enumerate(zip(sentences, after, strict=True)):
-            history = told(before, now)
+            history = appended(before, now)
             expected = {"Resized": f"{plan.percents[photo] / 100:.2f}", "Recompressed": str(plan.qualities[photo])}
             assert history == {key: value for key, value in expected.items() if value not in ("1.00", "0")}
             kinds.add(tuple(history))
@@ -83,7 +83,7 @@ def test_what_is_done_is_what_is_told(common_jpeg):
     assert kinds == {(), ("Resized",), ("Recompressed",), ("Resized", "Recompressed")}
 
 
-def test_nothing_to_do_gives_plain_cuts():
+def test_without_processing_patches_are_plain_crops():
     process = Augmentation(sizes=(24, 24), **NOTHING)
     assert process.source_size == 24
     patches, sentences = batch(4, 30)
@@ -95,7 +95,7 @@ def test_nothing_to_do_gives_plain_cuts():
     assert torch.equal(whole, patches[:, 0, :, :24, :24])
 
 
-def test_the_seed_decides_everything():
+def test_the_result_depends_only_on_the_seed():
     process = Augmentation(sizes=(24, 32))
     patches, sentences = batch(6, process.source_size)
     first, again = (process(patches, sentences, (1, 2)) for _ in range(2))
@@ -104,8 +104,8 @@ def test_the_seed_decides_everything():
     assert all(not torch.equal(first[0], pixels) and first[1] != words for pixels, words in others)
 
 
-def test_processes_share_what_a_batch_shares():
-    """Else the last save, or the size of the patches, would tell a process from another."""
+def test_processes_share_the_settings_of_a_batch():
+    """Otherwise the last save, or the size of the patches, would reveal which process a patch comes from."""
     for seed in range(5):
         one, other = (Augmentation().plan(64, 2, (seed, 9), process) for process in (0, 1))
         assert (one.size, one.common_quality, *one.common_offset) == (
@@ -117,7 +117,7 @@ def test_processes_share_what_a_batch_shares():
         assert (one.positions != other.positions).all() and (one.qualities != other.qualities).any()
 
 
-def test_the_grid_falls_anywhere_and_factors_vary():
+def test_grid_offsets_cover_all_values_and_factors_vary():
     plans = [Augmentation().plan(64, 2, seed) for seed in range(40)]
     assert {tuple(place) for plan in plans for place in plan.offsets.reshape(-1, 2)} == set(
         product(range(16), repeat=2)
@@ -143,7 +143,7 @@ def test_source_size_is_enough_for_any_factor(size, resize_range, common):
         assert process(source, [""], seed)[0].shape == (1, 3, size, size)
 
 
-def test_empty_batch_and_empty_sentence():
+def test_empty_batches_and_sentences():
     for settings_, shape in product((NOTHING, ALWAYS), ((0, 3), (0, 2, 3))):
         process = Augmentation(sizes=(16,), **settings_)
         none, after = process(torch.zeros(*shape, 100, 100, dtype=torch.uint8), [], 0)
@@ -152,7 +152,7 @@ def test_empty_batch_and_empty_sentence():
     assert after[0].startswith("Resized: ") and ", Recompressed: " in after[0]
 
 
-def test_what_cannot_be_processed():
+def test_unsuitable_patches_are_refused():
     process = Augmentation(sizes=(16, 32))
     good, sentences = batch(2, process.source_size)
     process(good, sentences, 0)
@@ -180,6 +180,6 @@ def test_what_cannot_be_processed():
     + [{name: (60.5, 98)} for name in ("quality_range", "common_quality_range")]
     + [{"quality_range": (0, 98)}, {"quality_range": (60, 101)}, {"common_quality_range": (98, 70)}],
 )
-def test_settings_are_checked(wrong):
+def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Augmentation(**wrong)

@@ -1,4 +1,4 @@
-"""The data set of composites: each picture by its number alone, all kinds, and what it needs."""
+"""The data set of composites: pictures that depend only on their number, all kinds of them, and their sources."""
 
 import io
 import pickle
@@ -25,7 +25,7 @@ def jpeg(seed: int, width: int, height: int, quality: int = 90) -> bytes:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> list:
-    """Three small photos, one of them standing."""
+    """Three small photos, one of them in portrait orientation."""
     folder = tmp_path_factory.mktemp("photos")
     for number, size in enumerate([(384, 256), (300, 420), (500, 400)]):
         (folder / f"{number}.jpg").write_bytes(jpeg(number, *size))
@@ -60,17 +60,17 @@ def checked(composite: Composite) -> np.ndarray:
     return picture
 
 
-def test_a_picture_depends_on_its_number_and_the_seed_alone(photos):
+def test_a_picture_depends_only_on_its_number_and_the_seed(photos):
     first, second, other = whole(photos), whole(photos), whole(photos, seed=1)
     for number in (7, 0, 7):
         assert first[number].data == second[number].data
         np.testing.assert_array_equal(first[number].mask, second[number].mask)
-    assert pickle.loads(pickle.dumps(first))[3].data == second[3].data  # as worker processes get it
+    assert pickle.loads(pickle.dumps(first))[3].data == second[3].data  # as worker processes receive it
     assert whole(photos, length=9)[3].data == second[3].data
     assert len({first[3].data, first[4].data, other[3].data}) == 3
 
 
-def test_masks_fit_and_shares_are_those_named(photos):
+def test_masks_fit_and_shares_are_as_documented(photos):
     dataset = whole(photos, 200)
     shares, kinds = [], set()
     for number in range(len(dataset)):
@@ -93,7 +93,7 @@ def test_all_kinds_of_edits_are_drawn():
     assert all(0.01 < edit.area[0] < edit.area[1] <= 0.65 for edit in edits)
 
 
-def test_mosaics_are_of_one_camera_each_on_one_grid(tiles):
+def test_each_mosaic_uses_one_camera_and_one_grid(tiles):
     dataset = CompositeDataset([], tiles, 5, shares={"mosaic": 1.0})
     assert len(dataset.mosaics) == 2  # the third has too few tiles
     mosaic = dataset._mosaic(dataset.mosaics[0], np.random.default_rng(0))
@@ -106,7 +106,7 @@ def test_mosaics_are_of_one_camera_each_on_one_grid(tiles):
         checked(dataset[number])
 
 
-def test_tiles_are_photos_of_any_camera(tiles):
+def test_single_tiles_serve_as_photos(tiles):
     dataset = CompositeDataset([], tiles, 20, shares={"tile": 1.0})
     assert len(dataset.tiles) == 3
     sizes = {checked(dataset[number]).shape[1] for number in range(20)}
@@ -119,7 +119,7 @@ def test_tiles_are_photos_of_any_camera(tiles):
 
 
 @pytest.mark.parametrize("side, alone", [(63, False), (64, True)])
-def test_small_tiles_serve_in_mosaics_alone(tmp_path, side, alone):
+def test_small_tiles_are_used_only_in_mosaics(tmp_path, side, alone):
     shard, photos = tmp_path / "0.tar", []
     with shard.open("wb") as file:
         for number in range(24):
@@ -132,10 +132,10 @@ def test_small_tiles_serve_in_mosaics_alone(tmp_path, side, alone):
         checked(dataset[number])
 
 
-def test_simulated_photos_need_no_file():
+def test_simulated_photos_need_no_files():
     dataset = CompositeDataset([], [], 31)
     assert dataset.shares == {"simulated": SHARES["simulated"]}
-    checked(dataset[30])  # a small one, at once
+    checked(dataset[30])  # the smallest size, which is fast
 
 
 def test_kinds_without_a_source_are_left_out(photos, tiles):
@@ -147,17 +147,17 @@ def test_kinds_without_a_source_are_left_out(photos, tiles):
 
 
 @pytest.mark.parametrize("shares", [{}, {"whole": 1.0}, {"whole": 0.5, "mosaic": 0.5}, {"simulated": 0.0}])
-def test_without_a_source_it_says_what_to_give(shares):
+def test_the_error_without_a_source_says_what_to_give(shares):
     with pytest.raises(ValueError, match="give two photos, or tiles of two cameras, or a share of simulated"):
         CompositeDataset([], [], 1, shares=shares)
 
 
-def test_unknown_kinds_are_named():
+def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match="unknown kinds of source \\['generated'\\]: choose among whole, tile"):
         CompositeDataset([], [], 1, shares={"generated": 1.0})
 
 
-def test_numbers_beyond_the_length_end_it(photos):
+def test_indices_out_of_range_raise_index_error(photos):
     dataset = whole(photos, 2)
     assert len(dataset) == 2 and len(list(iter(dataset))) == 2
     for number in (-1, 2, 10**9):
@@ -166,7 +166,7 @@ def test_numbers_beyond_the_length_end_it(photos):
     assert len(whole(photos, 0)) == 0
 
 
-def test_settings_tell_sources_apart_but_not_their_order(photos, tiles):
+def test_settings_depend_on_the_sources_but_not_on_their_order(photos, tiles):
     plain = CompositeDataset(photos, tiles, 5).settings
     assert CompositeDataset(photos[::-1], tiles[::-1], 5).settings == plain
     assert plain.keys() == {"length", "seed", "photos", "tiles", "shares"}
@@ -180,7 +180,7 @@ def test_settings_tell_sources_apart_but_not_their_order(photos, tiles):
     assert all(other.settings != plain for other in others)
 
 
-def test_a_broken_photo_or_tile_is_named(tmp_path, tiles):
+def test_the_error_names_a_broken_photo_or_tile(tmp_path, tiles):
     for name in ("one.jpg", "two.jpg"):
         (tmp_path / name).write_bytes(b"damaged")
     with pytest.raises(ImageError, match="(one|two).jpg: not a picture"):
@@ -205,7 +205,7 @@ def test_resized(scale, shape):
     assert resized(flat, scale).shape == (*shape, 3) and (resized(flat, scale) == 77).all()
 
 
-def test_files_of_whole_photos_are_among_the_authentic_ones(photos, tiles):
+def test_authentic_pictures_include_unmodified_files(photos, tiles):
     files = {path.read_bytes() for path in photos}
     dataset = whole(photos, 100)
     untouched = [composite for composite in map(dataset.__getitem__, range(100)) if composite.data in files]
@@ -214,4 +214,4 @@ def test_files_of_whole_photos_are_among_the_authentic_ones(photos, tiles):
         checked(composite)
     mosaics = CompositeDataset([], tiles, 100, shares={"mosaic": 1.0})
     for number in range(100):
-        checked(mosaics[number])  # without photos none is asked for
+        checked(mosaics[number])  # without photos, none are drawn

@@ -1,4 +1,4 @@
-"""With damaged="skip" a shard loses the samples that the damage hits, and says so."""
+"""With damaged="skip" a shard loses only the samples that are damaged, and reports them."""
 
 import tarfile
 from collections import Counter
@@ -22,7 +22,7 @@ def whole(tmp_path_factory) -> Path:
 
 
 def headers(path: Path) -> list[tuple[str, int, int, int]]:
-    """Name, and where header, data and next header begin, of each member."""
+    """For each member: its name, and the offsets of its header, its data and the next header."""
     with tarfile.open(path) as tar:
         members = tar.getmembers()
     ends = [member.offset for member in members[1:]] + [members[-1].offset_data + 512]
@@ -30,7 +30,7 @@ def headers(path: Path) -> list[tuple[str, int, int, int]]:
 
 
 def read(folder: Path, data: bytes) -> tuple[dict[str, list[bytes]], Counter]:
-    """Tiles of each photo, and what was left out."""
+    """The tiles of each photo, and counts of what was left out."""
     path = folder / "0.tar"
     path.write_bytes(data)
     photos, left_out = index_photos([path], damaged="skip")
@@ -43,7 +43,7 @@ def index(folder: Path, data: bytes) -> tuple[list[int], Counter]:
     return [int(name) for name in found], left_out
 
 
-def test_a_whole_shard_is_read_as_ever(whole, tmp_path):
+def test_an_intact_shard_is_read_as_without_the_option(whole, tmp_path):
     assert index_photos([whole], damaged="skip") == index_photos([whole])
     assert index(tmp_path, whole.read_bytes()) == (list(range(COUNT)), Counter())
 
@@ -60,14 +60,14 @@ def test_a_damaged_header_costs_its_sample(whole, tmp_path, number, kind):
     found, left_out = index(tmp_path, bytes(data))
     assert found == [i for i in range(COUNT) if i != number // 2]
     lone = "JSON without tile" if name.endswith(".png") else "tile without JSON"
-    hidden = kind == "zeros" and number == 2 * COUNT - 1  # zeros are the end, if no header follows
+    hidden = kind == "zeros" and number == 2 * COUNT - 1  # zeros mark the end of the archive if no header follows
     assert left_out == Counter({lone: 1} | ({} if hidden else {DAMAGED: 1}))
     if kind == "flipped":
         with pytest.raises(DataError, match="0.tar"):
             index_photos([tmp_path / "0.tar"])
 
 
-def test_a_truncated_shard_keeps_what_is_whole(whole, tmp_path):
+def test_a_truncated_shard_keeps_its_complete_samples(whole, tmp_path):
     data, places = whole.read_bytes(), headers(whole)
     for length in (*range(0, len(data), 777), *(end for *_, end in places)):
         found, left_out = index(tmp_path, data[:length])
@@ -84,12 +84,12 @@ def test_a_hole_in_the_middle(whole, tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"no tar" * 999, bytes(10240), b"\x1f\x8b" * 4000])
-def test_what_is_no_tar_has_no_photo(tmp_path, data):
+def test_data_that_is_not_a_tar_has_no_photos(tmp_path, data):
     found, left_out = index(tmp_path, data)
     assert found == [] and left_out[DAMAGED] == bool(data.strip(b"\0") or not data)
 
 
-def test_a_shard_that_is_not_there_is_an_error_still(tmp_path):
+def test_a_missing_shard_is_still_an_error(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         index_photos([tmp_path / "gone.tar"], damaged="skip")
 
@@ -104,7 +104,7 @@ def test_a_negative_size_ends_the_shard(tmp_path):
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=20), st.integers(0, 60_000))
-def test_any_damage_spares_the_samples_beside_it(whole, tmp_path, changes, length):
+def test_damage_does_not_affect_other_samples(whole, tmp_path, changes, length):
     original, places = whole.read_bytes(), headers(whole)
     with tarfile.open(whole) as tar:
         tiles = [tar.extractfile(name).read() for name, *_ in places[::2]]
@@ -121,8 +121,8 @@ def test_any_damage_spares_the_samples_beside_it(whole, tmp_path, changes, lengt
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sets(st.integers(0, 2 * COUNT - 1)), st.integers(0, 511).filter(lambda byte: byte != 155))
-def test_damaged_headers_cost_their_samples_alone(whole, tmp_path, hit, byte):
-    """Byte 155 stands behind the checksum's end and means nothing."""
+def test_damaged_headers_cost_only_their_own_samples(whole, tmp_path, hit, byte):
+    """Byte 155 follows the terminator of the checksum and has no meaning."""
     data, places = bytearray(whole.read_bytes()), headers(whole)
     for number in hit:
         data[places[number][1] + byte] ^= 0x15

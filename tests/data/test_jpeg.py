@@ -51,15 +51,15 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 # ------------------------------------------------ JPEG ------------------------------------------------
 @pytest.mark.parametrize("quality", [1, 49, 50, 75, 98, 100])
-def test_tables_are_libjpegs(quality):
+def test_quantization_tables_match_libjpeg(quality):
     file = Image.open(io.BytesIO(encoded(natural(16, 16), quality)))
-    tables = np.array([file.quantization[0], file.quantization[1]])  # Pillow gives them row by row
+    tables = np.array([file.quantization[0], file.quantization[1]])  # Pillow returns them row by row
     assert np.array_equal(quantization_tables(quality).numpy(), tables)
 
 
-# A few levels are left to other builds of libjpeg; with the one that Pillow's wheels carry, all are equal.
+# Other builds of libjpeg may differ by a few levels; with the one in Pillow's wheels, all pixels are equal.
 @pytest.mark.parametrize("quality", [30, 60, 82, 95, 100])
-def test_jpeg_equals_pillows(quality):
+def test_jpeg_matches_pillow(quality):
     for seed, (height, width) in enumerate([(128, 128), (97, 131), (120, 90), (33, 50)]):
         picture = natural(height, width, seed)
         ours = as_picture(jpeg(as_batch(picture), quality)[0])
@@ -94,7 +94,7 @@ def test_jpeg_of_synthetic_pictures(kind):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (50, 71), (7, 9)])
-def test_quantized_blocks_are_libjpegs(tmp_path, size):
+def test_quantized_blocks_match_libjpeg(tmp_path, size):
     picture = natural(*size, seed=1)
     (tmp_path / "saved.jpg").write_bytes(encoded(picture, 85))
     saved = jpeglib.read_dct(str(tmp_path / "saved.jpg"))
@@ -102,20 +102,20 @@ def test_quantized_blocks_are_libjpegs(tmp_path, size):
     luma, chroma = module._encoder_planes(as_batch(picture).float())
     ours = [module._quantized(luma, tables[:1])[0, 0], *module._quantized(chroma, tables[1:])[0]]
     for plane, blocks in zip(ours, (saved.Y, saved.Cb, saved.Cr), strict=True):
-        rows, cols = blocks.shape[:2]  # ours has whole units, libjpeg keeps whole blocks
+        rows, cols = blocks.shape[:2]  # ours has whole MCUs, libjpeg keeps whole blocks
         kept = plane.transpose(1, 2)[:rows, :cols].numpy()  # [rows, 8, cols, 8] -> [rows, cols, 8, 8]
         assert np.abs(kept - blocks).max() <= 1
         assert np.mean(kept != blocks) < 1e-3
 
 
-def test_one_quality_a_picture():
+def test_each_picture_may_have_its_own_quality():
     pictures = as_batch(*(natural(40, 56, seed) for seed in range(3)))
     together = jpeg(pictures, torch.tensor([35, 80, 99]))
     for picture, quality, result in zip(pictures, (35, 80, 99), together, strict=True):
         assert torch.equal(result, jpeg(picture[None], quality)[0])
 
 
-def test_memory_layout_and_precision_around_do_not_matter():
+def test_memory_layout_and_autocast_do_not_matter():
     pictures = as_batch(*(natural(40, 56, seed) for seed in range(2))).contiguous()
     plain = jpeg(pictures, 80)
     assert torch.equal(jpeg(pictures.contiguous(memory_format=torch.channels_last), 80), plain)
@@ -123,7 +123,7 @@ def test_memory_layout_and_precision_around_do_not_matter():
         assert torch.equal(jpeg(pictures, 80), plain)
 
 
-def test_no_picture_at_all():
+def test_empty_batches():
     none = torch.zeros(0, 3, 20, 24, dtype=torch.uint8)
     assert jpeg(none, 80).shape == (0, 3, 20, 24)
     assert jpeg(none, torch.zeros(0, dtype=torch.int64)).shape == (0, 3, 20, 24)
@@ -131,7 +131,7 @@ def test_no_picture_at_all():
 
 
 @pytest.mark.parametrize("quality", [0, 101, -5, 80.0, torch.tensor([50, 101, 50]), torch.full((2,), 50), [[50]] * 3])
-def test_jpeg_refuses_qualities(quality):
+def test_wrong_qualities_are_refused(quality):
     with pytest.raises(ValueError, match="qualit"):
         jpeg(torch.zeros(3, 3, 16, 16, dtype=torch.uint8), quality)
 
@@ -146,7 +146,7 @@ def test_jpeg_refuses_qualities(quality):
         (torch.zeros(1, 3, 16, 16), "uint8"),
     ],
 )
-def test_pixels_are_checked(pixels, message):
+def test_wrong_pixels_are_refused(pixels, message):
     for call in (lambda: jpeg(pixels, 80), lambda: rescale(pixels, 0.5)):
         with pytest.raises(ValueError, match=message):
             call()
@@ -154,10 +154,10 @@ def test_pixels_are_checked(pixels, message):
 
 # ---------------------------------------------- rescaling ---------------------------------------------
 @pytest.mark.parametrize("factor", [0.29, 0.5, 0.75, 0.83, 1.0, 1.2, 1.5])
-def test_rescaling_equals_pillows(factor):
+def test_rescaling_matches_pillow(factor):
     picture = natural(100, 121, seed=2)
     ours = as_picture(rescale(as_batch(picture), factor)[0])
-    assert ours.shape[0] == round(100 * factor)  # also where 100 * factor is a little less in floats
+    assert ours.shape[0] == round(100 * factor)  # also where 100 * factor falls slightly short in floating point
     off = difference(ours, pillow_rescale(picture, factor, *ours.shape[:2]))
     assert off.max() <= 2
     assert off.mean() < 0.05
@@ -167,6 +167,6 @@ def test_rescaling_equals_pillows(factor):
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf"), 0.01])
-def test_rescaling_refuses_factors(factor):
+def test_wrong_factors_are_refused(factor):
     with pytest.raises(ValueError, match="factor"):
         rescale(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), factor)

@@ -1,4 +1,4 @@
-"""Patches and sentences: pieces of the photo's own tiles and tags, the same for (seed, epoch, index)."""
+"""Patches and sentences: crops of the photo's own tiles and tags, determined by (seed, epoch, index)."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ def shards(tmp_path) -> list[Path]:
     return write_shards((sample(i, photo=f"p{i // 2}") for i in range(20)), tmp_path / "set", per_shard=7)
 
 
-def test_items(shards):
+def test_an_item_is_a_patch_and_a_sentence(shards):
     dataset = PatchDataset(shards, 16)
     assert len(dataset) == 10
     patch, sentence = dataset[3]
@@ -36,8 +36,8 @@ def test_items(shards):
         dataset[10]
 
 
-def test_a_patch_is_a_piece_of_one_of_its_tiles(shards):
-    """Naive oracle: search all places of both tiles."""
+def test_a_patch_is_a_crop_of_one_of_the_photos_tiles(shards):
+    """Naive oracle: search all positions in both tiles."""
     dataset = PatchDataset(shards, 40)
     for index in range(3):
         patch = dataset[index][0].numpy().transpose(1, 2, 0)  # [3, P, P] -> [P, P, 3]
@@ -46,7 +46,7 @@ def test_a_patch_is_a_piece_of_one_of_its_tiles(shards):
         assert any(np.array_equal(patch, tiles[i][y : y + 40, x : x + 40]) for i, y, x in places)
 
 
-def test_crops_depend_on_seed_epoch_and_index_alone(shards):
+def test_crops_depend_only_on_seed_epoch_and_index(shards):
     dataset, again, other = PatchDataset(shards, 16, seed=1), PatchDataset(shards, 16, seed=1), PatchDataset(shards, 16)
     backwards = {i: again[i][0] for i in reversed(range(10))}
     first = [dataset[i][0] for i in range(10)]
@@ -86,7 +86,7 @@ def test_shuffled_exif_is_a_stable_permutation_without_fixed_points(tmp_path, co
         assert shuffled.sentences != PatchDataset(shards, 8, seed=4, exif="shuffled").sentences
 
 
-def test_fingerprint_tells_what_is_learned_from(shards, tmp_path):
+def test_the_fingerprint_identifies_the_training_data(shards, tmp_path):
     same = write_shards((sample(i, photo=f"p{i // 2}") for i in range(20)), tmp_path / "copy", per_shard=7)
     fewer = write_shards((sample(i, photo=f"p{i // 2}") for i in range(18)), tmp_path / "fewer", per_shard=7)
     recut = [replace(sample(i, photo=f"p{i // 2}"), data=tile(i, size=56)) for i in range(20)]
@@ -110,21 +110,21 @@ def test_fingerprint_tells_what_is_learned_from(shards, tmp_path):
     assert PatchDataset(shards, 16, tag_dropout=0, cache=True).fingerprint == base
 
 
-def test_fingerprint_by_default_is_that_of_earlier_versions(shards):
-    """Runs that were begun before views and tag dropout existed go on."""
+def test_the_default_fingerprint_is_that_of_earlier_versions(shards):
+    """So that runs started before views and tag dropout existed can be resumed."""
     dataset = PatchDataset(shards, 16, seed=2)
     tiles = [[photo.id, [(shard.name, *place) for shard, *place in photo.tiles]] for photo in dataset.photos]
     what = json.dumps([16, 2, tiles, dataset.sentences])
     assert dataset.fingerprint == hashlib.sha256(what.encode()).hexdigest()
 
 
-def test_a_patch_as_large_as_the_tile_and_one_larger(shards):
+def test_a_patch_may_be_as_large_as_its_tile_but_not_larger(shards):
     assert PatchDataset(shards, 48)[0][0].shape == (3, 48, 48)
     with pytest.raises(DataError, match="photo p0 is 48 x 48 pixels, smaller than a patch of 49: choose a smaller"):
         PatchDataset(shards, 49)[0]
 
 
-def test_a_broken_tile_is_named(tmp_path):
+def test_the_error_names_a_broken_tile(tmp_path):
     path = shard(tmp_path, {"a.jpg": b"\xff\xd8\xff no picture", "a.json": json.dumps({"exif": EXIF}).encode()})
     dataset = PatchDataset([path], 16)
     with pytest.raises(DataError, match="00000.tar: a tile of photo 00000.tar/a cannot be decoded"):
@@ -148,7 +148,7 @@ def test_wrong_arguments(shards, arguments, message):
         PatchDataset(shards, **{"patch_size": 16} | arguments)
 
 
-def test_paths_as_text(shards):
+def test_paths_may_be_strings(shards):
     assert len(PatchDataset([str(path) for path in shards], 16)) == 10
 
 
@@ -162,7 +162,7 @@ def test_any_patch_size_and_seed(shards, size, seed, index):
 # ------------------------------------------------- views -------------------------------------------------
 @pytest.fixture
 def uneven(tmp_path) -> list[Path]:
-    """Photos of 1, 2, 3 and 4 tiles; each pixel of tile n is n."""
+    """Photos with 1, 2, 3 and 4 tiles; each pixel of tile n has the value n."""
     photos = [photo for photo in range(4) for _ in range(photo + 1)]
     flat = [plain(number) for number in range(10)]
     made = [replace(sample(n, photo=f"p{photo}"), data=flat[n]) for n, photo in enumerate(photos)]
@@ -175,7 +175,7 @@ def plain(level: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_views_are_on_different_tiles_as_far_as_there_are(uneven):
+def test_views_use_different_tiles_where_there_are_enough(uneven):
     dataset = PatchDataset(uneven, 16, views=3)
     tiles = [{0}, {1, 2}, {3, 4, 5}, {6, 7, 8, 9}]
     for epoch in range(20):
@@ -187,7 +187,7 @@ def test_views_are_on_different_tiles_as_far_as_there_are(uneven):
             assert seen <= known and len(seen) == min(3, len(known))
 
 
-def test_every_tile_is_as_likely_in_every_view(uneven):
+def test_every_tile_is_equally_likely_in_every_view(uneven):
     dataset = PatchDataset(uneven, 16, views=2)
     counts = np.zeros((2, 10))
     for epoch in range(400):
@@ -205,8 +205,8 @@ def test_the_first_view_does_not_depend_on_the_others(shards):
         assert one[index][1] == two[index][1] == five[index][1]
 
 
-def test_one_patch_is_drawn_as_ever(shards):
-    """Golden figures rest on these draws: tile, y and x, in this order."""
+def test_a_single_patch_is_drawn_as_in_earlier_versions(shards):
+    """Golden results depend on these draws: tile, y and x, in this order."""
     dataset = PatchDataset(shards, 16, seed=3)
     dataset.set_epoch(2)
     for index, photo in enumerate(dataset.photos):
@@ -219,13 +219,13 @@ def test_one_patch_is_drawn_as_ever(shards):
         assert torch.equal(decode_patch(photo, 16, np.random.default_rng([3, 2, index])), expected)
 
 
-def test_views_of_one_tile_are_at_different_places(tmp_path):
+def test_views_of_the_same_tile_are_at_different_positions(tmp_path):
     dataset = PatchDataset(write_shards([sample(0)], tmp_path), 16, views=4)
     patches = dataset[0][0]
     assert len({patch.numpy().tobytes() for patch in patches}) == 4
 
 
-def test_a_tile_is_decoded_once_an_item(uneven, monkeypatch):
+def test_a_tile_is_decoded_once_per_item(uneven, monkeypatch):
     decoded = []
 
     def counting(photo, place):
@@ -240,14 +240,14 @@ def test_a_tile_is_decoded_once_an_item(uneven, monkeypatch):
         assert len(decoded) == len(set(decoded)) == tiles
 
 
-def test_a_broken_tile_among_views_is_named(tmp_path):
+def test_the_error_names_a_broken_tile_among_views(tmp_path):
     (good,) = [sample(0, photo="p")]
     dataset = PatchDataset(write_shards([good, replace(good, key="b", data=b"broken")], tmp_path), 16, views=2)
     with pytest.raises(DataError, match="a tile of photo p cannot be decoded"):
         dataset[0]
 
 
-def test_the_cache_names_a_broken_tile_at_once(tmp_path):
+def test_the_cache_reports_a_broken_tile_immediately(tmp_path):
     shards = write_shards([sample(0), replace(sample(1), data=b"broken")], tmp_path)
     with pytest.raises(DataError, match="00000.tar: a tile of photo .* cannot be decoded"):
         PatchDataset(shards, 16, cache=True)
@@ -271,7 +271,7 @@ def sentences_of(dataset: PatchDataset, epochs: int) -> list[list[str]]:
     return rows
 
 
-def test_tags_are_left_out_by_their_probability_and_keep_their_order(tagged):
+def test_tags_are_dropped_with_their_probability_and_keep_their_order(tagged):
     dataset = PatchDataset(tagged, 8, tag_dropout=0.3)
     whole = [sentence.split(", ") for sentence in dataset.sentences]
     assert [len(words) for words in whole] == [5] * 6 + [1] and "LensModel: a; b: c" in whole[0]
@@ -284,7 +284,7 @@ def test_tags_are_left_out_by_their_probability_and_keep_their_order(tagged):
     assert kept / (100 * 6 * 5) == pytest.approx(0.7, abs=0.03)
 
 
-def test_one_tag_always_stays_and_any_may_be_it(tagged):
+def test_at_least_one_tag_always_remains_and_it_may_be_any(tagged):
     dataset = PatchDataset(tagged, 8, tag_dropout=0.999)
     rows = sentences_of(dataset, 60)
     assert all(len(sentence.split(", ")) <= 2 for row in rows for sentence in row)
@@ -292,7 +292,7 @@ def test_one_tag_always_stays_and_any_may_be_it(tagged):
     assert {row[6] for row in rows} == {"Make: Canon"}
 
 
-def test_shuffled_tags_are_the_same_tags(tagged):
+def test_shuffling_keeps_the_set_of_tags(tagged):
     dataset = PatchDataset(tagged, 8, shuffle_tags=True)
     rows = sentences_of(dataset, 30)
     for row in rows:
@@ -303,7 +303,7 @@ def test_shuffled_tags_are_the_same_tags(tagged):
 
 
 @pytest.mark.parametrize("exif", ["own", "shuffled"])
-def test_sentences_depend_on_seed_epoch_and_index_alone(tagged, exif):
+def test_sentences_depend_only_on_seed_epoch_and_index(tagged, exif):
     def draw(seed=0, **options):
         return PatchDataset(tagged, 8, seed, exif, tag_dropout=0.5, shuffle_tags=True, **options)
 

@@ -1,4 +1,4 @@
-"""img2dataset's own output: its EXIF is read, and pictures that it compressed anew are noticed."""
+"""img2dataset's own output: its EXIF is read, and pictures that it re-encoded are detected."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from tests.data.test_shards import EXIF, shard, tile
 
 
 def fetched(folder: Path, changed: int = 0, kind: str = "sha256", count: int = 6, **more: object) -> Path:
-    """As img2dataset writes it: the hash is of what was fetched, the first `changed` pictures are others."""
+    """A shard as img2dataset writes it, with hashes of the downloads; the first `changed` pictures differ."""
     members = {}
     for i in range(count):
         meta = {
@@ -45,12 +45,12 @@ def read(request) -> Iterator:
 
 
 @pytest.mark.parametrize("kind", ["sha256", "sha512", "md5"])
-def test_files_as_they_were_fetched(tmp_path, read, kind):
+def test_unchanged_files_raise_no_warning(tmp_path, read, kind):
     assert read(fetched(tmp_path, kind=kind)) == ["Make: Canon, Model: Canon EOS 40D, PhotographicSensitivity: 400"] * 6
 
 
 @pytest.mark.parametrize("kind", ["sha256", "sha512", "md5"])
-def test_pictures_compressed_anew(tmp_path, read, kind):
+def test_re_encoded_pictures_raise_one_warning(tmp_path, read, kind):
     path = fetched(tmp_path, 4, kind)
     with pytest.warns(UserWarning, match="00000.tar: 4 of the first 6 pictures.*disable_all_reencoding=True") as said:
         assert len(read(path)) == 6
@@ -58,7 +58,7 @@ def test_pictures_compressed_anew(tmp_path, read, kind):
 
 
 @pytest.mark.parametrize("more", [{"original_width": 4000, "original_height": 3000}, {"original_height": 49}])
-def test_pictures_resized(tmp_path, read, more):
+def test_resized_pictures_raise_a_warning(tmp_path, read, more):
     path = fetched(tmp_path, **more, sha256=None)
     with pytest.warns(UserWarning, match="6 of the first 6 pictures.*resize_mode='no'"):
         read(path)
@@ -75,13 +75,13 @@ def test_pictures_resized(tmp_path, read, more):
         {"photo": "p", "width": 48, "height": 48, "original_width": 4000, "original_height": 3000, "x": 8, "y": 0},
     ],
 )
-def test_samples_that_do_not_say(tmp_path, read, meta):
+def test_samples_without_hashes_or_sizes_raise_no_warning(tmp_path, read, meta):
     path = shard(tmp_path, {"a.png": tile(), "a.json": json.dumps({"exif": EXIF, **meta}).encode()})
     assert len(read(path)) == 1
 
 
-def test_the_first_shard_that_says(tmp_path):
-    """One of our own, then one of img2dataset's; no more than 50 samples, and no later shard."""
+def test_the_first_shard_with_hashes_or_sizes_decides(tmp_path):
+    """The first is one of our own, the next one img2dataset's; at most 50 samples are read, and no later shard."""
     plain = shard(tmp_path, {"a.png": tile(), "a.json": b'{"exif": {}}'}, "0.tar")
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
@@ -93,7 +93,7 @@ def test_the_first_shard_that_says(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar" * 999, None])
-def test_a_shard_that_cannot_be_read_does_not_hide_the_next(tmp_path, recwarn, data):
+def test_an_unreadable_shard_does_not_hide_the_next(tmp_path, recwarn, data):
     path = tmp_path / "0.tar"
     if data is not None:
         path.write_bytes(data)
@@ -104,7 +104,7 @@ def test_a_shard_that_cannot_be_read_does_not_hide_the_next(tmp_path, recwarn, d
 
 
 @pytest.mark.parametrize("meta", [b"{", b"[" * 99_999, b"[]", b"\xff"])
-def test_samples_before_one_that_cannot_be_read_count(tmp_path, recwarn, meta):
+def test_samples_before_an_unreadable_one_count(tmp_path, recwarn, meta):
     broken = {"b.png": tile(), "b.json": meta}
     warn_of_reencoding([shard(tmp_path, broken, "0.tar")])
     assert not recwarn
@@ -113,13 +113,13 @@ def test_samples_before_one_that_cannot_be_read_count(tmp_path, recwarn, meta):
         warn_of_reencoding([shard(tmp_path, changed | broken, "1.tar")])
 
 
-def test_nothing_to_look_at(recwarn):
+def test_an_empty_list_raises_no_warning(recwarn):
     warn_of_reencoding([])
     assert not recwarn
 
 
-def test_tiles_cut_without_loss_raise_no_warning(shared, recwarn):
-    """Each tells the photo's size beside its own, as a picture does that was resized."""
+def test_losslessly_cut_tiles_raise_no_warning(shared, recwarn):
+    """Each records the photo's size beside its own, as a resized picture does."""
     shards = find_shards(shared / "photos")
     with tarfile.open(shards[0]) as tar:
         meta = json.load(tar.extractfile(next(name for name in tar.getnames() if name.endswith(".json"))))

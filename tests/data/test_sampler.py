@@ -52,7 +52,7 @@ def test_an_epoch_has_as_many_draws_as_photos(cameras, batch_size, balance, same
 
 @settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
-def test_cameras_are_drawn_by_their_share_and_their_photos_in_turn(counts, balance, same_make, seed):
+def test_cameras_are_drawn_by_share_and_their_photos_in_turn(counts, balance, same_make, seed):
     """Oracle: each camera's expected draws, one by one, rounded up or down."""
     photos = photos_of(*[(f"make {i % 3}", f"model {i}", number) for i, number in enumerate(counts)])
     sampler = CameraSampler(photos, 8, balance, same_make, seed)
@@ -86,8 +86,8 @@ def test_every_photo_of_a_large_camera_gets_its_turn():
     assert seen == set(range(100))
 
 
-def test_repeats_stand_far_apart():
-    """A camera with 2 photos of 62 and half of the draws: each of them 15 or 16 times, evenly."""
+def test_repeats_are_evenly_spaced():
+    """A camera with 2 of 62 photos gets half of the draws: each photo is drawn 15 or 16 times, evenly spaced."""
     sampler = CameraSampler(photos_of(("A", "1", 60), ("B", "1", 2)), 1000, balance=1)
     drawn = np.array(list(sampler))
     for photo in (60, 61):
@@ -95,13 +95,13 @@ def test_repeats_stand_far_apart():
         assert len(places) >= 15 and 1 <= np.diff(places).min() and np.diff(places).max() <= 10
 
 
-def test_a_batch_repeats_no_photo_while_there_are_others():
+def test_a_batch_repeats_no_photo_before_all_are_used():
     for balance, same_make in ((0.5, 0.0), (0.5, 0.5), (0.3, 1.0)):
         batches = whole_batches(CameraSampler(MANY, 16, balance, same_make))
         assert sum(len(batch) - len(set(batch)) for batch in batches) <= 2
 
 
-def test_order_depends_on_seed_and_epoch_alone():
+def test_order_depends_only_on_seed_and_epoch():
     def sampler(seed=0):
         return CameraSampler(MANY, 16, 0.5, 0.5, seed)
 
@@ -116,15 +116,15 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 # --------------------------------------------- batches of one make ---------------------------------------------
 @pytest.mark.parametrize("share", [0, 0.25, 0.5, 1])
-def test_share_of_batches_of_one_make(share):
+def test_same_make_is_the_share_of_batches_of_one_make(share):
     sampler = CameraSampler(TWENTY, 5, same_make=share)
     for epoch in range(5):
         sampler.set_epoch(epoch)
         one = sum(len({index // 20 for index in batch}) == 1 for batch in whole_batches(sampler))
-        assert share * 12 <= one <= share * 12 + (2 if share < 1 else 0)  # a mixed batch is of one make by chance
+        assert share * 12 <= one <= share * 12 + (2 if share < 1 else 0)  # a mixed batch may be of one make by chance
 
 
-def test_batches_of_one_make_are_anywhere_in_the_epoch():
+def test_batches_of_one_make_are_spread_over_the_epoch():
     sampler = CameraSampler(TWENTY, 5, same_make=0.5)
     places = Counter()
     for epoch in range(40):
@@ -133,7 +133,7 @@ def test_batches_of_one_make_are_anywhere_in_the_epoch():
     assert min(places[n] for n in range(12)) >= 8
 
 
-def test_a_small_make_is_topped_up_with_few_others():
+def test_a_batch_of_a_small_make_is_filled_up_from_one_large_make():
     photos = photos_of(("A", "1", 3), ("B", "1", 40), ("C", "1", 40), ("D", "1", 3), ("E", "1", 2))
     makes = [photo.make for photo in photos]
     small = Counter()
@@ -146,7 +146,7 @@ def test_a_small_make_is_topped_up_with_few_others():
     assert set(small) == {"B", "C"}
 
 
-def test_makes_are_those_of_any_spelling_and_cameras_too():
+def test_spelling_of_makes_and_cameras_does_not_matter():
     photos = photos_of(("SONY", "A 1", 10), ("Sony", "A-1", 10), ("sony", "a1", 10), ("Canon", "1", 30))
     of_sony = {frozenset(i < 30 for i in batch) for batch in whole_batches(CameraSampler(photos, 10, same_make=1))}
     assert of_sony == {frozenset([True]), frozenset([False])}
@@ -160,7 +160,7 @@ def test_photos_without_a_make():
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 6, 100])
-def test_edges_of_batch_size(batch_size):
+def test_extreme_batch_sizes(batch_size):
     assert sorted(CameraSampler(photos_of(("A", "1", 5)), batch_size, 1, 1)) == list(range(5))
     assert list(CameraSampler(photos_of(("A", "1", 1)), batch_size, 1, 1)) == [0]
 
@@ -199,7 +199,7 @@ def accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_a_prepared_loader_keeps_epochs_and_resumes_within_one(accelerator):
+def test_a_prepared_loader_tracks_epochs_and_resumes_within_one(accelerator):
     sampler, oracle = CameraSampler(MANY, 16, 0.5, 0.5), CameraSampler(MANY, 16, 0.5, 0.5)
     loader = accelerator.prepare(DataLoader(Indices(), batch_size=16, sampler=sampler, drop_last=True))
     assert len(loader) == len(MANY) // 16
@@ -210,11 +210,11 @@ def test_a_prepared_loader_keeps_epochs_and_resumes_within_one(accelerator):
         for skipped in (5, 0):
             batches = skip_first_batches(loader, skipped) if skipped else loader
             assert [batch.tolist() for batch in batches] == expected[skipped:]
-            loader.set_epoch(epoch)  # a loader that has run to its end counts one up
+            loader.set_epoch(epoch)  # a loader that is exhausted advances its epoch by one
 
 
 def test_two_processes_share_a_batch_of_one_make():
-    """How Accelerate deals the batches of 8 draws that two processes of 4 take together."""
+    """How Accelerate splits batches of 8 draws between two processes of 4."""
     photos = photos_of(("A", "1", 64), ("B", "1", 64))
     sampler = CameraSampler(photos, 8, same_make=1)
     shards = [BatchSamplerShard(BatchSampler(sampler, 4, True), 2, process) for process in (0, 1)]

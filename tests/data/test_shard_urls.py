@@ -1,4 +1,4 @@
-"""Which shards a text names: ranges and choices in braces, globs and folders, here and at a URL."""
+"""Which shards a pattern names: ranges and choices in braces, globs and folders, locally and at a URL."""
 
 import itertools
 import re
@@ -30,7 +30,7 @@ def far():
 
 
 def web(pattern: str) -> list[str]:
-    """A web server is asked nothing for shards named one by one, so this tries braces alone."""
+    """Nothing is requested from a web server when each shard is named, so this expands only the braces."""
     return [place.removeprefix("https://a.example/") for place in expand_shards(f"https://a.example/{pattern}.tar")]
 
 
@@ -40,8 +40,8 @@ ranges = st.tuples(st.integers(0, 120), st.integers(0, 12), st.integers(1, 5))
 
 
 @given(st.lists(st.one_of(plain, choices, ranges), max_size=4))
-def test_braces(parts):
-    """The oracle: the product of what each part stands for."""
+def test_braces_expand_to_the_product_of_their_parts(parts):
+    """The oracle: the Cartesian product of the expansions of all parts."""
     pattern, meant = "", []
     for part in parts:
         if isinstance(part, str):
@@ -78,7 +78,7 @@ def test_any_text_is_expanded_or_refused(text):
         ("x{,y}", ["x", "xy"]),
     ],
 )
-def test_braces_by_hand(pattern, expected):
+def test_brace_expansion_examples(pattern, expected):
     assert web(pattern) == [f"{name}.tar" for name in expected]
 
 
@@ -101,13 +101,13 @@ def test_braces_by_hand(pattern, expected):
         ("{" * 100_000, "unbalanced braces"),
     ],
 )
-def test_malformed_and_endless_braces(monkeypatch, pattern, message):
+def test_malformed_and_excessive_braces_are_refused(monkeypatch, pattern, message):
     monkeypatch.setattr("exiflang.data.shard_urls.MAX_SHARDS", 5000)
     with pytest.raises(DataError, match=message):
         web(pattern)
 
 
-def test_as_many_as_allowed(monkeypatch, tmp_path):
+def test_at_most_max_shards_are_allowed(monkeypatch, tmp_path):
     monkeypatch.setattr("exiflang.data.shard_urls.MAX_SHARDS", 3)
     assert len(web("{0..2}")) == len(web("{a,b,c}")) == 3
     touch(tmp_path, *(f"{i}.tar" for i in range(4)))
@@ -130,12 +130,12 @@ def test_folders_globs_and_names(tmp_path):
     assert shard_sizes(first + second) == [9, 9, 9]
 
 
-def test_signs_in_the_name_of_a_folder_that_is_there(tmp_path):
+def test_special_characters_in_the_name_of_an_existing_folder(tmp_path):
     made = touch(tmp_path / "set {a} [1]*", "00000.tar")
     assert expand_shards(str(tmp_path / "set {a} [1]*")) == made
 
 
-def test_relative_paths_are_those_of_the_working_folder(tmp_path, monkeypatch):
+def test_relative_paths_refer_to_the_working_directory(tmp_path, monkeypatch):
     made = touch(tmp_path / "here" / "set", "00000.tar")
     monkeypatch.chdir(tmp_path / "here")
     assert expand_shards("set") == made
@@ -145,7 +145,7 @@ def test_relative_paths_are_those_of_the_working_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", "  "])
-def test_nothing_named(text):
+def test_an_empty_pattern_is_refused(text):
     with pytest.raises(DataError, match="no shards named"):
         expand_shards(text)
 
@@ -161,7 +161,7 @@ def test_nothing_named(text):
         ("gaps", "shard 00001.tar is missing"),
     ],
 )
-def test_nothing_there(tmp_path, name, message):
+def test_missing_shards_are_reported(tmp_path, name, message):
     touch(tmp_path, "set/00000.tar", "gaps/00000.tar", "gaps/00002.tar", "empty/readme.txt")
     with pytest.raises(DataError, match=message):
         expand_shards(f"{tmp_path}/{name}")
@@ -179,8 +179,8 @@ def test_urls(far):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("memory://nobody", "no .tar shard there"),
-        ("memory://nobody/*.tar", "no .tar shard there"),
+        ("memory://nowhere", "no .tar shard there"),
+        ("memory://nowhere/*.tar", "no .tar shard there"),
         ("memory://places/{00000..00002}.tar", "00002.tar: no such shard"),
         ("gopher://a/b.tar", "cannot be read .*gopher"),
         ("gopher://a/*.tar", "cannot be read .*gopher"),
@@ -188,6 +188,6 @@ def test_urls(far):
         ("http://127.0.0.1:9/set", "cannot be read .*check the address|no .tar shard there"),
     ],
 )
-def test_nothing_at_a_url(far, place, message):
+def test_missing_shards_at_a_url_are_reported(far, place, message):
     with pytest.raises(DataError, match=message):
         expand_shards(place)

@@ -1,4 +1,4 @@
-"""Shards: written whole and reproducibly, read with suspicion."""
+"""Shards: written completely and reproducibly, read defensively."""
 
 import gzip
 import io
@@ -48,7 +48,7 @@ def with_good(**members: bytes) -> dict[str, bytes]:
 
 
 # ------------------------------------------------ writing ------------------------------------------------
-def test_layout_is_that_of_img2dataset(tmp_path):
+def test_the_layout_is_that_of_img2dataset(tmp_path):
     shards = write_shards((sample(i, photo=f"p{i}") for i in range(5)), tmp_path / "train", per_shard=2)
     assert [path.name for path in shards] == ["00000.tar", "00001.tar", "00002.tar"]
     assert find_shards(tmp_path / "train") == shards
@@ -59,7 +59,7 @@ def test_layout_is_that_of_img2dataset(tmp_path):
     assert meta["photo"] == "p1" and json.loads(meta["exif"])["Model"] == "EOS 1" and meta["width"] == 48
 
 
-def test_equal_input_gives_equal_bytes(tmp_path):
+def test_writing_is_deterministic(tmp_path):
     def swapped(one):
         return replace(one, meta=dict(reversed(one.meta.items())))
 
@@ -84,17 +84,17 @@ def test_no_shards(tmp_path, folder):
         (["0", "99999999999999999"], "1.tar"),
     ],
 )
-def test_a_missing_number_is_named(tmp_path, names, missing):
+def test_the_error_names_a_missing_number(tmp_path, names, missing):
     for name in names:
         (tmp_path / f"{name}.tar").touch()
     with pytest.raises(DataError, match=f"shard {missing} is missing, the next is {names[-1]}.tar"):
         find_shards(tmp_path)
 
 
-def test_order_and_other_names(tmp_path):
+def test_shards_are_in_numeric_order_and_other_files_ignored(tmp_path):
     for name in ("9", "10", "8"):
         (tmp_path / f"{name}.tar").touch()
-    (tmp_path / "._8.tar").touch()  # what macOS leaves on other disks
+    (tmp_path / "._8.tar").touch()  # left by macOS on external disks
     (tmp_path / "9.part").touch()
     assert [path.stem for path in find_shards(tmp_path)] == ["8", "9", "10"]
     (tmp_path / "extra.tar").touch()
@@ -102,7 +102,7 @@ def test_order_and_other_names(tmp_path):
 
 
 # ------------------------------------------------ reading ------------------------------------------------
-def test_what_is_written_is_read(tmp_path):
+def test_write_and_read_round_trip(tmp_path):
     samples = [sample(0, photo="a"), sample(1, photo="b"), sample(2, photo="a"), sample(3)]
     photos, left_out = read_photos(write_shards(samples, tmp_path, per_shard=2))
     assert [photo.id for photo in photos] == ["a", "b", "00001.tar/00000003"]
@@ -116,13 +116,13 @@ def test_what_is_written_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("photo", [None, ""])
-def test_photos_without_an_id_are_not_one_photo(tmp_path, photo):
+def test_photos_without_an_id_are_not_merged(tmp_path, photo):
     samples = [replace(one, meta={**one.meta, "photo": photo}) for one in map(sample, range(3))]
     assert len(read_photos(write_shards(samples, tmp_path))[0]) == 3
 
 
 @pytest.mark.parametrize("exif", [json.loads(EXIF), EXIF], ids=["object", "string"])
-def test_exif_is_an_object_or_its_json(tmp_path, exif):
+def test_exif_may_be_an_object_or_a_json_string(tmp_path, exif):
     photos, _ = read_photos(write_shards([sample(0, exif=exif)], tmp_path))
     assert photos[0].tags == {"Make": "Canon", "Model": "Canon EOS 40D", "PhotographicSensitivity": "400"}
 
@@ -155,20 +155,20 @@ BAD_JSON = {
 
 
 @pytest.mark.parametrize("kind", BAD_JSON)
-def test_bad_json_is_counted_once_and_the_rest_goes_on(tmp_path, kind):
+def test_bad_json_is_counted_once_and_reading_continues(tmp_path, kind):
     data, reason = BAD_JSON[kind]
     photos, left_out = read_photos([shard(tmp_path, with_good(**{"bad.png": tile(), "bad.json": data}))])
     assert [photo.id for photo in photos] == ["00000.tar/good"]
     assert left_out == Counter({reason: 1})
 
 
-def test_lone_halves(tmp_path):
+def test_tiles_without_json_and_json_without_tiles_are_counted(tmp_path):
     members = {"a.png": tile(), "b.json": json.dumps({"exif": EXIF}).encode()}
     _, left_out = read_photos([shard(tmp_path, with_good(**members))])
     assert left_out == Counter({"tile without JSON": 1, "JSON without tile": 1})
 
 
-def test_a_huge_tile_is_left_out_unread(tmp_path):
+def test_a_huge_tile_is_left_out_without_reading_it(tmp_path):
     path = tmp_path / "00000.tar"
     with tarfile.open(path, "w") as tar:
         for name, size in (("huge.png", 32_000_001), ("huge.json", 2), ("good.png", 9)):
@@ -182,7 +182,7 @@ def test_a_huge_tile_is_left_out_unread(tmp_path):
     assert left_out == Counter({"tile larger than 32 MB": 1})
 
 
-def test_names_of_members_are_no_paths(tmp_path, monkeypatch):
+def test_member_names_are_not_used_as_paths(tmp_path, monkeypatch):
     inner = tmp_path / "inner"
     inner.mkdir()
     meta = json.dumps({"exif": EXIF}).encode()
@@ -193,7 +193,7 @@ def test_names_of_members_are_no_paths(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.rglob("*")] == ["inner", "00000.tar"]
 
 
-def test_links_folders_and_upper_case(tmp_path):
+def test_links_and_folders_are_ignored_and_case_does_not_matter(tmp_path):
     path = tmp_path / "00000.tar"
     with tarfile.open(path, "w") as tar:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE):
@@ -208,7 +208,7 @@ def test_links_folders_and_upper_case(tmp_path):
     assert [read_member(*place) for place in photos[0].tiles] == [tile()]
 
 
-def test_no_tile_with_exif_says_why(tmp_path):
+def test_the_error_without_any_usable_tile_gives_the_reasons(tmp_path):
     path = shard(tmp_path, {"a.png": tile(), "a.json": b"{}", "b.png": tile()})
     with pytest.raises(DataError, match="no tile with EXIF.*1 times tile without EXIF; 1 times tile without JSON"):
         read_photos([path])
@@ -224,7 +224,7 @@ def test_no_tile_with_exif_says_why(tmp_path):
         lambda data: b"",
         lambda data: b"no tar" * 999,
         lambda data: data[:700],  # within a tile
-        lambda data: data[: data.rindex(b"good.json")],  # after a member: tarfile would take that for the end
+        lambda data: data[: data.rindex(b"good.json")],  # after a member: tarfile would take this for the end
         lambda data: data[: data.rindex(b"good.json") + 100],  # within a header
         lambda data: data.replace(b"ustar", b"?star").replace(b"good.json", b"!ood.json"),  # wrong checksum
         gzip.compress,
@@ -232,15 +232,15 @@ def test_no_tile_with_exif_says_why(tmp_path):
     ],
     ids=["empty", "text", "in a tile", "after a member", "in a header", "damaged", "compressed", "negative size"],
 )
-def test_damaged_shards_are_named(tmp_path, damage):
+def test_the_error_names_a_damaged_shard(tmp_path, damage):
     path = shard(tmp_path, with_good())
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match="00000.tar.*(download or write it again|write it again)"):
         read_photos([path])
 
 
-def test_a_negative_size_with_a_right_checksum(tmp_path):
-    """Python's tarfile walks back on it: without a check these three members are read for ever."""
+def test_a_negative_size_with_a_valid_checksum(tmp_path):
+    """It makes Python's tarfile seek backwards: without a check these three members are read forever."""
     headers = [bytearray(tarfile.TarInfo(f"{i}.txt").tobuf(tarfile.GNU_FORMAT)) for i in range(3)]
     headers[2][124:136] = (-1024).to_bytes(12, "big", signed=True)
     headers[2][148:156] = b" " * 8
@@ -272,7 +272,7 @@ def test_read_member_of_a_shard_that_changed(tmp_path):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=30))
-def test_mutated_shards_give_photos_or_one_kind_of_error(tmp_path, changes):
+def test_mutated_shards_give_photos_or_a_data_error(tmp_path, changes):
     path = shard(tmp_path, with_good(**{"b.png": b"12", "b.json": b'{"exif": "{}"}'}))
     data = bytearray(path.read_bytes())
     for position, value in changes:

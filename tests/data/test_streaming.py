@@ -1,4 +1,4 @@
-"""Streaming: each photo once a pass whoever reads, exact resumption anywhere, damage that costs only what it hits."""
+"""Streaming: each photo once per pass with any readers, exact resumption anywhere, damage costs only its samples."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def tile(seed: int, size: int = 20) -> bytes:
 
 
 def samples(count: int, broken: tuple[int, ...] = (), size: int = 20) -> list[Sample]:
-    """Two tiles a photo; of the photos in `broken` the second is none, and of every other one of them the first too."""
+    """Two tiles per photo; photos in `broken` have a broken second tile, every other one a broken first one, too."""
     found = []
     for number in range(count):
         exif = json.dumps({"Make": "Canon", "Model": f"EOS {number}"})
@@ -51,7 +51,7 @@ def whole_shards(folder: Path) -> list[str]:
 
 
 def scratched_shards(folder: Path) -> list[str]:
-    """Six of three photos, with broken tiles, and one of them no tar at all."""
+    """Six shards of three photos, with broken tiles; one of the shards is not a tar."""
     made = write_shards(samples(18, broken=(1, 4, 5, 10, 17)), folder, 6)
     made[3].write_bytes(b"no tar" * 999)
     return list(map(str, made))
@@ -95,7 +95,7 @@ def loader(dataset: StreamDataset, workers: int, **options) -> StreamLoader:
 
 # ------------------------------------------------ what is read ------------------------------------------------
 @pytest.mark.parametrize("readers", [1, 2, 3, 4, 6, 13])
-def test_each_photo_once_a_pass_by_one_reader(shards, readers):
+def test_each_photo_is_read_once_per_pass_by_one_reader(shards, readers):
     """The oracle: all photos, indexed at once."""
     dataset, photos = stream(shards), read_photos(shards)[0]
     everything = sorted(exif_to_text(photo.tags) for photo in photos)
@@ -106,12 +106,12 @@ def test_each_photo_once_a_pass_by_one_reader(shards, readers):
         assert all(shares)
 
 
-def test_order_is_shuffled_anew_each_pass_and_repeats_with_the_seed(shards):
+def test_each_pass_is_reshuffled_reproducibly(shards):
     first, second = (sentences(one_pass(stream(shards), 0, 1, turn)) for turn in (0, 1))
     assert first != second and first != sorted(first)
     assert sentences(one_pass(stream(shards), 0, 1)) == first
     assert sentences(one_pass(stream(shards, seed=6), 0, 1)) != first
-    assert np.abs(np.diff([number(text) for text in first])).mean() > 3  # photos of one shard do not stand together
+    assert np.abs(np.diff([number(text) for text in first])).mean() > 3  # photos of one shard are not adjacent
 
 
 def test_items_do_not_depend_on_the_number_of_readers(shards):
@@ -124,7 +124,7 @@ def test_items_do_not_depend_on_the_number_of_readers(shards):
     assert patches.shape == (2, 3, SIZE, SIZE) and patches.dtype == torch.uint8
 
 
-def test_a_patch_is_a_piece_of_its_photo_and_another_one_each_pass(shards):
+def test_a_patch_is_a_crop_of_its_photo_and_changes_with_each_pass(shards):
     dataset = stream(shards)
     first, second = ({text: patch for patch, text in one_pass(dataset, 0, 1, turn)} for turn in (0, 1))
     assert first.keys() == second.keys()
@@ -152,11 +152,11 @@ def test_a_plain_data_loader_shares_the_shards_among_its_workers(shards):
     assert len({sentence for _, (sentence,) in batches}) == 24
 
 
-# ------------------------------------------------ going on ------------------------------------------------
+# ------------------------------------------------ resuming ------------------------------------------------
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
-def test_going_on_after_any_batch(scratched, workers):
-    """Through three passes: with the same batches, and everything left out counted once."""
+def test_resuming_after_any_batch(scratched, workers):
+    """Over three passes: the same batches, and everything left out is counted once."""
     whole, steps = loader(stream(scratched), workers), 16 if workers < 2 else 9
     batches, states = [], [json.loads(json.dumps(whole.state_dict()))]
     for batch in islice(whole, steps):
@@ -171,13 +171,13 @@ def test_going_on_after_any_batch(scratched, workers):
         assert resumed.state_dict() == states[min(done + 3, steps)]
 
 
-def test_iterating_again_goes_on(shards):
+def test_iterating_again_continues(shards):
     once, twice = loader(stream(shards), 2), loader(stream(shards), 2)
     expected = list(islice(once, 8))
     assert same([*islice(twice, 3), *islice(twice, 5)], expected)
 
 
-def test_only_the_block_at_hand_is_read_again(shards, monkeypatch):
+def test_resuming_reads_only_the_current_block_again(shards, monkeypatch):
     dataset = stream(shards)
     *_, (_, state, _) = islice(dataset.read(0, 1, START), 2 * 4 * PHOTOS + 1)
     assert state == (0, 2, 1)
@@ -197,7 +197,7 @@ def test_only_the_block_at_hand_is_read_again(shards, monkeypatch):
         ({"shards": 12}, "shards '"),
     ],
 )
-def test_a_state_of_another_stream(shards, change, message):
+def test_the_state_of_another_stream_is_refused(shards, change, message):
     state = loader(stream(shards), 0).state_dict()
     options = {"workers": 0} | {key: value for key, value in change.items() if key not in ("seed", "shards")}
     other = loader(stream(shards[: change.get("shards", SHARDS)], seed=change.get("seed", 5)), **options)
@@ -205,7 +205,7 @@ def test_a_state_of_another_stream(shards, change, message):
         other.load_state_dict(state)
 
 
-def test_more_readers_than_shards(shards):
+def test_more_readers_than_shards_are_refused(shards):
     with pytest.raises(DataError, match="2 shards for 3 readers.*lower workers or processes.*photos_per_shard"):
         loader(stream(shards[:2]), 3)
     with pytest.raises(DataError, match="1 shards for 2 readers"):
@@ -235,7 +235,7 @@ def test_fingerprint(shards, tmp_path):
     assert len({base, *(other.fingerprint for other in others)}) == 8
 
 
-def test_sentences_for_a_tokenizer_are_bounded(shards, monkeypatch):
+def test_the_number_of_sentences_for_a_tokenizer_is_bounded(shards, monkeypatch):
     dataset = stream(shards)
     assert len(dataset.sentences) == SHARDS * PHOTOS
     assert dataset.summary == "13 shards, streamed; 39 different sentences in the first 39"
@@ -257,12 +257,12 @@ def far(shards):
 
 
 def copies(folder: Path) -> int:
-    """Shards in it and below. os.walk overlooks folders that a worker removes meanwhile, which Path.rglob does not."""
+    """Number of shards in it and below. Unlike Path.rglob, os.walk ignores folders that a worker removes meanwhile."""
     return sum(name.endswith(".tar") for _, _, names in os.walk(folder) for name in names)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_urls_give_what_files_give_and_leave_nothing_behind(shards, far, tmp_path, monkeypatch, workers):
+def test_urls_give_the_same_batches_as_files_and_leave_nothing_behind(shards, far, tmp_path, monkeypatch, workers):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     dataset = stream(expand_shards(far))
     reading, near = loader(dataset, workers), loader(stream(shards), workers)
@@ -277,7 +277,7 @@ def test_urls_give_what_files_give_and_leave_nothing_behind(shards, far, tmp_pat
     assert dataset.fingerprint == stream(shards).fingerprint
 
 
-def test_shards_that_are_gone_are_skipped_counted_and_named(far):
+def test_missing_shards_are_skipped_counted_and_named(far):
     dataset, memory = stream(expand_shards(f"{far}/{{00000..00003}}.tar")), fsspec.filesystem("memory")
     memory.rm("/photos/train/00002.tar")
     reading = loader(dataset, 0)
@@ -313,17 +313,17 @@ def test_a_web_server(shards, tmp_path):
 
 
 # ------------------------------------------------ damage ------------------------------------------------
-def test_other_tiles_stand_in_for_broken_ones(scratched):
+def test_other_tiles_replace_broken_ones(scratched):
     reading = loader(stream(scratched), 0)
     found = [sentence for _, batch in islice(reading, 30) for sentence in batch]
     numbers = {number(sentence) for sentence in found}
-    assert {1, 5, 17} <= numbers and numbers.isdisjoint({4, 10, 9, 11})  # 9 to 11: of the shard that is none
+    assert {1, 5, 17} <= numbers and numbers.isdisjoint({4, 10, 9, 11})  # 9 to 11: in the shard that is not a tar
     assert reading.left_out.keys() == {"broken tile", "damaged part of a shard"}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("kind", ["broken tiles", "small tiles", "no tars", "empty tars", "no EXIF"])
-def test_shards_without_any_photo_end(tmp_path, kind, workers):
+def test_shards_without_any_photo_raise_an_error(tmp_path, kind, workers):
     one = {"exif": json.dumps({"Make": "Canon"})}
     for i in range(2):
         if kind == "no tars":
