@@ -1,4 +1,4 @@
-"""One photo, one sentence, whichever reader printed its EXIF; nothing of other directories, nothing private."""
+"""One photo gives one sentence whichever tool printed its EXIF; nothing from other directories, nothing private."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ from exiflang.simulation.cameras import CAMERAS
 from exiflang.simulation.exposure import draw_settings, photo_exif
 
 SHARED = Path(__file__).parents[3] / "shared"
-# sha256 of all sentences of shared/photos, a line a tile, as they were before the dialects came in.
+# sha256 of all sentences of shared/photos, one line per tile, from before the dialects were added.
 SENTENCES = "75b0857079564a455d62ce7819b5e645cba5f3acdb04db0c00543bfcf7666404"
 
 needs_photos = pytest.mark.skipif(not (SHARED / "photos").is_dir(), reason="needs shared/photos")
@@ -169,26 +169,26 @@ DUMPS = {
     "exiv2 translated": EXIV2 | EXIV2_OTHERS, "exiv2 raw": EXIV2_RAW | EXIV2_OTHERS,
     "exiftool -G1": EXIFTOOL | EXIFTOOL_OTHERS, "exiftool -G1 -n": EXIFTOOL_NUMBERS | EXIFTOOL_OTHERS,
     "exiftool": EXIFTOOL_PLAIN, "exiftool -G": EXIFTOOL_GROUP, "exiftool -G0:1": EXIFTOOL_BOTH,
-    "metadata-extractor": EXTRACTOR | EXTRACTOR_OTHERS, "metadata-extractor of old": EXTRACTOR_OLD | EXTRACTOR_OTHERS,
+    "metadata-extractor": EXTRACTOR | EXTRACTOR_OTHERS, "old metadata-extractor": EXTRACTOR_OLD | EXTRACTOR_OTHERS,
 }  # fmt: skip
 dumps = pytest.mark.parametrize("dump", DUMPS.values(), ids=DUMPS)
 
 
-def test_the_sentence_itself():
+def test_the_sentence_of_the_photo():
     assert SENTENCE.startswith("Make: Canon, Model: Canon EOS 700D, LensModel: EF-S18-55mm f/3.5-5.6 IS II, "
                                "LensSpecification: 18 55 3.5 5.6, ExposureTime: 1/125, FNumber: 2.8")  # fmt: skip
     assert "Flash: Flash fired; auto mode" in SENTENCE and "GainControl: High gain up" in SENTENCE
-    assert SENTENCE.count(": ") == len(EXIFREAD) - 4  # all but the date and what is private
+    assert SENTENCE.count(": ") == len(EXIFREAD) - 4  # all but the date and private tags
 
 
 @dumps
-def test_every_reader_gives_the_same_tags_and_the_same_sentence(dump):
+def test_all_dialects_give_the_same_tags_and_sentence(dump):
     assert canonical_tags(dump) == canonical_tags(dict(reversed(dump.items()))) == canonical_tags(EXIFREAD)
     assert exif_to_text(canonical_tags(dump)) == SENTENCE
 
 
 @dumps
-def test_private_tags_come_on_request_only_and_under_the_same_names(dump):
+def test_private_tags_are_given_only_on_request_under_the_same_names(dump):
     private = canonical_tags(dump, private=True)
     assert private == canonical_tags(EXIFREAD, private=True)
     assert (private["BodySerialNumber"], private["Artist"], private["GPSLatitudeRef"]) == ("42", "Jane", "N")
@@ -201,7 +201,7 @@ def test_private_tags_come_on_request_only_and_under_the_same_names(dump):
     "Exif SubIFD.User Comment", "Exif IFD0.Windows XP Author", "Exif SubIFD.Unknown tag (0xa431)",
     "GPS.GPS Time-Stamp", "EXIF:GPSLatitude",
 ])  # fmt: skip
-def test_who_and_where_stay_out(key):
+def test_personal_and_location_tags_are_left_out(key):
     assert canonical_tags({key: "Jane"}) == {}
     (name,) = canonical_tags({key: "Jane"}, private=True)
     assert name.isalnum() and exif_to_text({name: "Jane"}) == ""
@@ -256,11 +256,11 @@ def test_who_and_where_stay_out(key):
     ("Exif.Image.Software", "1.10 mm", "1.10 mm"),
     ("InteropIFD:InteropIndex", "R03 - DCF option file (Adobe RGB)", "R03"),
 ])  # fmt: skip
-def test_value(key, value, expected):
+def test_a_value_has_one_canonical_text(key, value, expected):
     assert list(canonical_tags({key: value}).values()) == ([] if expected is None else [expected])
 
 
-def test_without_directories_exiftool_leaves_doubtful_tags_out():
+def test_ambiguous_tags_of_exiftool_without_groups_are_left_out():
     plain = {"SourceFile": "a.jpg", "XResolution": 300, "ImageWidth": 9, "Make": "Sony"}
     assert canonical_tags(plain) == {"Make": "Sony", "XResolution": "300"}
     assert canonical_tags(plain | {"JFIFVersion": 1.02}) == {"Make": "Sony"}
@@ -295,7 +295,7 @@ def test_any_mapping_gives_canonical_tags_that_stay(printed, private):
     assert all(0 < len(value) <= MAX_VALUE and value.isprintable() for value in tags.values())
 
 
-def test_hostile_keys_and_values_end_soon():
+def test_hostile_keys_and_values_are_handled_quickly():
     deep: list = []
     for _ in range(100_000):
         deep = [deep]
@@ -312,7 +312,7 @@ def test_hostile_keys_and_values_end_soon():
 
 # ---------------------------------------------------------------------------------------------- the readers themselves
 def simulated(folder: Path) -> list[Path]:
-    """A JPEG each of ten simulated cameras."""
+    """One JPEG from each of ten simulated cameras."""
     paths = []
     for number, camera in enumerate(CAMERAS[:: len(CAMERAS) // 9]):
         exif = photo_exif(camera, draw_settings(camera, np.random.default_rng(number)), 640, 480)
@@ -334,7 +334,7 @@ def exiv2(path: Path, form: str) -> dict[str, str]:
     return {key: value.strip() for key, _, value in pairs}
 
 
-# Here a reader's words have fewer digits; exiv2's f-number has two in all.
+# Printed values of these tags have fewer digits; exiv2's f-number has two in total.
 ROUNDED = {"FNumber", "FocalLength", "DigitalZoomRatio", "ApertureValue", "MaxApertureValue", "ShutterSpeedValue",
            "FocalPlaneXResolution", "FocalPlaneYResolution"}  # fmt: skip
 
@@ -385,9 +385,9 @@ def test_exiv2_on_camera_photos():
         assert_same_but_for_rounding(canonical_tags(exiv2(path, "t")), read_exif(path))
 
 
-# ---------------------------------------------------------------------------------------------- the language, held
+# ---------------------------------------------------------------------------------------------- stability
 @needs_photos
-def test_no_sentence_of_the_shared_photos_has_changed():
+def test_sentences_of_the_shared_photos_have_not_changed():
     sentences = []
     for shard in sorted((SHARED / "photos").glob("*.tar")):
         with tarfile.open(shard) as tar:

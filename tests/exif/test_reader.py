@@ -1,4 +1,4 @@
-"""EXIF as one language: reading pictures, sentences, vocabulary, and the agreement with exiftool."""
+"""EXIF as a language: reading pictures, sentences, vocabulary, and agreement with exiftool."""
 
 import hashlib
 import io
@@ -58,7 +58,7 @@ SENTENCE = ("Make: Canon, Model: Canon EOS 700D, LensModel: EF-S, ExposureTime: 
 # ---------------------------------------------------------------------------------------------- sentences
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=200), max_size=8))
 @settings(max_examples=200, deadline=None)
-def test_any_mapping_makes_a_sentence_that_can_be_taken_apart(tags):
+def test_any_mapping_makes_a_sentence_that_can_be_parsed(tags):
     sentence = exif_to_text(tags)
     assert sentence == "" or sentence.isprintable()
     parts = sentence.split(", ") if sentence else []
@@ -91,14 +91,14 @@ def test_formats_and_sources_agree(form, tmp_path):
     assert private["GPSLatitude"] == "[51, 30, 0]"
 
 
-def test_sentence_of_a_file_and_of_its_shard_json():
+def test_a_file_and_its_shard_json_give_the_same_sentence():
     data = picture()
     printed = exifread.process_file(io.BytesIO(data), details=False, extract_thumbnail=False)
     record = json.dumps({tag: str(value) for tag, value in printed.items()})
     assert exif_to_text(read_exif(data)) == exif_to_text(canonical_tags(json.loads(record))) == SENTENCE
 
 
-def test_exif_behind_large_segments_and_in_either_webp_form():
+def test_exif_after_large_segments_and_in_both_webp_forms():
     data = picture()
     filler = b"".join(b"\xff\xe2\xff\xff" + bytes(65533) for _ in range(3))
     assert read_exif(data[:2] + filler + data[2:]) == read_exif(data)
@@ -115,7 +115,7 @@ def heif_boxes(kind: bytes, *parts: bytes) -> bytes:
 
 @pytest.mark.parametrize("version", [0, 1, 2])
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevx", b"msf1", b"avis", b"new1"])
-def test_exif_of_heif_whatever_its_brand_and_however_its_place_is_written(version, brand):
+def test_exif_of_heif_with_any_brand_and_location_version(version, brand):
     exif = Image.Exif()
     exif[0x010F] = "Canon"
     block = b"\0\0\0\6" + exif.tobytes()
@@ -134,7 +134,7 @@ def test_exif_of_heif_whatever_its_brand_and_however_its_place_is_written(versio
     assert read_exif(file(len(file(0)) - len(block))) == {"Make": "Canon"}
 
 
-def test_pictures_without_exif_give_nothing(tmp_path):
+def test_pictures_without_exif_have_no_tags(tmp_path):
     for form in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"):
         buffer = io.BytesIO()
         Image.new("L", (1, 1)).save(buffer, form)
@@ -142,7 +142,7 @@ def test_pictures_without_exif_give_nothing(tmp_path):
         assert form == "TIFF" or read_exif(buffer.getvalue()) == {}
 
 
-def test_what_cannot_be_read_is_named(tmp_path):
+def test_unreadable_files_are_named_in_the_error(tmp_path):
     (tmp_path / "notes.jpg").write_text("not a picture")
     (tmp_path / "empty.jpg").touch()
     for name, word in [("notes.jpg", "not a JPEG"), ("empty.jpg", "empty"), ("none.jpg", "check"), ("", "check")]:
@@ -183,7 +183,7 @@ def hostile_tiffs() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", hostile_tiffs())
-def test_hostile_structures_end_soon(name):
+def test_hostile_structures_are_handled_quickly(name):
     began = time.process_time()
     try:
         assert len(read_exif(hostile_tiffs()[name])) < 50
@@ -222,7 +222,7 @@ EXIFTOOL_NAMES = {
     "ImageHeight": "ImageLength", "ExifImageHeight": "PixelYDimension", "ModifyDate": "DateTime",
     "CreateDate": "DateTimeDigitized", "InteropIndex": "InteroperabilityIndex",
 }  # fmt: skip
-# Explained: exiftool turns APEX values into seconds and f-numbers, the standard's values are logarithms; we keep these.
+# exiftool converts APEX values to seconds and f-numbers; we keep the logarithms that the standard defines.
 APEX = {"ShutterSpeedValue": lambda seconds: -math.log2(seconds), "ApertureValue": lambda f: 2 * math.log2(f),
         "MaxApertureValue": lambda f: 2 * math.log2(f)}  # fmt: skip
 
@@ -243,7 +243,7 @@ def test_every_value_agrees_with_exiftool():
                 value = APEX[name](float(value)) if name in APEX else value
                 printed[f"{directories[directory]} {name}"] = f"{value:.6f}" if name in APEX else value
         theirs, ours = canonical_tags(printed), read_exif(theirs["SourceFile"])
-        for name in APEX.keys() & ours.keys():  # a logarithm of six digits may round the other way
+        for name in APEX.keys() & ours.keys():  # a logarithm with six digits may round the other way
             assert abs(float(theirs.pop(name)) - float(ours.pop(name))) < 0.11
         assert theirs == ours
         compared += len(ours)
@@ -274,9 +274,9 @@ def test_vocabulary_refuses_misuse():
         TagVocabulary.from_dict({**TagVocabulary().to_dict(), "version": 1})
 
 
-# ---------------------------------------------------------------------------------------------- the language, held
+# ---------------------------------------------------------------------------------------------- stability
 @needs_photos
-def test_sentences_of_the_shared_photos_are_those_of_this_version():
+def test_sentences_of_the_shared_photos_match_this_version():
     photos: dict[str, dict[str, str]] = {}
     for shard in sorted((SHARED / "photos").glob("*.tar")):
         with tarfile.open(shard) as tar:

@@ -13,7 +13,7 @@ from exiflang.models.tokenizer import train_tokenizer
 from tests.models.test_model import SENTENCES, tiny
 
 
-def test_a_photo_of_the_dump():
+def test_the_sentence_of_a_photo_of_the_dump():
     tags = {
         "Exif IFD0.Model": "Canon EOS 40D",
         "Exif IFD0.Make": "Canon",
@@ -56,11 +56,11 @@ def test_a_photo_of_the_dump():
         ("X Resolution", "１２", ""),
     ],
 )
-def test_values(name, value, cleaned):
+def test_values_are_cleaned_as_in_the_reference(name, value, cleaned):
     assert reference_sentence({name: value}) == f"{name}: {cleaned}"
 
 
-def test_names_of_exif_take_the_spelling_of_the_dump():
+def test_exif_names_are_spelled_as_in_the_dump():
     canonical = ["FNumber", "XResolution", "PhotographicSensitivity", "ExposureBiasValue", "FocalLengthIn35mmFilm",
                  "LightSource", "WhiteBalance", "YCbCrPositioning", "CFAPattern", "CompressedBitsPerPixel", "DateTime",
                  "PixelXDimension", "FocalPlaneYResolution", "Make", "Something Else", "Lens"]  # fmt: skip
@@ -88,7 +88,7 @@ PERSONAL = [
 
 
 @pytest.mark.parametrize("name", PERSONAL)
-def test_what_tells_a_person_or_a_place_is_left_out(name):
+def test_personal_and_location_tags_are_left_out(name):
     assert reference_sentence({name: "x", "Make": "Sony"}) == "Make: Sony"
 
 
@@ -97,7 +97,7 @@ numbers = st.from_regex(r"[+-]?[0-9]*[/.]?[0-9]*", fullmatch=True)
 
 
 @given(st.dictionaries(names, st.one_of(st.text(), numbers)))
-def test_any_strings_make_a_clean_sentence(tags):
+def test_any_strings_give_a_clean_sentence(tags):
     pairs = [pair.split(": ", 1) for pair in reference_sentence(tags).split(", ") if pair]
     assert len(pairs) == sum(name not in PERSONAL for name in tags)
     assert all(re.fullmatch(r"[a-zA-Z0-9.,/-]*", value) and not is_private(name) for name, value in pairs)

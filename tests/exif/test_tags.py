@@ -1,4 +1,4 @@
-"""The dictionary of the EXIF language: one canonical text a value, canonical names and order, nothing private."""
+"""The dictionary of the EXIF language: one canonical text per value, canonical names and order, nothing private."""
 
 import math
 from fractions import Fraction
@@ -86,7 +86,7 @@ def one(tag: str, printed: object) -> str | None:
         ("Make", None, None),
     ],
 )  # fmt: skip
-def test_value(tag, printed, canonical):
+def test_a_value_has_one_canonical_text(tag, printed, canonical):
     assert one(tag, printed) == canonical
 
 
@@ -94,7 +94,7 @@ ENUMERATIONS = [tag for tag in TAGS if isinstance(EXIF_TAGS.get(tag.code, ("", N
 
 
 @pytest.mark.parametrize("tag", ENUMERATIONS, ids=lambda tag: tag.name)
-def test_enumeration_has_one_spelling_for_number_reader_and_itself(tag):
+def test_enumerations_have_one_spelling_for_codes_and_texts(tag):
     assert tag.show("99999") == tag.show("-1") == tag.show("") == tag.show("nonsense") == ""
     if tag.name != "ComponentsConfiguration":
         for code, printed in EXIF_TAGS[tag.code][1].items():
@@ -104,7 +104,7 @@ def test_enumeration_has_one_spelling_for_number_reader_and_itself(tag):
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 @settings(max_examples=200, deadline=None)
-def test_rationals_stay_near_a_float_oracle(top, bottom):
+def test_rationals_are_close_to_a_float_oracle(top, bottom):
     shown = {name: one(name, f"{top}/{bottom}") for name in ("FNumber", "ExposureTime", "BrightnessValue")}
     if bottom == 0:
         assert not any(shown.values())
@@ -121,7 +121,7 @@ def test_rationals_stay_near_a_float_oracle(top, bottom):
 
 
 # ---------------------------------------------------------------------------------------------- tags
-def test_names_directories_and_order():
+def test_tag_names_directories_and_order():
     printed = {
         "EXIF Tag 0xA460": "2", "Image Tag 0x000B": "GIMP", "EXIF CVAPattern": "[2, 0, 2, 0, 0, 1, 1, 2]",
         "EXIF ISOSpeedRatings": "200", "Image Make": "Sony", "Thumbnail XResolution": "1", "IFD 2 Model": "x",
@@ -138,7 +138,7 @@ def test_names_directories_and_order():
         assert list(canonical_tags(items).items()) == list(expected.items())
 
 
-def test_private_tags_only_on_request_and_never_in_a_sentence():
+def test_private_tags_are_given_only_on_request_and_never_in_a_sentence():
     printed = {"EXIF BodySerialNumber": "42", "GPS GPSLatitude": "[51, 30, 0]", "Image Artist": "Jane",
                "Image Make": "Sony"}  # fmt: skip
     assert canonical_tags(printed) == {"Make": "Sony"}
