@@ -18,7 +18,7 @@ def noise(batch: int, height: int, width: int, seed: int = 0, low: int = 0, high
 
 
 def loop_residual_statistics(patch: np.ndarray, step: int = 4) -> np.ndarray:
-    """Counts of the 81 words of four levels, along rows and along columns, pixel by pixel in whole numbers."""
+    """Counts of the 81 words of four levels, along rows and along columns, pixel by pixel in integer arithmetic."""
     luma = (patch.astype(int) * np.array([299, 587, 114])[:, None, None]).sum(0)  # thousandths
     features = []
     for plane in (luma, luma.T):
@@ -28,7 +28,7 @@ def loop_residual_statistics(patch: np.ndarray, step: int = 4) -> np.ndarray:
             level = [max(-1, min(1, round(r / (1000 * step)))) for r in residual]
             words.update(tuple(level[i : i + 4]) for i in range(len(level) - 3))
         total = sum(words.values())
-        # The first level of a word counts least: reversed, words sort as their codes do.
+        # The first level of a word is the least significant: reversed words sort as their codes do.
         features += [np.sqrt(words[word[::-1]] / total) for word in product((-1, 0, 1), repeat=4)]
     return np.array(features) / np.linalg.norm(features)
 
@@ -45,7 +45,7 @@ def test_unit_norm_float32(encoder, height, width):
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("size", [1, 8, 64])
 @pytest.mark.parametrize("value", [0, 127, 128, 255])
-def test_constant_patches_are_finite_and_alike(encoder, size, value):
+def test_constant_patches_have_finite_equal_embeddings(encoder, size, value):
     embedding = encoder().encode_image(torch.full((2, 3, size, size), value, dtype=torch.uint8))
     assert embedding.isfinite().all() and torch.equal(embedding[0], embedding[1])
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
@@ -71,7 +71,7 @@ def test_mean_color_by_hand():
 @pytest.mark.parametrize("height, width, high", [(8, 8, 256), (12, 9, 20), (16, 24, 6), (64, 64, 10)])
 @pytest.mark.parametrize("gray", [False, True])
 def test_residual_statistics_equal_the_loop(height, width, high, gray):
-    """Few gray levels make residuals of exactly half a step common: they belong to the level of zero."""
+    """With few gray levels, residuals of exactly half a step are common: they round to level zero."""
     patch = noise(1, height, width, high=high)
     if gray:
         patch = patch[:, :1].repeat(1, 3, 1, 1)
@@ -86,7 +86,7 @@ def test_a_small_patch_repeats_its_border():
     np.testing.assert_allclose(got, loop_residual_statistics(padded), atol=1e-6)
 
 
-def test_residual_statistics_tell_sharp_from_smooth_and_ignore_brightness():
+def test_residual_statistics_separate_sharp_from_smooth_and_ignore_brightness():
     rng = np.random.default_rng(0)
     sharp = torch.from_numpy(rng.integers(60, 160, (4, 3, 64, 64), dtype=np.uint8))
     smooth = torch.nn.functional.avg_pool2d(sharp.float(), 5, 1, 2).byte()

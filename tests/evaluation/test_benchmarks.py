@@ -1,4 +1,4 @@
-"""load_benchmark: what counts, what is left out by name, and layouts that are refused."""
+"""load_benchmark: which pictures count, which are skipped by name, and which layouts are refused."""
 
 from pathlib import Path
 
@@ -41,14 +41,14 @@ def write_index(folder, *rows, header="name,kind,format"):
 
 
 def outcome(folder, name="folder"):
-    """{name: spliced} of the pictures that counted, {name: reason} of the others."""
+    """{name: spliced} for the pictures that count, {name: reason} for the skipped ones."""
     benchmark = load_benchmark(name, folder)
     counted = {item.name: item.spliced for item in benchmark}
     assert len(benchmark) == len(counted) + len(benchmark.skipped)
     return counted, dict(benchmark.skipped)
 
 
-def test_folder_with_an_index(folder):
+def test_a_folder_with_an_index(folder):
     write_index(folder, "a,spliced,jpg85", "b,authentic,png", "c,authentic,png")
     items = {item.name: item for item in load_benchmark("folder", str(folder))}
     assert [item.spliced for item in items.values()] == [True, False, False]
@@ -59,13 +59,13 @@ def test_folder_with_an_index(folder):
         np.testing.assert_array_equal(items["a"].image, np.asarray(image))
 
 
-def test_folder_without_an_index_trusts_masks_only(folder):
+def test_a_folder_without_an_index_relies_on_masks(folder):
     counted, skipped = outcome(folder)
     assert counted == {"a.png": True, "b.png": False}
     assert skipped == {"c.png": "no mask; add it (all black for an authentic picture)"}
 
 
-def test_index_saved_by_a_spreadsheet(folder):
+def test_an_index_saved_by_a_spreadsheet_is_read(folder):
     write_index(
         folder, " a , spliced ,png,extra,cells", "b.png,authentic", "c,authentic,", header="\ufeffname,kind,format"
     )
@@ -85,7 +85,7 @@ def test_contradictions_and_gaps_are_skipped_by_name(folder):
     assert "not listed in index.csv" in skipped["unlisted.png"]
 
 
-def test_a_mask_of_all_of_the_picture_leaves_nothing_to_localize(folder):
+def test_a_mask_that_covers_the_whole_picture_is_skipped(folder):
     save(folder / "masks" / "c.png", SQUARE * 0 + 255)
     counted, skipped = outcome(folder)
     assert counted == {"a.png": True, "b.png": False}
@@ -94,7 +94,7 @@ def test_a_mask_of_all_of_the_picture_leaves_nothing_to_localize(folder):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("of_mask", [False, True])
-def test_pictures_that_exif_turns_without_their_mask_are_skipped(folder, orientation, of_mask):
+def test_pictures_rotated_by_exif_without_their_mask_are_skipped(folder, orientation, of_mask):
     exif = Image.Exif()
     exif[0x0112] = orientation
     files = [folder / "images" / "a.png", *([folder / "masks" / "a.png"] if of_mask else [])]
@@ -105,20 +105,20 @@ def test_pictures_that_exif_turns_without_their_mask_are_skipped(folder, orienta
     items = {item.name: item for item in benchmark}
     if orientation > 1 and not of_mask:
         assert "rotates the picture and its mask differently" in dict(benchmark.skipped)["a.png"]
-    else:  # what is marked is the same
+    else:  # the marked region stays the same
         np.testing.assert_array_equal(
             np.sort(items["a.png"].image[items["a.png"].mask], 0), np.sort(stored[SQUARE > 0], 0)
         )
 
 
-def test_an_authentic_picture_may_be_turned(folder):
+def test_an_authentic_picture_may_be_rotated(folder):
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.open(folder / "images" / "b.png").save(folder / "images" / "b.png", exif=exif)
     assert outcome(folder)[0] == {"a.png": True, "b.png": False}
 
 
-def test_odd_rows_are_skipped(folder):
+def test_invalid_index_rows_are_skipped(folder):
     write_index(folder, "a,spliced", "a.png,spliced", "b,genuine", ",spliced", header="name,kind")
     benchmark = load_benchmark("folder", folder)
     assert [item.name for item in benchmark] == ["a"]
@@ -128,7 +128,7 @@ def test_odd_rows_are_skipped(folder):
 
 
 @pytest.mark.parametrize("kind", ["spliced", "copy-move", "removal", "other"])
-def test_every_kind_but_authentic_is_tampered(folder, kind):
+def test_every_kind_except_authentic_is_tampered(folder, kind):
     write_index(folder, f"a,{kind},x", "b,authentic,x", f"c,{kind},x", header="name,kind,set")
     items = {item.name: item for item in load_benchmark("folder", folder)}
     assert items["a"].spliced and items["a"].info == {"kind": kind, "set": "x", "format": "png"}
@@ -149,7 +149,7 @@ def test_a_folder_of_authentic_pictures_needs_neither_masks_nor_an_index(folder)
 @pytest.mark.parametrize(
     "name", ["../secret", "../images/a", "images/a.png", "/etc/passwd", "..", ".", "a/../a", "a\\b"]
 )
-def test_index_cannot_leave_the_folder(folder, name):
+def test_an_index_cannot_point_outside_the_folder(folder, name):
     save_picture(folder / "secret.png")
     write_index(folder, f"{name},authentic", f"{folder / 'secret.png'},authentic", header="name,kind")
     counted, skipped = outcome(folder)
@@ -173,7 +173,7 @@ def test_bad_pictures_and_masks_are_skipped_not_replaced(folder):
     assert "not a picture" in skipped["text.png"]
 
 
-def test_a_file_that_is_no_picture_is_named_and_a_hidden_one_is_not(folder):
+def test_files_that_are_not_pictures_are_reported_except_hidden_ones(folder):
     (folder / "images" / "Thumbs.db").write_bytes(b"\xd0\xcf")
     (folder / "images" / ".DS_Store").write_bytes(b"\x00")
     save(folder / "masks" / "Thumbs.png", SQUARE)
@@ -181,17 +181,17 @@ def test_a_file_that_is_no_picture_is_named_and_a_hidden_one_is_not(folder):
     assert ".DS_Store" not in outcome(folder)[1]
 
 
-@pytest.mark.parametrize("value, foreign", [(127, None), (128, True), (255, True), (0, False)])
-def test_mask_threshold(folder, value, foreign):
+@pytest.mark.parametrize("value, tampered", [(127, None), (128, True), (255, True), (0, False)])
+def test_mask_threshold(folder, value, tampered):
     mask = np.full((6, 8), value, dtype=np.uint8)
     mask[0] = 255 if value == 127 else 0
     save(folder / "masks" / "c.png", mask)
     item = {item.name: item for item in load_benchmark("folder", folder)}["c.png"]
-    assert item.mask[1:].all() == bool(foreign) and item.mask[0].any() == (value == 127)
+    assert item.mask[1:].all() == bool(tampered) and item.mask[0].any() == (value == 127)
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "RGB", "RGBA", "I;16"])
-def test_masks_of_other_modes(folder, mode):
+def test_masks_may_have_any_mode(folder, mode):
     image = Image.fromarray(SQUARE)
     image = Image.fromarray(SQUARE.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
     image.save(folder / "masks" / "c.png")
@@ -199,7 +199,7 @@ def test_masks_of_other_modes(folder, mode):
     np.testing.assert_array_equal(item.mask, SQUARE > 127)
 
 
-def test_pictures_that_share_a_stem(folder):
+def test_pictures_with_the_same_stem(folder):
     save_picture(folder / "images" / "a.bmp", 7)
     assert outcome(folder)[0] == {"a.bmp": True, "a.png": True, "b.png": False}
     write_index(folder, "a,spliced", "a.bmp,spliced", header="name,kind")
@@ -226,9 +226,9 @@ def test_iteration_is_lazy_and_repeatable(folder, monkeypatch):
     assert [name for name, _ in benchmark.skipped] == ["a.png", "c.png"]
 
 
-def test_info_of_one_item_is_its_own(folder):
+def test_items_do_not_share_their_info(folder):
     benchmark = load_benchmark("folder", folder)
-    next(iter(benchmark)).info["format"] = "spoilt"
+    next(iter(benchmark)).info["format"] = "changed"
     assert next(iter(benchmark)).info["format"] == "png"
 
 
@@ -258,7 +258,7 @@ def test_casia_layout_and_names(tmp_path):
     assert items[2].info == {"format": "jpg", "kind": "copy-move"}
 
 
-def test_casia_lost_masks(tmp_path):
+def test_casia_pictures_without_masks_are_skipped(tmp_path):
     root = casia(tmp_path)
     (root / "CASIA 1.0 groundtruth" / "CM" / "odd_gt.png").unlink()
     counted, skipped = outcome(root, "casia_1")
@@ -279,14 +279,14 @@ def test_missing_and_empty_folders_are_refused(name, tmp_path):
         load_benchmark(name, tmp_path / "file")
 
 
-def test_an_unknown_benchmark_lists_the_known(tmp_path):
+def test_the_error_for_an_unknown_benchmark_lists_the_known_ones(tmp_path):
     with pytest.raises(
         BenchmarkError, match="unknown benchmark 'colombia'; known: authentic, casia_1, casia_2, columbia, dso_1, fo"
     ):
         load_benchmark("colombia", tmp_path)
 
 
-def test_a_folder_that_tells_nothing_is_refused(tmp_path):
+def test_a_folder_without_masks_or_an_index_is_refused(tmp_path):
     save_picture(tmp_path / "images" / "a.png")
     with pytest.raises(BenchmarkError, match="neither masks/ nor index.csv"):
         load_benchmark("folder", tmp_path)
@@ -319,7 +319,7 @@ def test_names_and_subsets(folder):
 
 
 @given(st.data())
-def test_subsets_cover_the_whole_in_order(data):
+def test_subsets_add_up_to_the_whole_in_order(data):
     entries = [Entry(str(number), None, problem="none") for number in range(data.draw(st.integers(0, 8)))]
     benchmark = Benchmark("made up", entries, count_note="a note")
     names = data.draw(st.permutations(benchmark.names))
@@ -329,7 +329,7 @@ def test_subsets_cover_the_whole_in_order(data):
     assert all(part.names == sorted(part.names) and part.count_note == "a note" for part in parts)
 
 
-def test_kind_is_said_where_the_mask_alone_knows_it(folder):
+def test_the_kind_is_derived_from_the_mask_without_an_index(folder):
     kinds = {item.name: item.info for item in load_benchmark("folder", folder)}
     assert kinds == {
         "a.png": {"kind": "spliced", "format": "png"},
@@ -337,7 +337,7 @@ def test_kind_is_said_where_the_mask_alone_knows_it(folder):
     }
 
 
-def test_counts_unlike_the_published_are_said(tmp_path):
+def test_counts_that_differ_from_the_published_ones_are_noted(tmp_path):
     root = casia(tmp_path)
     assert load_benchmark("casia_1", root).count_note == (
         "casia_1: 1 authentic and 2 spliced pictures listed, 800 and 921 published: "
@@ -345,7 +345,7 @@ def test_counts_unlike_the_published_are_said(tmp_path):
     )
 
 
-def test_published_counts_need_no_note(tmp_path):
+def test_no_note_if_counts_match_the_published_ones(tmp_path):
     for folder, prefix in (("DSO-1", "normal-"), ("DSO-1", "splicing-"), ("DSO-1-Fake-Images-Masks", "splicing-")):
         for number in range(100):
             path = tmp_path / folder / f"{prefix}{number:02}.png"
@@ -358,14 +358,14 @@ def test_published_counts_need_no_note(tmp_path):
     assert load_benchmark("dso_1", tmp_path).count_note.startswith("dso_1: 99 authentic and 100 spliced")
 
 
-def test_no_note_where_no_count_is_published(folder):
+def test_no_note_if_no_counts_are_published(folder):
     assert load_benchmark("folder", folder).count_note == ""
 
 
 @pytest.mark.parametrize(
     "name, sub, tampered, authentic", [("folder", "splices", 40, 20), ("casia_1", "casia_1", 40, 40)]
 )
-def test_shared_benchmarks_are_read_whole(name, sub, tampered, authentic):
+def test_shared_benchmarks_are_read_completely(name, sub, tampered, authentic):
     if not (SHARED / sub).is_dir():
         pytest.skip(f"shared/{sub} is not here")
     counted, skipped = outcome(SHARED / sub, name)

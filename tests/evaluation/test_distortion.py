@@ -1,4 +1,4 @@
-"""Radial distortion: against a slow loop written from the docstring, and what it must keep."""
+"""Radial distortion: compared with a slow loop written from the docstring, and its invariants."""
 
 import numpy as np
 import pytest
@@ -42,21 +42,21 @@ def slow_distort(image: np.ndarray, k1: float) -> np.ndarray:
 
 @pytest.mark.parametrize("k1", [0.0, -0.013, -0.2, -0.4])
 @pytest.mark.parametrize("shape", [(12, 17), (7, 6), (2, 3)])
-def test_equals_the_loop_over_pixels(shape, k1):
+def test_distort_equals_the_loop_over_pixels(shape, k1):
     image = noise(*shape)
     fast, slow = distort(image, k1), slow_distort(image, k1)
     assert fast.dtype == np.uint8 and fast.shape == slow.shape
-    assert np.abs(fast - slow).mean() < 1.5  # a position on the edge of two 1/32 may go either way
+    assert np.abs(fast - slow).mean() < 1.5  # a position halfway between two steps of 1/32 may round either way
     assert np.mean(np.abs(fast - slow) <= 2) > 0.8
 
 
-def test_no_distortion_gives_back_the_middle():
+def test_without_distortion_the_center_is_returned():
     image = noise(41, 60)
     np.testing.assert_array_equal(distort(image, 0.0), image[9:32, 13:47])
 
 
 @pytest.mark.parametrize("k1", np.linspace(STRONGEST, 0, 5))
-def test_the_center_stays_and_the_result_is_symmetric(k1):
+def test_distortion_is_symmetric_around_the_center(k1):
     image = noise(61, 81)
     image = np.maximum(image, image[::-1])
     image = np.maximum(image, image[:, ::-1])
@@ -64,19 +64,19 @@ def test_the_center_stays_and_the_result_is_symmetric(k1):
     assert shown.shape == (35, 47, 3)
     np.testing.assert_array_equal(shown[17, 23], image[30, 40])
     for mirrored in (shown[::-1], shown[:, ::-1]):
-        assert np.mean(np.abs(mirrored.astype(int) - shown) <= 16) > 0.95  # halves of 1/32 pixel round one way
+        assert np.mean(np.abs(mirrored.astype(int) - shown) <= 16) > 0.95  # halves of 1/32 px round one way only
 
 
 @pytest.mark.parametrize("k1", [0.0, -0.1, -0.25, -0.4])
-def test_radii_keep_their_order_and_come_from_within_the_picture(k1):
-    """Of a picture that shows each pixel's own place, by its side: along rows and columns places only grow."""
+def test_radii_keep_their_order_and_stay_within_the_picture(k1):
+    """In a picture whose values are the pixels' own columns, the values never decrease along a row."""
     places = np.tile(np.arange(25, 225, dtype=np.uint8)[None, :, None], (200, 1, 3))
     shown = distort(places, k1)[..., 0].astype(int)
     assert (np.diff(shown, axis=1) >= 0).all()
     assert shown.min() > 25 and shown.max() < 224
 
 
-def test_the_stronger_the_farther_out_is_seen():
+def test_stronger_distortion_shows_more_of_the_corners():
     places = np.tile(np.arange(25, 225, dtype=np.uint8)[None, :, None], (200, 1, 3))
     corners = [int(distort(places, k1)[0, -1, 0]) for k1 in np.linspace(0, STRONGEST, 9)]
     assert corners == sorted(corners) and corners[-1] - corners[0] >= 6
@@ -97,7 +97,7 @@ def test_a_single_pixel(k1):
         ([[0]], "list"),
     ],
 )
-def test_what_is_no_picture_is_refused(image, message):
+def test_arrays_that_are_not_pictures_are_refused(image, message):
     with pytest.raises(ValueError, match=message):
         distort(image, -0.1)
 

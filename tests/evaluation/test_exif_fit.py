@@ -1,4 +1,4 @@
-"""Own sentences against those of other cameras, on embeddings whose result is known and against loops."""
+"""A photo's own sentence against those of other cameras: embeddings with known results, and plain loops."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.evaluation.test_retrieval import photos_of, unit
 
 
 def by_loops(image, text, photos) -> tuple[float, float, int]:
-    """Pooled and mean AUC as the share of pairs (own, other) in the right order, ties a half; and the other pairs."""
+    """Pooled and mean AUC: the share of pairs (own, other) in the right order, ties count half; number of negatives."""
     similarity = image @ text.T
     n = len(photos)
     pairs = [[similarity[i, j] for j in range(n) if photos[i].camera != photos[j].camera] for i in range(n)]
@@ -35,7 +35,7 @@ def test_auc_equals_the_loop_over_pairs(count, per_camera, levels):
 
 
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=8), st.data())
-def test_any_cameras_and_ties(cameras, data):
+def test_auc_with_any_cameras_and_ties(cameras, data):
     if len(set(cameras)) < 2:
         cameras = [*cameras, 4]
     photos = [Photo(str(i), {"Make": "A", "Model": str(camera)}, []) for i, camera in enumerate(cameras)]
@@ -55,20 +55,20 @@ def test_perfect_random_constant_and_opposite_embeddings():
     assert exif_fit(good, -good, photos)["auc"] == 0
 
 
-def test_sentences_of_the_own_camera_are_no_negatives():
-    """Embeddings that know the camera alone are perfect here, and only here."""
+def test_sentences_of_the_same_camera_are_not_negatives():
+    """Embeddings that encode only the camera are perfect by this measure, and by no other."""
     cameras = np.repeat(unit(15, 32, 0), 4, axis=0)
     assert exif_fit(cameras, cameras, photos_of(60))["auc"] == 1
 
 
-def test_a_scale_of_its_own_for_each_photo_costs_the_pooled_figure_alone():
+def test_an_offset_per_photo_lowers_only_the_pooled_auc():
     image, photos = np.eye(4, dtype=np.float32), photos_of(4, 1)
     similarity = 2 * np.arange(4)[:, None] + np.eye(4)  # photo i is at 2 i from every sentence, its own one nearer
     found = exif_fit(image, similarity.T.astype(np.float32), photos)
     assert found["macro"] == 1 and found["auc"] == pytest.approx((3 + 6 + 9 + 12) / 48)
 
 
-def test_one_camera_in_two_spellings_is_one():
+def test_two_spellings_of_a_camera_count_as_one():
     photos = [
         Photo("0", {"Make": "SONY", "Model": "DSC-W1"}, []),
         Photo("1", {"Make": "Sony", "Model": "DSC W1"}, []),
@@ -80,7 +80,7 @@ def test_one_camera_in_two_spellings_is_one():
         exif_fit(unit(2, 4, 0), unit(2, 4, 1), photos[:2])
 
 
-def test_what_is_refused():
+def test_mismatched_embeddings_are_refused():
     good = unit(3, 4, 0)
     with pytest.raises(ValueError, match="embeddings of 0 images and 0 sentences for 0 photos"):
         exif_fit(good[:0], good[:0], [])

@@ -1,4 +1,4 @@
-"""The gallery of scored pictures: all of them, sorted, escaped, self-contained; and the examples of a sheet."""
+"""The gallery of scored pictures: complete, sorted, escaped, self-contained; and the sheets of examples."""
 
 import pandas as pd
 import pytest
@@ -50,7 +50,7 @@ def test_names_are_escaped_and_nothing_is_loaded(scored, tmp_path):
     assert "default-src 'none'" in text and "http://" not in text and "https://" not in text
 
 
-def test_examples_lie_at_the_shares_asked_for(scored):
+def test_examples_are_at_the_requested_quantiles(scored):
     found, scores = scored
     rows = example_rows(found, scores, SpliceLocalizer(MeanColor(), 6, readout="far_friends"), [0.0, 0.5])
     assert [row[0].label for row in rows] == [f"first {ATTACK.replace('/', '')}, png", "second spliced.png, png"]
@@ -58,7 +58,7 @@ def test_examples_lie_at_the_shares_asked_for(scored):
     assert example_rows(found, scores, SpliceLocalizer(MeanColor(), readout="diffusion"), [0.5]) == []
 
 
-def test_the_steps_of_one_picture_and_what_each_map_is_worth(scored):
+def test_method_steps_show_each_map_with_its_score(scored):
     found, scores = scored
     rows, figures = method_steps(found, scores, SpliceLocalizer(MeanColor(), 6, readout="far_friends"))
     assert [len(row) for row in rows] == [3, 3] and f"1. first {ATTACK.replace('/', '')}" in rows[0][0].label

@@ -1,4 +1,4 @@
-"""Laundered benchmarks: copies on disk with masks of another size, and JPEG saving and resizing on the fly."""
+"""Laundered benchmarks: copies on disk with masks of a different size, and JPEG saving and resizing on the fly."""
 
 import io
 
@@ -49,7 +49,7 @@ COPIES = {
 
 @pytest.mark.parametrize("name", COPIES)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_copies_of_networks_have_their_masks_resized(tmp_path, name, network):
+def test_masks_are_resized_to_copies_from_social_networks(tmp_path, name, network):
     copies, truth, mask = COPIES[name]
     folder = tmp_path / copies.lower().replace("facebook", network.title())
     for stem, size in (("same", LARGE), ("shrunk", SMALL)):
@@ -57,7 +57,7 @@ def test_copies_of_networks_have_their_masks_resized(tmp_path, name, network):
         save(tmp_path / truth / mask.format(stem), LARGE.astype(np.uint8) * 255)
     save(folder / "lost.jpg", picture(12, 16))
     benchmark = load_benchmark(name, tmp_path, network)
-    for _ in range(2):  # an iteration forgets the one before
+    for _ in range(2):  # iterating twice gives the same
         items = {item.name: item for item in benchmark}
         assert {name: item.info.pop("mask", None) for name, item in items.items()} == {
             "same.jpg": None,
@@ -79,7 +79,7 @@ def test_copies_of_casia_keep_their_kind(tmp_path, name, stem):
     assert kinds == {f"{stem}.jpg": "copy-move", "Tp_D_2.jpg": "spliced"}
 
 
-def test_a_region_that_a_network_shrank_to_nothing_is_named(tmp_path):
+def test_a_region_that_vanishes_in_a_copy_is_skipped_by_name(tmp_path):
     mask = np.zeros((12, 16), dtype=np.uint8)
     mask[0, 0] = 255
     save(tmp_path / "ITW_Wechat" / "a.png", picture(3, 4))
@@ -89,7 +89,7 @@ def test_a_region_that_a_network_shrank_to_nothing_is_named(tmp_path):
     assert "its mask shows no tampered pixel" in benchmark.skipped[0][1]
 
 
-def test_missing_and_doubled_copies_are_refused(tmp_path):
+def test_missing_and_duplicate_copies_are_refused(tmp_path):
     with pytest.raises(BenchmarkError, match="one folder dso_whatsapp or dso1_whatsapp .case-insensitive.; found none"):
         load_benchmark("dso_1", tmp_path, "whatsapp")
     (tmp_path / "DSO_Whatsapp").mkdir()
@@ -105,7 +105,7 @@ def test_missing_and_doubled_copies_are_refused(tmp_path):
         load_benchmark("folder", tmp_path, "whatsapp")
 
 
-def test_another_benchmarks_copies_are_not_taken(tmp_path):
+def test_copies_of_another_benchmark_are_not_used(tmp_path):
     save(tmp_path / "CASIA2_Facebook" / "a.jpg", picture(12, 16))
     save(tmp_path / "CASIA2_GT" / "a_gt.png", LARGE.astype(np.uint8) * 255)
     with pytest.raises(BenchmarkError, match="found none"):
@@ -114,7 +114,7 @@ def test_another_benchmarks_copies_are_not_taken(tmp_path):
 
 
 @pytest.mark.parametrize("quality", [1, 75, 100])
-def test_jpeg_on_the_fly_is_pillows_own(wild, quality):
+def test_jpeg_on_the_fly_matches_pillow(wild, quality):
     benchmark = load_benchmark("in_the_wild", wild, f"jpeg {quality}")
     (item,) = benchmark
     saved = io.BytesIO()
@@ -125,7 +125,7 @@ def test_jpeg_on_the_fly_is_pillows_own(wild, quality):
     assert item.mask.dtype == bool and benchmark.name == f"in_the_wild, jpeg {quality}" and "mask" not in item.info
 
 
-def test_resizing_on_the_fly_is_pillows_own(wild):
+def test_resizing_on_the_fly_matches_pillow(wild):
     benchmark = load_benchmark("in_the_wild", wild, "resize 0.5")
     (item,) = benchmark
     expected = Image.fromarray(picture(12, 16)).resize((8, 6), Image.Resampling.BICUBIC)
@@ -135,7 +135,7 @@ def test_resizing_on_the_fly_is_pillows_own(wild):
     assert "0 and 201 published" in benchmark.count_note
 
 
-def test_a_region_that_resizing_loses_is_named(wild):
+def test_a_region_that_vanishes_in_resizing_is_skipped_by_name(wild):
     benchmark = load_benchmark("in_the_wild", wild, "resize 0.01")
     mask = np.zeros((12, 16), dtype=np.uint8)
     mask[0, 0] = 255
@@ -143,7 +143,7 @@ def test_a_region_that_resizing_loses_is_named(wild):
     assert list(benchmark) == [] and benchmark.skipped == [("a.png", f"{wild / 'masks' / 'a.png'}: {LOST}")]
 
 
-def test_a_subset_is_laundered_as_the_whole(wild):
+def test_a_subset_is_laundered_like_the_whole(wild):
     benchmark = load_benchmark("in_the_wild", wild, "jpeg 30")
     (whole,), (part,) = benchmark, benchmark.only(["a.png"])
     np.testing.assert_array_equal(whole.image, part.image)
@@ -177,13 +177,13 @@ BAD += [
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_other_launderings_are_refused(wild, text):
+def test_unknown_launderings_are_refused(wild, text):
     with pytest.raises(BenchmarkError, match="unknown laundering .*: give facebook, whatsapp, wechat, 'jpeg Q' with"):
         load_benchmark("in_the_wild", wild, text)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0.001, 4).map(lambda factor: f"{factor:.3f}"))
-def test_picture_and_mask_keep_one_size(height, width, factor):
+def test_picture_and_mask_are_resized_to_the_same_size(height, width, factor):
     image, mask = parse_laundering(f"resize {factor}")(picture(height, width), np.ones((height, width), dtype=bool))
     expected = tuple(max(1, round(side * float(factor))) for side in (height, width))
     assert image.shape == (*expected, 3) and mask.shape == expected
@@ -198,13 +198,13 @@ def test_jpeg_keeps_size_and_mask(height, width, quality):
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))
-def test_masks_grow_by_whole_factors_exactly(height, width, factor):
+def test_masks_are_enlarged_exactly_by_integer_factors(height, width, factor):
     mask = np.random.default_rng(height * width).random((height, width)) < 0.5
     grown = resize_mask(mask, height * factor, width * factor)
     np.testing.assert_array_equal(grown, mask.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
-def test_sizes_that_cannot_be_are_refused():
+def test_impossible_sizes_are_refused():
     with pytest.raises(ImageError, match="28000 x 28000 would be more than 178,956,970 pixels; use a smaller factor"):
         resize(picture(1, 1), np.zeros((7000, 7000), dtype=bool), 4)
     with pytest.raises(ImageError, match="a side of 65501 pixels exceeds JPEG's 65500"):

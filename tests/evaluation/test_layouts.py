@@ -1,4 +1,4 @@
-"""The published folder layouts: which mask belongs to which picture, how it is read, and what is amiss by name."""
+"""The published folder layouts: which mask belongs to which picture, how masks are read, and problems by name."""
 
 import io
 import os
@@ -27,7 +27,7 @@ def save(path, pixels=None):
 
 
 def save_exactly(path, pixels):
-    """As PNG, whatever the name promises: the reader goes by content, and a JPEG would change the pixels."""
+    """Save as PNG whatever the extension: readers go by content, and a JPEG would change the pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, "PNG")
 
@@ -105,7 +105,7 @@ def test_pictures_and_masks_of_each_layout(tmp_path, write):
 
 
 @by_layout
-def test_a_lost_mask_is_named(tmp_path, write):
+def test_a_missing_mask_is_reported(tmp_path, write):
     expected = write(tmp_path)
     lost = a_mask(tmp_path, write.__name__)
     lost.unlink()
@@ -115,7 +115,7 @@ def test_a_lost_mask_is_named(tmp_path, write):
 
 
 @by_layout
-def test_a_broken_picture_is_named_and_not_replaced(tmp_path, write):
+def test_a_broken_picture_is_reported_and_not_replaced(tmp_path, write):
     expected = write(tmp_path)
     broken = next(entry.image for entry in LAYOUTS[write.__name__](tmp_path) if entry.spliced)
     broken.write_bytes(broken.read_bytes()[:70])
@@ -125,7 +125,7 @@ def test_a_broken_picture_is_named_and_not_replaced(tmp_path, write):
 
 
 @by_layout
-def test_a_mask_of_another_size_is_named(tmp_path, write):
+def test_a_mask_of_the_wrong_size_is_reported(tmp_path, write):
     expected = write(tmp_path)
     mask = a_mask(tmp_path, write.__name__)
     with Image.open(mask) as image:
@@ -137,7 +137,7 @@ def test_a_mask_of_another_size_is_named(tmp_path, write):
 
 
 @by_layout
-def test_a_broken_mask_and_one_without_foreign_pixels_are_named(tmp_path, write):
+def test_broken_and_empty_masks_are_reported(tmp_path, write):
     write(tmp_path)
     mask = a_mask(tmp_path, write.__name__)
     save_exactly(mask, np.full((6, 8), 255 if write is dso_1 else 0, dtype=np.uint8))
@@ -149,7 +149,7 @@ def test_a_broken_mask_and_one_without_foreign_pixels_are_named(tmp_path, write)
 
 
 @by_layout
-def test_two_masks_of_one_picture_are_named(tmp_path, write):
+def test_two_masks_for_one_picture_are_reported(tmp_path, write):
     write(tmp_path)
     mask = a_mask(tmp_path, write.__name__)
     save(mask.with_suffix(".bmp"), WHITE)
@@ -167,7 +167,7 @@ def test_two_masks_of_one_picture_are_named(tmp_path, write):
         (casia_2, "CASIA 2 Groundtruth", "Tp"),
     ],
 )
-def test_a_lost_folder_of_masks_is_refused(tmp_path, write, folder, pictures):
+def test_a_missing_folder_of_masks_is_refused(tmp_path, write, folder, pictures):
     write(tmp_path)
     (tmp_path / folder).rename(tmp_path / "elsewhere")
     with pytest.raises(BenchmarkError, match=f"no such folder; put the masks of .*{pictures} there, e.g. "):
@@ -175,7 +175,7 @@ def test_a_lost_folder_of_masks_is_refused(tmp_path, write, folder, pictures):
 
 
 def test_columbia_green_survives_jpeg(tmp_path):
-    """Discs of both greens among both reds and black, and a gray and a white field that are not foreign."""
+    """Discs in both greens among both reds and black, and a gray and a white field that are not tampered."""
     rows, columns = np.mgrid[:240, :320]
     truth = ((rows - 80) ** 2 + (columns - 100) ** 2 < 45**2) | ((rows - 150) ** 2 + (columns - 220) ** 2 < 60**2)
     painted = np.zeros((240, 320, 3), dtype=np.uint8)
@@ -197,7 +197,7 @@ def test_columbia_green_survives_jpeg(tmp_path):
         assert not (item.mask & ~near).any()
 
 
-def test_each_reader_on_its_own_values():
+def test_each_reader_thresholds_its_own_colors():
     gray = np.array([[0, 1, 127, 128, 255]], dtype=np.uint8)[..., None].repeat(3, axis=2)  # [1, 5, 3]
     assert bright(gray).tolist() == [[False, False, False, True, True]]
     assert not_black(gray).tolist() == [[False, True, True, True, True]]
@@ -207,7 +207,7 @@ def test_each_reader_on_its_own_values():
 
 
 @given(st.integers(0, 255), st.integers(1, 5), st.integers(1, 5))
-def test_readers_give_one_boolean_a_pixel(value, height, width):
+def test_readers_return_one_boolean_per_pixel(value, height, width):
     mask = np.full((height, width, 3), value, dtype=np.uint8)
     mask[0, 0] = 255
     for reader in (bright, not_black, dark, green):
@@ -215,7 +215,7 @@ def test_readers_give_one_boolean_a_pixel(value, height, width):
     np.testing.assert_array_equal(bright(mask), ~dark(mask))
 
 
-def test_faint_masks_count_in_realistic_tampering_and_nowhere_else(tmp_path):
+def test_faint_masks_count_only_in_realistic_tampering(tmp_path):
     realistic_tampering(tmp_path / "rt")
     assert read("realistic_tampering", tmp_path / "rt")[1] == {}
     scene_completion(tmp_path / "hays")
@@ -224,7 +224,7 @@ def test_faint_masks_count_in_realistic_tampering_and_nowhere_else(tmp_path):
     assert "h_MASK.jpg: the mask's brightest value is 1; write tampered pixels as 255" in skipped["h.jpg"]
 
 
-def test_scene_completion_ignores_the_ripples_of_a_jpeg(tmp_path):
+def test_scene_completion_ignores_jpeg_artifacts(tmp_path):
     truth = np.zeros((40, 40), dtype=bool)
     truth[10:25, 7:30] = True
     save(tmp_path / "h.jpg", np.zeros((40, 40, 3), dtype=np.uint8))
@@ -233,13 +233,13 @@ def test_scene_completion_ignores_the_ripples_of_a_jpeg(tmp_path):
     np.testing.assert_array_equal(item.mask, truth)
 
 
-def test_a_mask_without_its_picture_is_named(tmp_path):
+def test_a_mask_without_its_picture_is_reported(tmp_path):
     scene_completion(tmp_path)
     (tmp_path / "h.jpg").unlink()
     assert read("scene_completion", tmp_path)[1].keys() == {"h_MASK.jpg"}
 
 
-def test_casia_2_kinds_and_both_names_of_its_masks(tmp_path):
+def test_casia_2_kinds_and_both_spellings_of_its_masks(tmp_path):
     casia_2(tmp_path)
     truth = tmp_path / "CASIA 2 Groundtruth"
     kinds = {"Au_1.jpg": "authentic", "Tp_D_1.tif": "spliced", "Tp_S_1.tif": "copy-move"}
@@ -251,13 +251,13 @@ def test_casia_2_kinds_and_both_names_of_its_masks(tmp_path):
         load_benchmark("casia_2", tmp_path)
 
 
-def test_dso_1_names_what_it_does_not_know(tmp_path):
+def test_dso_1_reports_unknown_files(tmp_path):
     dso_1(tmp_path)
     (tmp_path / "dso-1" / "Thumbs.db").write_bytes(b"\xd0")
     assert read("dso_1", tmp_path)[1] == {"Thumbs.db": "named neither normal-* nor splicing-*; remove it"}
 
 
-def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path):
+def test_pictures_with_the_same_name_are_distinguished_by_folder(tmp_path):
     columbia(tmp_path)
     save(tmp_path / "4cam_auth" / "s.TIF")
     items, skipped = read("columbia", tmp_path)
@@ -269,7 +269,7 @@ def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert skipped == {}
 
 
-def test_names_that_differ_only_in_case_are_no_guess(tmp_path):
+def test_names_that_differ_only_in_case_are_ambiguous(tmp_path):
     save(tmp_path / "images" / "w.jpg")
     save(tmp_path / "images" / "W.jpg")
     if len(os.listdir(tmp_path / "images")) < 2:
@@ -282,7 +282,7 @@ def test_names_that_differ_only_in_case_are_no_guess(tmp_path):
     assert len(skipped) == 2 and all("2 masks with the same stem" in reason for reason in skipped.values())
 
 
-def test_an_index_lists_a_name_that_is_no_utf_8_as_it_is_printed(tmp_path):
+def test_an_index_spells_names_that_are_not_utf_8_as_printed(tmp_path):
     name = os.fsdecode(b"caf\xe9.PNG")
     save(tmp_path / "images" / name)
     save(tmp_path / "masks" / name, WHITE)
@@ -291,7 +291,7 @@ def test_an_index_lists_a_name_that_is_no_utf_8_as_it_is_printed(tmp_path):
         assert [read("folder", tmp_path)[0].keys(), read("folder", tmp_path)[1]] == [{row}, {}]
 
 
-def test_index_rows_find_pictures_whatever_their_case(tmp_path):
+def test_index_rows_match_pictures_in_any_case(tmp_path):
     save(tmp_path / "images" / "A.PNG")
     save(tmp_path / "Masks" / "a.png", WHITE)
     for row in ("a", "a.png", "A.PNG", "A"):
@@ -303,7 +303,7 @@ def test_index_rows_find_pictures_whatever_their_case(tmp_path):
 
 
 @by_layout
-def test_links_do_not_lead_out_of_the_folder(tmp_path, write):
+def test_links_out_of_the_folder_are_not_followed(tmp_path, write):
     secret = save(tmp_path / "secret.png", WHITE)
     root = tmp_path / "root"
     expected = write(root)
@@ -321,7 +321,7 @@ def test_links_do_not_lead_out_of_the_folder(tmp_path, write):
     assert read(write.__name__, root)[1] == {}
 
 
-def test_linked_folders_and_dangling_links_are_named(tmp_path):
+def test_linked_folders_and_dangling_links_are_reported(tmp_path):
     columbia(tmp_path / "there")
     root = tmp_path / "here"
     root.mkdir()
@@ -333,7 +333,7 @@ def test_linked_folders_and_dangling_links_are_named(tmp_path):
     assert "lost.tif: no such file" in read("columbia", tmp_path / "there")[1]["lost.tif"]
 
 
-def test_checking_changes_nothing_of_what_is_in_order(tmp_path):
+def test_checking_leaves_valid_entries_unchanged(tmp_path):
     casia_2(tmp_path)
     entries = LAYOUTS["casia_2"](tmp_path)
     assert checked(entries, tmp_path) == entries

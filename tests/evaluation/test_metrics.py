@@ -24,7 +24,7 @@ def scores_of_ranks(mask, heatmap):
 
 @st.composite
 def pictures(draw, unit=False):
-    """A mask and a heatmap of 1 to 24 pixels: tied, constant, of one kind or arbitrary."""
+    """A mask and a heatmap of 1 to 24 pixels: tied, constant, with only one class or arbitrary."""
     shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 6)))
     mask = draw(hnp.arrays(bool, shape))
     if unit:
@@ -99,7 +99,7 @@ def naive_ciou(mask, heatmap):
 
 
 def naive_ciou_legacy(mask, heatmap):
-    """The reference's mistake as it stands: ``~`` on 0 / 1 bytes, then logical operations."""
+    """The bug of the reference, reproduced: ``~`` on 0 / 1 bytes, then logical operations."""
     label = mask.astype(np.uint8)
 
     def one_way(values):
@@ -135,9 +135,9 @@ def test_ciou_equals_its_definition(picture):
 
 @settings(deadline=None, max_examples=12)
 @given(pictures())
-def test_reference_scores_are_those_of_its_code_on_raw_maps(picture):
+def test_reference_scores_match_the_reference_code_on_raw_maps(picture):
     mask, heatmap = picture
-    heatmap = heatmap % 2.0  # dissimilarities, which its thresholds of 0..1 do not cover
+    heatmap = heatmap % 2.0  # dissimilarities, which thresholds in 0..1 do not cover
     expected = {
         "p_map": max(naive_average_precision(mask, heatmap), naive_average_precision(mask, -heatmap)),
         "auc": max(naive_auc(mask, heatmap), naive_auc(mask, -heatmap)),
@@ -151,7 +151,7 @@ def test_reference_scores_are_those_of_its_code_on_raw_maps(picture):
 
 @settings(deadline=None, max_examples=60)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 7))), st.integers(0, 3))
-def test_scored_pixels_lie_farther_than_the_border_from_any_edge(mask, border):
+def test_scored_pixels_are_farther_from_any_edge_than_the_border(mask, border):
     height, width = mask.shape
     kept = np.ones(mask.shape, bool)
     for y, x in np.ndindex(height, width):
@@ -164,7 +164,7 @@ def test_scored_pixels_lie_farther_than_the_border_from_any_edge(mask, border):
             metrics.scored_pixels(mask, border)
 
 
-def test_a_border_is_left_out_of_all_scores():
+def test_border_pixels_are_left_out_of_all_scores():
     mask = np.zeros((20, 20), bool)
     mask[5:15, 5:15] = True
     heatmap = np.zeros((20, 20))
@@ -181,7 +181,7 @@ def test_a_border_is_left_out_of_all_scores():
 
 
 @pytest.mark.parametrize("protocol", metrics.LOCALIZATION)
-def test_twelve_megapixels_take_less_than_half_a_gigabyte(protocol):
+def test_scoring_twelve_megapixels_takes_less_than_half_a_gigabyte(protocol):
     rng = np.random.default_rng(0)
     heatmap = rng.random((3000, 4000), np.float32)  # as many levels as pixels: the worst case
     mask = np.zeros(heatmap.shape, bool)
@@ -210,7 +210,7 @@ def test_scores_keep_their_ranges_and_ignore_monotone_changes(picture):
     assert all(0 <= score <= 1 or math.isnan(score) for score in scores.values())
     assert scores["p_map"] >= scores["ap"]
     assert scores["ciou_legacy"] >= max(0.5, scores["ciou"])
-    rank_only = scores_of_ranks(mask, heatmap * 8)[0]  # exact in binary: ranks and ties stay
+    rank_only = scores_of_ranks(mask, heatmap * 8)[0]  # exact in binary: ranks and ties are kept
     assert rank_only == pytest.approx(scores["ap"], **CLOSE)
     turned = metrics.localization_scores(mask, -heatmap, "reference")["p_map"]
     assert turned == pytest.approx(scores["p_map"], **CLOSE)
@@ -241,7 +241,7 @@ def test_a_perfect_map_and_its_inverse():
     assert inverted["p_map"] == inverted["ciou"] == pytest.approx(1)
 
 
-def test_masks_of_one_kind_follow_the_documented_convention():
+def test_masks_with_only_one_class_follow_the_documented_convention():
     heatmap = np.array([[0.1, 0.9], [0.4, 0.4]])
     none, everything = np.zeros((2, 2), bool), np.ones((2, 2), bool)
     nothing_found = metrics.localization_scores(none, heatmap)
@@ -254,7 +254,7 @@ def test_masks_of_one_kind_follow_the_documented_convention():
     assert metrics.mcc(none, everything) == metrics.mcc(everything, everything) == 0
 
 
-def test_legacy_ciou_flatters_noise_and_true_ciou_does_not():
+def test_legacy_ciou_overrates_noise_and_correct_ciou_does_not():
     rng = np.random.default_rng(0)
     mask = np.zeros((64, 64), dtype=bool)
     mask[:16, :24] = True
@@ -264,7 +264,7 @@ def test_legacy_ciou_flatters_noise_and_true_ciou_does_not():
     assert scores["ciou"] < scores["ciou_legacy"] - 0.03
 
 
-def test_float32_rounding_at_the_ends_is_no_error_for_ciou():
+def test_ciou_tolerates_float32_rounding_at_the_limits():
     mask = np.array([[True, False]])
     slightly_out = np.array([[1 + 3e-7, -3e-7]], dtype=np.float32)
     assert metrics.localization_scores(mask, slightly_out)["ciou"] == 1

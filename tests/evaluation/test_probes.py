@@ -1,4 +1,4 @@
-"""Linear probes: what they must find, what they must not, and that nothing leaks between folds."""
+"""Linear probes: what they must detect, what they must not, and that nothing leaks between folds."""
 
 import numpy as np
 import pandas as pd
@@ -35,13 +35,13 @@ def test_separable_features_score_one():
     assert (found["n"], found["groups"], found["classes"]) == (90, 90, 3) and found["chance"] == pytest.approx(1 / 3)
 
 
-def test_a_line_is_ranked_whole():
+def test_linear_labels_are_ranked_perfectly():
     found = probe(normal(80, 5), normal(80, 5) @ np.arange(5) + 7, np.arange(80), "rank")
     assert found["score"] > 0.99 and found["se"] < 0.01 and found["chance"] == 0
     assert "classes" not in found and found["n"] == found["groups"] == 80
 
 
-def test_random_features_score_a_guess():
+def test_random_features_score_at_chance():
     labels = np.arange(600) % 4
     found = probe(normal(600, 16), labels, np.arange(600) // 4)
     assert found["score"] == pytest.approx(0.25, abs=3 * found["se"]) and 0.01 < found["se"] < 0.03
@@ -52,7 +52,7 @@ def test_random_features_score_a_guess():
 
 @pytest.mark.parametrize("kind", ["class", "rank"])
 def test_groups_do_not_leak(kind):
-    """Features that tell the group and nothing else, each group with one label drawn by lot."""
+    """Features that identify only the group, where each group has one random label."""
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(100), 8)
     label = rng.permutation(np.arange(100) % 2)[group].astype(float)
@@ -64,8 +64,8 @@ def test_groups_do_not_leak(kind):
     assert leaking["score"] >= certain
 
 
-def test_the_error_counts_groups_and_not_their_copies():
-    """Eight copies of each item know no more than one does."""
+def test_the_standard_error_counts_groups_rather_than_items():
+    """Eight copies of each item carry no more information than one."""
     features, labels = normal(100, 4), np.arange(100) % 2
     features[:, 0] += labels
     once = probe(features, labels, np.arange(100))
@@ -74,10 +74,10 @@ def test_the_error_counts_groups_and_not_their_copies():
     assert copied["se"] == pytest.approx(once["se"], rel=0.15)
 
 
-def test_equals_the_loop_over_groups():
+def test_probe_equals_the_loop_over_groups():
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(6), 10)
-    label = np.tile(np.arange(10) % 3, 6)  # every group alike: with six folds a group is a fold
+    label = np.tile(np.arange(10) % 3, 6)  # all groups are alike: with six folds each group is a fold
     features = rng.normal(size=(60, 4)) + 0.8 * np.eye(3, 4)[label]
     hits = []
     for left_out in range(6):
@@ -92,19 +92,19 @@ def test_equals_the_loop_over_groups():
     assert found["balanced"] == pytest.approx(np.mean([np.concatenate(hits)[label == k].mean() for k in range(3)]))
 
 
-def test_a_probe_repeats_and_the_seed_matters():
+def test_a_probe_is_reproducible_and_depends_on_the_seed():
     features, labels, groups = normal(90, 6), np.arange(90) % 3, np.arange(90)
     assert probe(features, labels, groups) == probe(features, labels, groups)
     assert probe(features, labels, groups) != probe(features, labels, groups, seed=1)
 
 
-def test_names_of_labels_and_groups_do_not_matter():
+def test_label_and_group_names_do_not_matter():
     features, labels, groups = normal(60, 6), np.arange(60) % 2, np.arange(60) // 2 // 3
     named = probe(features, np.array(["no", "yes"], object)[labels], [f"g{i:02d}" for i in groups])
     assert named == probe(features, labels.tolist(), groups)
 
 
-def test_constant_features_know_nothing():
+def test_constant_features_score_at_chance():
     assert probe(np.ones((40, 3)), np.arange(40) % 2, np.arange(40))["score"] == pytest.approx(0.5, abs=0.1)
     assert probe(np.ones((40, 3)), np.arange(40), np.arange(40), "rank")["score"] == 0
 
@@ -126,7 +126,7 @@ def test_constant_features_know_nothing():
         ({"labels": [0] * 9 + [1] * 3}, "label 1 is in 3 groups, fewer than 4 folds"),
     ],
 )
-def test_what_a_probe_refuses(change, message):
+def test_invalid_input_is_refused(change, message):
     given = {"features": normal(12, 2), "labels": np.arange(12) % 2, "groups": np.arange(12), "folds": 4} | change
     with pytest.raises(ValueError, match=message):
         probe(**given)
@@ -136,7 +136,7 @@ def test_what_a_probe_refuses(change, message):
 
 
 def photos_of(cameras: int, each: int) -> list[Photo]:
-    """Cameras of two makes in turn; flash and sensitivity are the photo's own."""
+    """Cameras of two alternating makes; flash and sensitivity vary by photo."""
     return [
         Photo(
             f"{camera}/{i}",
@@ -149,25 +149,27 @@ def photos_of(cameras: int, each: int) -> list[Photo]:
     ]
 
 
-def test_each_tag_is_read_from_what_tells_it():
+def test_each_tag_is_read_from_informative_features():
     photos = photos_of(10, 8)
-    told = np.array([[p.make == "A", p.tags["Flash"] == "1", float(p.tags["PhotographicSensitivity"])] for p in photos])
+    informed = np.array(
+        [[p.make == "A", p.tags["Flash"] == "1", float(p.tags["PhotographicSensitivity"])] for p in photos]
+    )
     table = exif_probes(
-        {"told": told, "noise": normal(80, 3)}, photos, ("Make", "Model", "Flash", "PhotographicSensitivity")
+        {"informed": informed, "noise": normal(80, 3)}, photos, ("Make", "Model", "Flash", "PhotographicSensitivity")
     )
     score = table.set_index(["tag", "grouping", "method"])["score"]
-    assert len(table) == 7 * 2 and ("Model", "camera", "told") not in score
+    assert len(table) == 7 * 2 and ("Model", "camera", "informed") not in score
     for grouping in ("camera", "photo"):
-        assert score["Make", grouping, "told"] == score["Flash", grouping, "told"] == 1
-        assert score["PhotographicSensitivity", grouping, "told"] > 0.9
+        assert score["Make", grouping, "informed"] == score["Flash", grouping, "informed"] == 1
+        assert score["PhotographicSensitivity", grouping, "informed"] > 0.9
         assert score["Flash", grouping, "noise"] < 0.75
-    counts = table.set_index(["tag", "grouping", "method"]).loc[("Model", "photo", "told")]
+    counts = table.set_index(["tag", "grouping", "method"]).loc[("Model", "photo", "informed")]
     assert counts["classes"] == 10 and counts["groups"] == 80 and counts["chance"] == pytest.approx(0.1)
     assert table.loc[table["tag"] == "Flash", "kind"].eq("class").all()
     assert table.loc[table["tag"] == "PhotographicSensitivity", "kind"].eq("rank").all()
 
 
-def test_who_knows_the_camera_knows_the_make_of_known_cameras_only():
+def test_camera_features_predict_the_make_only_of_known_cameras():
     photos = photos_of(40, 6)
     camera = np.array([int(photo.tags["Model"][1:]) for photo in photos])
     rng = np.random.default_rng(0)
@@ -184,7 +186,7 @@ def test_rare_values_and_photos_without_the_tag_are_counted():
     assert (row["n"], row["left_out"], row["values_left_out"], row["classes"]) == (18, 2, 1, 2)
 
 
-def test_a_tag_that_says_too_little_has_no_score():
+def test_a_tag_with_too_little_variation_has_no_score():
     photos = photos_of(10, 2)
     for photo in photos:
         photo.tags["ExposureTime"] = "0"  # has no logarithm
@@ -196,7 +198,7 @@ def test_a_tag_that_says_too_little_has_no_score():
     assert len(plot_probes(table.reset_index(), ["tag", "grouping"]).data[-1].x) == 2
 
 
-def test_the_figure_has_a_color_a_method_and_chance():
+def test_the_figure_has_a_color_per_method_and_shows_chance():
     table = exif_probes({"a": normal(40, 2), "b": normal(40, 3)}, photos_of(10, 4), ["Make", "Flash"])
     figure = plot_probes(table, ["tag", "grouping"])
     assert [trace.name for trace in figure.data] == ["a", "b", "chance"]
@@ -230,7 +232,7 @@ def test_pictures_of_one_source_are_one_group():
     assert len(source_groups([])) == 0
 
 
-def test_sources_are_read_from_names_of_both_editions_of_casia():
+def test_sources_are_parsed_from_the_names_of_both_casia_editions():
     names = ["Au_ani_00018.jpg", "Tp_D_CND_M_N_ani00018_sec00096_00138.tif", "Au_sec_00096.bmp", "Au_sec_30096.jpg"]
     groups = source_groups([(name, {}) for name in names])
     assert len(set(groups[:3])) == 1 and groups[3] != groups[0]
@@ -241,7 +243,7 @@ def test_sources_are_read_from_names_of_both_editions_of_casia():
 
 
 def write_pictures(folder, count: int = 24, spliced_is_red: bool = True) -> None:
-    """Spliced and authentic in turn, small and large in turn; the color tells, if asked for."""
+    """Spliced and authentic in turn, small and large in turn; spliced ones are red if asked for."""
     rng = np.random.default_rng(0)
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
@@ -255,7 +257,7 @@ def write_pictures(folder, count: int = 24, spliced_is_red: bool = True) -> None
         Image.fromarray(mask).save(folder / f"masks/{i:02d}.png")
 
 
-def test_spliced_pictures_are_told_by_what_tells_them(tmp_path):
+def test_spliced_pictures_are_detected_from_informative_features(tmp_path):
     write_pictures(tmp_path)
     (tmp_path / "images/broken.png").write_bytes(b"no picture")
     (tmp_path / "masks/broken.png").write_bytes(b"no picture")
@@ -267,8 +269,8 @@ def test_spliced_pictures_are_told_by_what_tells_them(tmp_path):
     assert [name for name, _ in benchmark.skipped] == ["broken.png"]
 
 
-def test_common_sources_never_stand_on_both_sides(tmp_path):
-    """Pairs of a splice and its source: a source is known again, but a group holds both kinds."""
+def test_pictures_with_common_sources_are_never_in_different_folds(tmp_path):
+    """Pairs of a splice and its source: sources could be recognized, but a group holds both kinds."""
     folders = [tmp_path / name for name in ("Au", "Tp/Sp", "CASIA 1.0 groundtruth/Sp")]
     for folder in folders:
         folder.mkdir(parents=True)
@@ -282,7 +284,7 @@ def test_common_sources_never_stand_on_both_sides(tmp_path):
         Image.fromarray(mask).save(folders[2] / f"{stem}_gt.png")
     table = splice_probe({"color": MeanColor()}, load_benchmark("casia_1", tmp_path))
     assert table["groups"].tolist() == [10, 10] and table["n"].tolist() == [20, 20]
-    assert table["score"].tolist() == [0.5, 0.5]  # the two of a pair look the same, and one of them is spliced
+    assert table["score"].tolist() == [0.5, 0.5]  # both pictures of a pair look the same, and one of them is spliced
 
 
 def test_a_benchmark_that_cannot_be_read_says_why(tmp_path):
@@ -300,7 +302,7 @@ def test_views_of_small_and_large_pictures():
     assert (reduced(np.full((300, 300, 3), 77, np.uint8)) == 77).all()
 
 
-def test_a_network_is_put_in_evaluation_mode():
+def test_a_network_is_set_to_evaluation_mode():
     torch.manual_seed(0)
     model = ExifLang(ExifLangConfig.preset("tiny")).train()
     image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
@@ -314,7 +316,7 @@ def test_a_network_is_put_in_evaluation_mode():
 
 
 class Spread:
-    """Of a picture of a dark disc sees how large it is, and nothing else."""
+    """Encodes the size of a dark disc and nothing else."""
 
     def encode_image(self, patches):
         dark = (patches.float().mean(1) < 128).float()  # [B, 3, H, W] -> [B, H, W]
@@ -327,7 +329,7 @@ def discs(count: int = 5) -> list[np.ndarray]:
     return [np.repeat(np.where(disc[..., None], 0, 255).astype(np.uint8), 3, axis=2) for disc in dark]
 
 
-def test_distortion_is_read_by_who_sees_it():
+def test_only_an_encoder_that_sees_distortion_predicts_it():
     table = distortion_probe({"spread": Spread(), "blind": Blind()}, discs(), strengths=16, folds=4)
     score = table.set_index(["view", "asked", "method"])["score"]
     assert len(table) == 8 and table["n"].eq(80).all() and table["groups"].eq(5).all()
@@ -341,7 +343,7 @@ class Blind:
         return torch.ones(len(patches), 3)
 
 
-def test_windows_stand_in_a_row():
+def test_corners_and_middle_are_returned_in_order():
     image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     windows = corners_and_middle(image)
     assert windows.shape == (5, 64, 64, 3)
@@ -349,7 +351,7 @@ def test_windows_stand_in_a_row():
         np.testing.assert_array_equal(window, image[y : y + 64, x : x + 64])
 
 
-def test_distortion_repeats_and_takes_other_strengths_by_another_seed():
+def test_distortion_probe_is_reproducible_and_depends_on_the_seed():
     given = {"spread": Spread()}, discs(), 20, 2
     table = distortion_probe(*given, seed=1)
     pd.testing.assert_frame_equal(table, distortion_probe(*given, seed=1))
@@ -357,11 +359,11 @@ def test_distortion_repeats_and_takes_other_strengths_by_another_seed():
 
 
 @pytest.mark.parametrize(("count", "strengths"), [(0, 20), (5, 0)])
-def test_nothing_to_distort(count, strengths):
+def test_the_distortion_probe_needs_pictures_and_strengths(count, strengths):
     with pytest.raises(ValueError, match=f"{count} pictures and {strengths} strengths"):
         distortion_probe({"spread": Spread()}, discs(count), strengths)
 
 
-def test_too_few_pictures_for_every_bin():
+def test_too_few_pictures_for_every_bin_are_refused():
     with pytest.raises(ValueError, match="is in 1 groups, fewer than 5 folds"):
         distortion_probe({"spread": Spread()}, discs(5), strengths=4)

@@ -1,4 +1,4 @@
-"""Retrieval and the fit of EXIF, on embeddings whose result is known."""
+"""Retrieval, on embeddings whose result is known."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_random_embeddings_are_at_chance():
 
 
 @pytest.mark.parametrize("same", [1, 2, 4])
-def test_constant_embeddings_are_at_chance_however_many_sentences_are_equal(same):
+def test_constant_embeddings_are_at_chance_with_any_number_of_equal_sentences(same):
     constant = np.full((400, 8), 8**-0.5, np.float32)
     found = retrieval(constant, constant, photos_of(400, same=same))
     assert found["recall"] == pytest.approx(found["chance"], abs=0.01)
@@ -58,7 +58,7 @@ def test_constant_embeddings_are_at_chance_however_many_sentences_are_equal(same
     assert found["chance_camera"] == pytest.approx(same / 4)
 
 
-def test_an_equal_sentence_counts_as_the_own():
+def test_an_identical_sentence_counts_as_the_photos_own():
     """Each photo is nearest to the sentence of its neighbor, which is the same sentence."""
     embeddings = unit(40, 16, 0)
     swapped = embeddings.reshape(20, 2, 16)[:, ::-1].reshape(40, 16)
@@ -66,8 +66,8 @@ def test_an_equal_sentence_counts_as_the_own():
     assert retrieval(embeddings, swapped, photos_of(40, same=1))["recall"] == 0
 
 
-def test_a_tie_is_broken_at_random():
-    """Every photo is as near to its own sentence as to the next photo's, in the order of the list."""
+def test_ties_are_broken_at_random():
+    """Every photo is as close to its own sentence as to that of the next photo in the list."""
     text = np.eye(200, dtype=np.float32)
     image = (text + np.roll(text, 1, axis=1)) / np.sqrt(2, dtype=np.float32)
     found = retrieval(image, text, photos_of(200, per_camera=100))
@@ -85,8 +85,8 @@ def test_chance_equals_the_loop_over_guesses():
     assert found["chance_camera"] == pytest.approx(np.mean(guesses)) and found["cameras"] == 2
 
 
-def test_recall_is_within_the_camera():
-    """Sentences of one camera are all alike: found among photos, a guess within the camera."""
+def test_recall_camera_is_measured_within_the_camera():
+    """All sentences of a camera have the same embedding: good among all photos, at chance within the camera."""
     cameras = np.repeat(unit(50, 16, 0), 8, axis=0)
     found = retrieval(cameras, cameras, photos_of(400, per_camera=8))
     assert found["recall"] > 10 * found["chance"]
@@ -98,19 +98,19 @@ def test_one_photo():
     assert found == {"recall": 1.0, "chance": 1.0, "photos": 1, "among": 1, "cameras": 0}
 
 
-def test_fewer_photos_than_asked_for():
+def test_fewer_photos_than_requested():
     embeddings = unit(5, 8, 0)
     found = retrieval(embeddings, embeddings, photos_of(5), among=64)
     assert found["among"] == 5 and found["recall"] == 1 and found["chance"] == pytest.approx(0.2)
-    assert found["cameras"] == 1  # the fifth photo is alone with its camera
+    assert found["cameras"] == 1  # the fifth photo is the only one of its camera
 
 
-def test_retrieval_repeats():
+def test_retrieval_is_reproducible():
     image, text, photos = unit(90, 8, 0), unit(90, 8, 1), photos_of(90)
     assert retrieval(image, text, photos, 16, seed=3) == retrieval(image, text, photos, 16, seed=3)
 
 
-def test_what_retrieval_refuses():
+def test_mismatched_embeddings_are_refused():
     good = unit(3, 4, 0)
     with pytest.raises(ValueError, match="embeddings of 0 images and 0 sentences for 0 photos"):
         retrieval(good[:0], good[:0], [])
@@ -141,7 +141,7 @@ def tiny_model() -> ExifLang:
     return ExifLang(ExifLangConfig.preset("tiny"), train_tokenizer(["Make: A, Model: M0"], 300))
 
 
-def test_a_photo_counts_once_however_many_tiles_it_has(tmp_path):
+def test_a_photo_counts_once_whatever_its_number_of_tiles(tmp_path):
     photos = write_tiles(tmp_path / "shards", [1, 3, 9])
     model = tiny_model().train()
     image, text = embed_photos(model, photos, crops=3)
@@ -158,7 +158,7 @@ def test_a_photo_counts_once_however_many_tiles_it_has(tmp_path):
     assert not np.array_equal(image, other)
 
 
-def test_more_photos_than_a_batch_of_sentences(tmp_path):
+def test_photos_may_need_several_batches_of_sentences(tmp_path):
     photos = write_tiles(tmp_path / "shards", [1] * 3) * 23
     image, text = embed_photos(tiny_model(), photos, crops=1)
     assert len(image) == len(text) == 69
@@ -170,7 +170,7 @@ def test_no_photos():
         embed_photos(tiny_model(), [])
 
 
-def test_a_tile_smaller_than_a_patch_is_named(tmp_path):
+def test_the_error_names_a_tile_smaller_than_a_patch(tmp_path):
     photos = write_tiles(tmp_path / "shards", [1], size=20)
     with pytest.raises(DataError, match="photo p0 is 20 x 20 .*smaller"):
         embed_photos(tiny_model(), photos)

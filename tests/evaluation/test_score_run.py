@@ -1,4 +1,4 @@
-"""Scores of benchmarks on disk: nothing twice, nothing lost, by one process as by two."""
+"""Scores of benchmarks on disk: nothing scored twice, nothing lost, the same with one process or two."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def root(tmp_path):
-    """Two folders of pictures, one of them with a picture that is broken."""
+    """Two folders of pictures, one of them with a broken picture."""
     write_benchmark(tmp_path / "root" / "first")
     write_benchmark(tmp_path / "root" / "second", broken=False)
     return tmp_path / "root"
@@ -68,7 +68,7 @@ def all_scores(found) -> pd.DataFrame:
     return pd.concat([scored.scores() for scored in found.values()], ignore_index=True)
 
 
-def test_all_pictures_are_scored_once_and_the_broken_one_is_named(root, model, seen):
+def test_all_pictures_are_scored_once_and_the_broken_one_is_reported(root, model, seen):
     found = score_benchmarks(run_of(root, model))
     assert seen == ["first/authentic.png", "first/spliced.png", "second/authentic.png", "second/spliced.png"]
     assert [name for name, _ in found["first"].skipped()] == ["broken.png"] and found["second"].skipped() == []
@@ -79,11 +79,11 @@ def test_all_pictures_are_scored_once_and_the_broken_one_is_named(root, model, s
     assert summary["pictures"].tolist() == [1] * 6 and summary[LOCALIZATION["default"]].notna().all(axis=None)
 
     again = score_benchmarks(run_of(root, model))
-    assert len(seen) == 4  # nothing was left to do
+    assert len(seen) == 4  # nothing is scored again
     pd.testing.assert_frame_equal(all_scores(again), scores)
 
 
-def test_a_killed_run_goes_on_where_it_was(root, model, seen, monkeypatch):
+def test_a_killed_run_resumes_where_it_stopped(root, model, seen, monkeypatch):
     whole = all_scores(score_benchmarks(run_of(root, model, scores_dir=str(root / "whole"))))
     seen.clear()
     keep = score_run.ScoredSet.keep
@@ -96,28 +96,28 @@ def test_a_killed_run_goes_on_where_it_was(root, model, seen, monkeypatch):
     monkeypatch.setattr(score_run.ScoredSet, "keep", killed)
     with pytest.raises(KeyboardInterrupt):
         score_benchmarks(run_of(root, model))
-    (root.parent / "scores" / "first" / "half.json.tmp").write_text('{"rows": [')  # what a kill may leave
+    (root.parent / "scores" / "first" / "half.json.tmp").write_text('{"rows": [')  # what a killed run may leave behind
     monkeypatch.setattr(score_run.ScoredSet, "keep", keep)
     resumed = score_benchmarks(run_of(root, model))
     assert sorted(seen) == sorted(set(seen)) and len(seen) == 4
     pd.testing.assert_frame_equal(all_scores(resumed), whole)
 
 
-def test_two_processes_give_the_scores_of_one(root, model):
+def test_two_processes_give_the_same_scores_as_one(root, model):
     one = all_scores(score_benchmarks(run_of(root, model, scores_dir=str(root / "one"))))
     two = score_benchmarks(run_of(root, model), processes=2)
     pd.testing.assert_frame_equal(all_scores(two), one)
     assert [name for name, _ in two["first"].skipped()] == ["broken.png"]
 
 
-def test_processes_that_fail_say_why(root, model):
+def test_failed_processes_report_the_reason(root, model):
     with pytest.raises(LaunchError, match="2 processes failed:\nerror: .*nowhere: no model found"):
         score_benchmarks(run_of(root, str(root / "nowhere")), processes=2)
     with pytest.raises(BenchmarkError, match="no such folder"):
         score_benchmarks(run_of(root, model, benchmarks=["nowhere"]), processes=2)
 
 
-def test_a_mended_picture_is_tried_again(root, model, seen):
+def test_a_repaired_picture_is_scored_on_the_next_run(root, model, seen):
     score_benchmarks(run_of(root, model, benchmarks=["first"]))
     spliced = (root / "first" / "images" / "spliced.png").read_bytes()
     (root / "first" / "images" / "broken.png").write_bytes(spliced)
@@ -138,12 +138,12 @@ def test_scores_of_other_settings_or_weights_are_not_mixed(root, model, tmp_path
     shutil.copytree(root, tmp_path / "elsewhere")
     with pytest.raises(BenchmarkError, match="different settings"):
         score_benchmarks(run_of(tmp_path / "elsewhere", model))
-    more = score_benchmarks(run_of(root, model, benchmarks=["second", "first jpeg 80"]))  # a set has its own folder
+    more = score_benchmarks(run_of(root, model, benchmarks=["second", "first jpeg 80"]))  # each set has its own folder
     assert list(more) == ["second", "first jpeg 80"]
     assert set(more["first jpeg 80"].scores()["set"]) == {"first jpeg 80"}
 
 
-def test_a_second_run_on_one_folder_is_refused(root, model):
+def test_a_concurrent_run_in_the_same_folder_is_refused(root, model):
     run = run_of(root, model)
     with hold(root.parent / "scores" / "second" / ".lock", "", ValueError):
         with pytest.raises(BenchmarkError, match=r"scores/second: another run is using it \(process"):
@@ -160,14 +160,14 @@ def test_heatmaps_and_thumbnails_are_kept(root, model):
             assert np.ptp(np.asarray(heatmap)) > 0
 
 
-def test_the_reference_protocol_reads_out_by_its_own_mean_shift(root, model):
+def test_the_reference_protocol_uses_its_own_mean_shift(root, model):
     run = run_of(root, model, protocol="reference", benchmarks=["second"], baselines=False)
     scores = score_benchmarks(run)["second"].scores()
     assert set(scores["protocol"]) == {"reference"} and set(scores["readout"]) == {"sequential_mean_shift"}
     assert scores[scores["spliced"]]["mcc"].notna().all()
 
 
-def test_sets_without_a_readable_or_a_spliced_picture(root, model):
+def test_sets_without_readable_or_spliced_pictures(root, model):
     write_benchmark(root / "broken", spliced=False, authentic=False)
     write_benchmark(root / "authentic", spliced=False, broken=False)
     found = score_benchmarks(run_of(root, model, benchmarks=["broken", "authentic"]))
@@ -214,7 +214,7 @@ def test_command_line(root, model, tmp_path, capsys):
         launch_module("exiflang.nothing_of_the_kind", {}, 1)
 
 
-def test_models_by_name(model, tmp_path):
+def test_models_are_loaded_by_name(model, tmp_path):
     assert load_model("").config.calibration and len(weights_sha256("")) == 64
     assert load_model(model).config.embed_dim == 32 and weights_sha256(model) != weights_sha256("")
     with pytest.raises(OSError, match="no model found"):
@@ -227,7 +227,7 @@ def test_models_by_name(model, tmp_path):
     assert weights_sha256(str(tmp_path / "bad.pth")) and weights_sha256("some/hub-id") is None
 
 
-def test_names_that_are_no_utf_8_are_scored_and_told(root, model, tmp_path):
+def test_pictures_whose_names_are_not_utf_8_are_scored_and_reported(root, model, tmp_path):
     odd = os.fsdecode(b"caf\xe9.png")
     for part in ("images", "masks"):
         (root / "first" / part / "spliced.png").rename(root / "first" / part / odd)
@@ -245,7 +245,7 @@ def test_names_that_are_no_utf_8_are_scored_and_told(root, model, tmp_path):
     assert "caf\\xe9.png" in page and "br\\xf6ken.png: not a picture" in page
 
 
-def test_a_hostile_name_stays_within_the_folder_of_its_scores(root, model):
+def test_a_hostile_name_cannot_escape_the_folder_of_scores(root, model):
     for part in ("images", "masks"):
         source = root / "second" / part / "spliced.png"
         source.rename(source.with_name(ATTACK.replace("/", "")))

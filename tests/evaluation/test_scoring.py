@@ -34,7 +34,7 @@ class ConstantEncoder:
 
 
 def write_benchmark(folder, broken: bool = True, spliced: bool = True, authentic: bool = True):
-    """A splice in plain sight, an authentic picture of one color and noise, and a file that is no picture."""
+    """An obvious splice, an authentic picture of one color and noise, and a file that is not a picture."""
     rng = np.random.default_rng(0)
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
@@ -53,7 +53,7 @@ def write_benchmark(folder, broken: bool = True, spliced: bool = True, authentic
     return load_benchmark("folder", folder)
 
 
-def test_mode_and_precision_reach_the_models_alone(tmp_path, monkeypatch):
+def test_mode_and_precision_are_passed_only_to_models(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(scoring, "SpliceLocalizer", lambda *a, **k: made.append(k) or SpliceLocalizer(*a, **k))
     encoders = {"model": ExifLang(ExifLangConfig.preset("tiny")), "color": ColorEncoder()}
@@ -84,7 +84,7 @@ def test_pictures_are_scored_by_each_encoder_and_readout(tmp_path):
     assert summary.loc[("color", "far_friends"), ["pictures", "authentic"]].tolist() == [1, 1]
 
 
-def test_scores_equal_those_of_the_localizer(tmp_path):
+def test_scores_match_the_localizer(tmp_path):
     benchmark = write_benchmark(tmp_path, broken=False, authentic=False)
     how = {"windows_per_side": 20, "window_size": 16}
     row = score_pictures({"color": ColorEncoder()}, benchmark, ["diffusion"], **how).iloc[0]
@@ -95,7 +95,7 @@ def test_scores_equal_those_of_the_localizer(tmp_path):
     assert row["detection"] == pytest.approx(result.score)
 
 
-def test_what_a_benchmark_says_of_its_pictures_comes_along(tmp_path):
+def test_info_columns_of_a_benchmark_are_kept(tmp_path):
     write_benchmark(tmp_path, broken=False)
     (tmp_path / "index.csv").write_text("name,kind,donor_scale\nspliced,spliced,0.75\nauthentic,authentic,\n")
     benchmark = load_benchmark("folder", tmp_path)
@@ -104,7 +104,7 @@ def test_what_a_benchmark_says_of_its_pictures_comes_along(tmp_path):
     assert list(scores.columns)[1:5] == ["name", "donor_scale", "camera", "spliced"]
 
 
-def test_pictures_are_scored_by_the_windows_of_a_calibrated_model(tmp_path):
+def test_pictures_are_scored_with_the_windows_of_a_calibrated_model(tmp_path):
     benchmark = write_benchmark(tmp_path, broken=False, authentic=False)
     (item,) = benchmark
     localizer = SpliceLocalizer(ColorEncoder(), 20)
@@ -114,8 +114,8 @@ def test_pictures_are_scored_by_the_windows_of_a_calibrated_model(tmp_path):
     assert rows[0].iloc[0]["auc"] != rows[1].iloc[0]["auc"]
 
 
-def test_all_encoders_look_through_the_windows_that_one_of_them_shares(tmp_path):
-    """Windows 8 px apart for all: a tower without padding needs it, and figures of others stand beside its own."""
+def test_all_encoders_use_the_windows_that_one_of_them_requires(tmp_path):
+    """All use windows 8 px apart: a tower without padding needs them, and its scores are compared with the others'."""
 
     class Spy(ColorEncoder):
         windows = 0
@@ -124,7 +124,7 @@ def test_all_encoders_look_through_the_windows_that_one_of_them_shares(tmp_path)
             self.windows += len(patches)
             return super().encode_image(patches)
 
-    benchmark = write_benchmark(tmp_path, broken=False, authentic=False)  # of one picture, 96 x 128
+    benchmark = write_benchmark(tmp_path, broken=False, authentic=False)  # one picture of 96 x 128
     config = ExifLangConfig.preset("base")
     config.text_config = config.text_config | {"vocab_size": 30}
     alone, beside = Spy(), Spy()
@@ -134,7 +134,7 @@ def test_all_encoders_look_through_the_windows_that_one_of_them_shares(tmp_path)
     assert window_grid(96, 128, 40, 20, 8) == (40, 8) and beside.windows == 8 * 12
 
 
-def test_more_pictures_than_may_wait(tmp_path, monkeypatch):
+def test_more_pictures_than_fit_in_the_queue(tmp_path, monkeypatch):
     monkeypatch.setattr(scoring.os, "cpu_count", lambda: None)  # unknown: one worker, two waiting
     for i in range(3):
         write_benchmark(tmp_path / "all" / str(i), broken=False)
@@ -146,7 +146,7 @@ def test_more_pictures_than_may_wait(tmp_path, monkeypatch):
     assert list(scores["name"]) == [f"{i}_{kind}.png" for i in range(3) for kind in ("authentic", "spliced")]
 
 
-def test_no_readable_picture_is_an_error_with_its_reason(tmp_path):
+def test_the_error_without_readable_pictures_gives_the_reason(tmp_path):
     benchmark = write_benchmark(tmp_path, spliced=False, authentic=False)
     with pytest.raises(BenchmarkError, match="no picture to score among 1 .*broken.png"):
         score_pictures({"color": ColorEncoder()}, benchmark)
@@ -157,7 +157,7 @@ def test_unknown_readout_is_refused_before_any_work(tmp_path):
         score_pictures({"color": ColorEncoder()}, write_benchmark(tmp_path), ["far_frends"])
 
 
-def test_broken_weights_are_an_error(tmp_path):
+def test_nan_embeddings_are_an_error(tmp_path):
     class Broken:
         def encode_image(self, patches):
             return torch.full((len(patches), 2), torch.nan)
@@ -179,9 +179,9 @@ def score_rows(method: str, p_map: list, detection: list) -> list[dict]:
 def test_summary_by_hand():
     rows = score_rows("b", [0.2, 0.4, 0.9, math.nan], [0.9, 0.8, 0.1, 0.5])
     rows += score_rows("a", [0.5, 0.5, 0.5, math.nan], [0.1, 0.1, 0.1, 0.1])
-    rows[0]["auc"] = math.nan  # undefined: all of the picture is foreign
+    rows[0]["auc"] = math.nan  # undefined: the whole picture is tampered
     summary = summarize_pictures(pd.DataFrame(rows))
-    assert list(summary["method"]) == ["b", "a"]  # as first met
+    assert list(summary["method"]) == ["b", "a"]  # in order of first appearance
     b = summary.iloc[0]
     assert b["p_map"] == pytest.approx(0.5) and b["auc"] == pytest.approx(0.65)
     assert b["p_map_se"] == pytest.approx(np.sqrt((0.09 + 0.01 + 0.16) / 2 / 3))
@@ -196,7 +196,7 @@ def test_detection_without_authentic_pictures_is_nan():
     assert summary["p_map"] == 0.5 and (summary["pictures"], summary["authentic"]) == (1, 0)
 
 
-def test_flagged_are_p_values_of_at_most_a_twentieth():
+def test_pictures_with_p_values_up_to_0_05_are_flagged():
     scores = pd.DataFrame(score_rows("a", [0.5, 0.5, 0.5, math.nan, math.nan], [0.3] * 5))
     assert summarize_pictures(scores)[["flagged", "false_alarms"]].isna().all(axis=None)
     summary = summarize_pictures(scores.assign(p_value=[0.01, 0.05, 0.051, 0.04, 1])).iloc[0]
@@ -211,7 +211,7 @@ def test_summary_without_spliced_pictures_is_nan():
     assert (summary["pictures"], summary["authentic"]) == (0, 2)
 
 
-def test_a_summary_carries_its_protocol(tmp_path):
+def test_a_summary_includes_the_protocol(tmp_path):
     benchmark = write_benchmark(tmp_path, broken=False)
     default = score_pictures({"color": ColorEncoder()}, benchmark, window_size=16, border=3)
     how = {"windows_per_side": 10, "window_size": 16, "protocol": "reference"}
@@ -226,7 +226,7 @@ def test_a_summary_carries_its_protocol(tmp_path):
     assert summary.loc[1, LOCALIZATION["reference"]].notna().all() and math.isnan(summary.loc[1, "best_mcc"])
 
 
-def test_reference_scores_are_those_of_the_raw_map(tmp_path):
+def test_reference_scores_are_computed_on_the_raw_map(tmp_path):
     benchmark = write_benchmark(tmp_path, broken=False, authentic=False)
     how = {"windows_per_side": 8, "window_size": 16, "protocol": "reference"}
     row = score_pictures({"color": ColorEncoder()}, benchmark, ["sequential_mean_shift"], **how).iloc[0]
@@ -237,7 +237,7 @@ def test_reference_scores_are_those_of_the_raw_map(tmp_path):
     assert row["detection"] == pytest.approx(result.score)
 
 
-def test_a_picture_that_the_protocol_cannot_take_is_left_out_by_name(tmp_path):
+def test_a_picture_that_the_protocol_cannot_handle_is_skipped_by_name(tmp_path):
     benchmark = write_benchmark(tmp_path)
     Image.new("RGB", (100, 100)).save(tmp_path / "images" / "authentic.png")
     Image.new("L", (100, 100)).save(tmp_path / "masks" / "authentic.png")
