@@ -1,4 +1,4 @@
-"""The ablation: its rows, its data sets, runs that finish, fail and go on, and the tables of what is there."""
+"""The ablation: its rows, its data sets, runs that finish, fail and resume, and the tables of finished runs."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def photos_of(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory) -> Path:
-    """Stands in for the real photos: with photos of other names than those of `simulated`."""
+    """A stand-in for the real photos, whose names differ from those of `simulated`."""
     folder = tmp_path_factory.mktemp("photos")
     source, data = folder / "source", folder / "real"
     prepare("simulated", source, photos_per_camera=2, unseen_makes=8, splices=0, authentic=0, workers=1, tile_size=64)
@@ -48,7 +48,7 @@ def simulated(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    """A benchmark of two spliced pictures and an authentic one, the size of a few windows."""
+    """A benchmark of two spliced pictures and an authentic one, each a few windows in size."""
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     mask = np.zeros((64, 80), np.uint8)
@@ -91,19 +91,19 @@ def test_each_row_changes_known_parameters_and_differs_from_the_full_recipe():
     assert [row.name for row in ROWS if not row.changes and row.data == "real"][0] == "full recipe"
 
 
-def test_the_scale_replaces_the_presets_and_a_row_the_scales():
+def test_the_scale_overrides_the_preset_and_rows_override_the_scale():
     assert settings(ROWS[0], 0)["recipe"].items() >= ablation.SCALE.items()
     (untrained,) = [row for row in ROWS if row.name == "untrained"]
     assert settings(untrained, 1)["recipe"]["steps"] == 0 and settings(untrained, 1)["recipe"]["seed"] == 1
 
 
-def test_the_first_seed_of_all_rows_comes_first():
+def test_all_rows_run_with_the_first_seed_before_the_next():
     rows = [Row("a", seeds=3), Row("b"), Row("c", seeds=1)]
     found = [(row.name, seed) for row, seed in ordered(rows)]
     assert found == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("b", 1), ("a", 2)]
 
 
-def test_slugs_are_names_of_folders():
+def test_slugs_are_folder_names():
     assert Row("EXIF contrast alone (paper's objective)").slug == "exif-contrast-alone-paper-s-objective"
 
 
@@ -116,7 +116,7 @@ def test_the_real_photos_are_those_of_the_preset():
     assert FOLDERS["real"] == settings(ROWS[0], 0)["recipe"]["data_dir"] == "data/base"
 
 
-def test_real_photos_are_shared_with_the_preset_whatever_was_said_of_simulated_ones(real, monkeypatch):
+def test_real_photos_are_shared_with_the_preset_despite_arguments_for_simulated_ones(real, monkeypatch):
     arguments = json.loads((real / "dataset.json").read_text())["arguments"] | {"photos_per_camera": 7, "authentic": 9}
     monkeypatch.setitem(FOLDERS, "real", str(real))
     monkeypatch.setattr(ablation_data, "base_arguments", lambda: dict(arguments))
@@ -126,7 +126,7 @@ def test_real_photos_are_shared_with_the_preset_whatever_was_said_of_simulated_o
         data_set("real")
 
 
-def test_a_third_is_a_third_and_the_same_each_time(real, tmp_path):
+def test_a_third_of_the_photos_is_selected_reproducibly(real, tmp_path):
     for name in ("a", "b"):
         mix(tmp_path / name, {"real": real}, every_third)
     assert photos_of(tmp_path / "a/train") == photos_of(real / "train")[::3]
@@ -138,7 +138,7 @@ def test_a_third_is_a_third_and_the_same_each_time(real, tmp_path):
         assert photos_of(tmp_path / "a" / group) == photos_of(real / group)
 
 
-def test_both_hold_the_photos_of_both_and_none_that_is_set_apart(real, simulated, tmp_path):
+def test_a_mixture_has_the_photos_of_both_sets_and_no_held_out_ones(real, simulated, tmp_path):
     mix(tmp_path / "both", {"real": real, "simulated": simulated}, all_of_them)
     found = photos_of(tmp_path / "both/train")
     assert found == photos_of(real / "train") + photos_of(simulated / "train")
@@ -146,13 +146,13 @@ def test_both_hold_the_photos_of_both_and_none_that_is_set_apart(real, simulated
     assert apart and apart.isdisjoint(found)
 
 
-def test_a_mixture_is_made_once_and_of_its_parts_alone(real, tmp_path):
+def test_a_mixture_is_made_once_and_only_from_its_parts(real, tmp_path):
     draft = tmp_path / ".third.part"
     draft.mkdir()
-    (draft / "left").touch()  # by a run that was killed
+    (draft / "left").touch()  # left behind by a killed run
     mix(tmp_path / "third", {"real": real}, every_third)
     assert not draft.exists() and not (tmp_path / "third/left").exists()
-    mix(tmp_path / "third", {"real": real}, None)  # nothing to fill
+    mix(tmp_path / "third", {"real": real}, None)  # already complete
     (tmp_path / "third/dataset.json").write_text("{}")
     with pytest.raises(DataError, match=r"third was made from different photos: remove the folder"):
         mix(tmp_path / "third", {"real": real}, every_third)
@@ -188,7 +188,7 @@ def test_a_baseline_is_scored_without_training(real, pictures, tmp_path):
     assert not found["photos"] and not (tmp_path / "run/model").exists()
 
 
-def test_a_picture_that_cannot_be_read_ends_the_run(real, pictures, tmp_path):
+def test_an_unreadable_picture_ends_the_run(real, pictures, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
     for part in ("images", "masks"):
@@ -199,7 +199,7 @@ def test_a_picture_that_cannot_be_read_ends_the_run(real, pictures, tmp_path):
     assert unfinished(tmp_path / "run", {}).startswith("failed")
 
 
-def test_a_failed_run_is_told_and_the_others_go_on(real, pictures, tmp_path):
+def test_a_failed_run_is_reported_and_the_others_continue(real, pictures, tmp_path):
     folders = [tmp_path / name for name in ("fails", "works")]
     recipes = [wanted(real, pictures, batch_size=4000), wanted(real, pictures, "mean color")]
     (failure,) = run_all(list(zip(folders, recipes, strict=True)), workers=1)
@@ -209,7 +209,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(real, pictures, tmp_path):
     assert "in _measured" in log and "TrainingError: less than one batch of 4000" in log
     assert unfinished(folders[1], recipes[1]) == ""
 
-    run(folders[0], wanted(real, pictures, "mean color"))  # mended
+    run(folders[0], wanted(real, pictures, "mean color"))  # repaired
     assert unfinished(folders[0], recipes[1]) == ""
 
 
@@ -222,11 +222,11 @@ def test_pictures_are_split_by_format_and_by_the_donors_scale():
     authentic = pd.DataFrame({"format": ["png"], "donor_scale": [""], "p_map": [np.nan], "spliced": [False]})
     expected = {"png": [0.2, 0.4], "jpg95": [0.6, 0.8], "native": [0.2, 0.6], "rescaled": [0.4, 0.8]}
     assert p_map_by_kind(pd.concat([frame, authentic])) == expected
-    for unknown in (None, ""):  # CASIA says nothing of scales
+    for unknown in (None, ""):  # CASIA does not record scales
         assert p_map_by_kind(frame.assign(donor_scale=unknown)) == {"png": [0.2, 0.4], "jpg95": [0.6, 0.8]}
 
 
-def test_the_real_splices_say_their_donors_scale(shared):
+def test_the_real_splices_record_the_scale_of_their_donors(shared):
     index = pd.read_csv(shared / "splices/index.csv", dtype=str, keep_default_na=False)
     found = p_map_by_kind(index.assign(spliced=index["kind"] == "spliced", p_map=0.5))
     counts = {kind: len(values) for kind, values in found.items()}
@@ -238,7 +238,7 @@ def test_the_real_splices_say_their_donors_scale(shared):
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Two rows and a baseline, in a project of their own; `finish` writes what a run would leave."""
+    """Two rows and a baseline, in a separate project; `finish` writes what a run would leave behind."""
     rows = (Row("full recipe"), Row("untrained", {"steps": 0}), Row("mean color", seeds=1))
     (tmp_path / "reports/golden").mkdir(parents=True)
     home = ablation.project_path
@@ -270,7 +270,7 @@ def runs(tmp_path, monkeypatch):
     return finish
 
 
-def test_what_is_missing_is_named_with_its_reason(runs):
+def test_missing_runs_are_listed_with_the_reason(runs):
     runs(0, 0, 0.5)
     runs(1, 0, 0.25, encoder="another")
     run_folder(ablation.ROWS[1], 1).mkdir()
@@ -301,7 +301,7 @@ def test_tables_show_finished_rows_and_their_seeds(runs):
     assert any("PNG (1)" in line and "native scale (3)" in line for line in lines)
 
 
-def test_baselines_alone_say_nothing_of_exif(runs):
+def test_tables_of_baselines_do_not_mention_exif(runs):
     runs(2, 0, 0.3)
     assert "EXIF:" not in markdown(gather())
 

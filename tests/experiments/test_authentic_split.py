@@ -1,4 +1,4 @@
-"""Which whole photos teach, choose, calibrate and measure: no camera does two of these."""
+"""Which whole photos serve to train, choose, calibrate and measure: no camera serves two purposes."""
 
 import csv
 from collections import defaultdict
@@ -22,7 +22,7 @@ def test_no_camera_is_in_two_parts():
     assert set.union(*parts.values()) == {"train", "yardstick", "calibrate", "measure"}
 
 
-def test_parts_hold_what_they_may(shared):
+def test_parts_hold_only_allowed_photos(shared):
     photos, split = rows(shared / "authentic/index.csv"), rows(SPLIT)
     assert photos.keys() == split.keys()
     for name, photo in photos.items():

@@ -1,4 +1,4 @@
-"""Golden figures: their spread, tables, and a renewal that does not repeat finished runs."""
+"""Golden results: their spread, their tables, and a renewal that does not repeat finished runs."""
 
 import json
 import shutil
@@ -16,14 +16,14 @@ from exiflang.utils.files import read_json
 from experiments import golden, readout_figures
 from experiments.tables import spread, with_table
 
-# Reports with tables of their own.
+# Reports with their own tables.
 OTHERS = {
     *("ablation", "exif", "fuzz", "probe", "readout", "readout_ablation", "reference", "scale", "speed", "speed_gpu")
 }
 PRESETS = sorted({path.stem for path in project_path("reports/golden").glob("*.json")} - OTHERS)
 
 
-def test_spread_is_the_prediction_interval_of_one_more_run():
+def test_spread_is_the_prediction_interval_for_one_more_run():
     values = [0.70, 0.74, 0.72, 0.78, 0.71]
     found = spread(values)
     half = student.ppf(0.975, 4) * np.std(values, ddof=1) * np.sqrt(1 + 1 / 5)
@@ -32,14 +32,14 @@ def test_spread_is_the_prediction_interval_of_one_more_run():
     assert found["values"] == values
 
 
-def test_spread_holds_what_it_promises_for_normal_samples():
+def test_spread_covers_95_percent_of_normal_samples():
     rng = np.random.default_rng(0)
     samples = rng.normal(0.5, 0.1, (2000, 6))
     inside = [low["low"] <= new <= low["high"] for *old, new in samples.tolist() for low in [spread(old)]]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
 
 
-def test_the_controls_override_what_the_notebooks_take():
+def test_the_controls_override_parameters_of_the_notebooks():
     taken = set().union(*(declared_parameters(f"notebooks/{stem}.ipynb") for stem in STEPS))
     assert set().union(*golden.VARIANTS.values()) <= taken
 
@@ -52,7 +52,7 @@ def test_spread_of_one_value_and_of_none():
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """A fake pipeline that writes what a run leaves, and counts its calls; golden files go to `tmp_path`."""
+    """A fake pipeline that writes what a run leaves behind and records its calls; golden files go to `tmp_path`."""
     calls = []
 
     def fake(preset, overrides, run_id, steps):
@@ -100,7 +100,7 @@ def test_measure_runs_each_seed_and_variant_once_and_gathers(runs):
     assert len(runs) == 6
 
 
-def test_a_failed_run_is_named_and_not_taken_for_a_result(runs, tmp_path):
+def test_a_failed_run_is_named_and_not_used_as_a_result(runs, tmp_path):
     measured(0)
     manifest = tmp_path / "reports/runs/golden-demo-0-shuffled/manifest.json"
     manifest.write_text(json.dumps({"status": "failed", "steps": {}}))
@@ -108,7 +108,7 @@ def test_a_failed_run_is_named_and_not_taken_for_a_result(runs, tmp_path):
         measured(0)
 
 
-def test_markdown_has_a_row_a_method_and_the_controls(runs):
+def test_markdown_has_a_row_per_method_and_the_controls(runs):
     lines = golden.markdown(measured(0, 1)).splitlines()
     methods = [line.split("|")[3].strip() for line in lines if line.startswith("| unseen")]
     assert methods == ["model", "mean color", "shuffled EXIF", "untrained"]
@@ -116,7 +116,7 @@ def test_markdown_has_a_row_a_method_and_the_controls(runs):
     assert lines[-1].startswith("| recall@1 among the photos of one camera |") and lines[-1].endswith("| 0.250 |")
 
 
-def test_markdown_puts_the_learned_readout_first_and_has_columns_of_what_is_known(runs):
+def test_markdown_lists_the_learned_readout_first_and_only_known_columns(runs):
     found = measured(0)
     assert "flagged" not in golden.markdown(found)
     found["metrics"]["unseen/model/learned/flagged"] = spread([0.5])
@@ -125,7 +125,7 @@ def test_markdown_puts_the_learned_readout_first_and_has_columns_of_what_is_know
     assert learned.endswith("| learned | model |  | **0.50** |") and model.endswith("| **0.70** |  |")
 
 
-def test_markdown_shows_the_fit_of_exif_where_it_was_measured(runs):
+def test_markdown_shows_the_fit_of_exif_if_it_was_measured(runs):
     found = measured(0)
     for group in (found["metrics"], *found["controls"].values()):
         group["retrieval/fit_report"] = spread([0.625])
@@ -133,7 +133,7 @@ def test_markdown_shows_the_fit_of_exif_where_it_was_measured(runs):
     assert golden.markdown(found).splitlines()[-1] == expected
 
 
-def test_with_table_replaces_only_its_own_part():
+def test_with_table_replaces_only_its_own_section():
     readme = (
         "a\n<!-- golden:demo -->\nstale\n<!-- /golden:demo -->\nb\n<!-- golden:real -->\nkept\n<!-- /golden:real -->\n"
     )
@@ -142,14 +142,14 @@ def test_with_table_replaces_only_its_own_part():
     assert with_table(changed, "demo", "| new \\1 |") == changed
 
 
-def test_readme_and_model_card_show_the_committed_figures():
+def test_readme_and_model_card_show_the_committed_results():
     base, readout = (read_json(project_path(f"reports/golden/{name}.json")) for name in ("base", "readout"))
     card = (packaged_model() / "README.md").read_text(encoding="utf-8")
     assert golden.markdown(base) in card and readout_figures.markdown(readout) in card
     assert readout_figures.headline(readout) in project_path("README.md").read_text(encoding="utf-8")
 
 
-def test_the_model_index_holds_the_committed_figures(tmp_path):
+def test_the_model_index_holds_the_committed_results(tmp_path):
     found, committed = read_json(project_path("reports/golden/readout.json")), packaged_model() / "README.md"
     data = ModelCard.load(committed).data
     assert data.model_name == NAME and data.eval_results == readout_figures.hub_results(found)
@@ -162,7 +162,7 @@ def test_the_model_index_holds_the_committed_figures(tmp_path):
     assert copy.read_bytes() == committed.read_bytes()
 
 
-def test_new_figures_replace_the_model_index(tmp_path):
+def test_new_results_replace_the_model_index(tmp_path):
     share = {"share": 0.25, "low": 0.0, "high": 0.9, "pictures": 4}
     found = {
         "protocol": {"false_alarms": 0.05, "localization": "spliced pictures"},

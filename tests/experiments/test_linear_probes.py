@@ -1,4 +1,4 @@
-"""The probes' golden file: from finished runs, and its tables."""
+"""The golden file of the probes, gathered from finished runs, and its tables."""
 
 import json
 
@@ -19,7 +19,7 @@ ROWS = [
 ]
 
 
-def test_a_row_a_probe_and_a_column_a_method():
+def test_markdown_has_a_row_per_probe_and_a_column_per_method():
     assert markdown({"rows": ROWS}).splitlines() == [
         "| probe | model | untrained | mean color | chance | of |",
         "|---|---|---|---|---|---|",
@@ -30,7 +30,7 @@ def test_a_row_a_probe_and_a_column_a_method():
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """A pipeline that writes what 05_probe leaves; its calls."""
+    """A fake pipeline that writes what 05_probe leaves behind; yields its calls."""
     calls = []
 
     def fake(preset, overrides=None, only=()):
@@ -49,7 +49,7 @@ def runs(tmp_path, monkeypatch):
     return calls
 
 
-def test_what_is_missing_is_made_and_what_is_there_is_not(runs, tmp_path, capsys):
+def test_only_missing_runs_are_made(runs, tmp_path, capsys):
     assert main([]) == 0
     probe = ["05_probe"]
     control = {"model_dir": "data/models/demo-shuffled", "exif": "shuffled"}
@@ -71,7 +71,7 @@ def test_what_is_missing_is_made_and_what_is_there_is_not(runs, tmp_path, capsys
     assert runs == ["control", ("base", packaged, probe), ("demo", {}, probe)]
 
 
-def test_a_run_that_fails_is_told(runs, monkeypatch, capsys):
+def test_a_failed_run_is_reported(runs, monkeypatch, capsys):
     def fails(*arguments, **more):
         raise PipelineError("05_probe, cell In [3] failed")
 

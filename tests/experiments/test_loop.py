@@ -1,4 +1,4 @@
-"""The localizer gives what plain loops over windows, pairs and rows give, and a training step what a plain one does."""
+"""The localizer matches plain loops over windows, pairs and rows, and a training step matches a plain one."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from experiments.speed import loop
 
 
 class PixelEncoder:
-    """Embeds a window as its centerd pixels, unit norm."""
+    """Embeds a window as its centered pixels, unit norm."""
 
     def encode_image(self, patches):
         return F.normalize(patches.float().flatten(1) - 127.5, dim=1)
@@ -48,8 +48,8 @@ def test_votes(rows, cols, spread, seed):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-def test_mean_shift_where_the_order_of_rows_does_not_matter():
-    """Two groups and a radius between them: a row's neighbors are its own group, wherever the others have moved."""
+def test_mean_shift_if_the_order_of_rows_does_not_matter():
+    """Two groups, and a radius between their distances: a row's neighbors are its own group, wherever others moved."""
     inside = np.zeros((4, 5), bool)
     inside[1:3, 1:3] = True
     dissimilarity = np.where(inside[:, :, None, None] != inside, 0.9, 0.1)
@@ -63,8 +63,8 @@ def test_mean_shift_where_the_order_of_rows_does_not_matter():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 6), st.integers(2, 6), st.integers(0, 99))
-def test_the_cut_divides_cells_as_spectral_clustering_does(rows, cols, seed):
-    """Two origins, the second of less than half: where the parts are as even as can be, either may be the smaller."""
+def test_the_cut_matches_spectral_clustering(rows, cols, seed):
+    """Two origins, the second of which covers less than half: with equal halves either could be the smaller one."""
     rng = np.random.default_rng(seed)
     embeddings = unit(rows, cols, seed=seed) * 0.3
     embeddings[..., 0] += 1
@@ -74,7 +74,7 @@ def test_the_cut_divides_cells_as_spectral_clustering_does(rows, cols, seed):
     np.testing.assert_array_equal(NormalizedCut().fit_predict(dissimilarity), loop.cut(dissimilarity))
 
 
-def test_the_cut_finds_the_foreign_block():
+def test_the_cut_finds_the_spliced_block():
     embeddings = np.zeros((6, 7, 2), np.float32)
     embeddings[..., 0] = 1
     embeddings[2:4, 2:5] = (0.6, 0.8)
@@ -89,13 +89,13 @@ def test_components(spread):
 
 
 def test_training_step():
-    """Sentences that all differ, enough of them for two buckets; each step stands on the weights of the last."""
+    """All sentences differ, and there are enough for two buckets; each step starts from the weights of the last."""
     sentences = [f"Make: {'Canon ' * (number % 5)}, Number: {number}" for number in range(40)]
     tokenizer = train_tokenizer(sentences, 300)
     config = ExifLangConfig.preset("tiny")
     config.text_config = config.text_config | {"vocab_size": len(tokenizer)}
     patches = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    AcceleratorState._reset_state()  # else the precision is that of whatever was trained in this process before
+    AcceleratorState._reset_state()  # else the precision is that of an earlier training in this process
     found, losses = [], []
     for plain in (True, False):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Figures of the metadata check: perfect and useless models get what they deserve."""
+"""Results of the metadata check: perfect models score perfectly, and useless ones at chance."""
 
 import json
 
@@ -27,7 +27,7 @@ def text_bank(model):
 
 @pytest.fixture
 def pixels(monkeypatch):
-    """Photos whose image embeddings are given by the test, patches by those of noise."""
+    """Photos whose image and text embeddings are set by the test."""
 
     def of(image: np.ndarray, text: np.ndarray):
         monkeypatch.setattr(exif_figures, "embed_photos", lambda *given: (image, text))
@@ -36,15 +36,15 @@ def pixels(monkeypatch):
     return of
 
 
-def test_images_that_are_their_sentences_are_told_perfectly(model, text_bank, pixels):
+def test_images_embedded_as_their_sentences_are_perfect(model, text_bank, pixels):
     pixels(text_bank.text, text_bank.text)
-    own = sorted(photos(60), key=lambda photo: (photo.tags["Make"], photo.id))  # as the text bank is sorted
+    own = sorted(photos(60), key=lambda photo: (photo.tags["Make"], photo.id))  # in the order of the text bank
     found = measure(model, calibrate_ranks(text_bank, text_bank.text, text_bank.text), own)
     assert found["auc"] > 0.95 and found["tag_beats"] > 0.95
     assert found["false_alarms"] == 0  # all share the highest rank
 
 
-def test_images_of_nothing_are_at_chance(model, text_bank, pixels):
+def test_random_images_are_at_chance(model, text_bank, pixels):
     pixels(unit(60, 32, seed=9), text_bank.text)
     found = measure(model, text_bank, photos(60))
     assert found["auc"] == pytest.approx(0.5, abs=0.1)
@@ -52,7 +52,7 @@ def test_images_of_nothing_are_at_chance(model, text_bank, pixels):
     assert 0 <= found["Make first"] <= 0.7 and np.isnan(found["Flash first"])
 
 
-def test_windows_of_real_patches(model, text_bank, monkeypatch):
+def test_window_auc_of_identical_patches_is_one_half(model, text_bank, monkeypatch):
     import torch
 
     monkeypatch.setattr(exif_figures, "decode_patch", lambda photo, size, rng: torch.full((3, size, size), 7).byte())
@@ -60,12 +60,12 @@ def test_windows_of_real_patches(model, text_bank, monkeypatch):
     assert same == 0.5  # all patches are alike
 
 
-def test_majority_is_of_the_text_bank_and_counts_common_values_alone(text_bank):
+def test_majority_is_taken_from_the_text_bank_and_common_values(text_bank):
     assert majority(text_bank, photos(60), "Make") == pytest.approx(1 / 3)
     assert np.isnan(majority(text_bank, photos(60), "Flash"))
 
 
-def test_all_figures_and_their_table(model, text_bank, pixels):
+def test_all_results_and_their_table(model, text_bank, pixels):
     pixels(text_bank.text[:12], text_bank.text[:12])
     figures = all_figures({"model": (model, text_bank), "untrained": (model, text_bank)}, {"seen": photos(12)})
     table = markdown(figures)

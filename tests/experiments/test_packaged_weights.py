@@ -15,7 +15,7 @@ from experiments.golden import markdown
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
-    """A finished run of 03_evaluate, and weights, that `golden_weights` finds in `tmp_path`."""
+    """A finished run of 03_evaluate and weights in `tmp_path`, where `golden_weights` finds them."""
     run = tmp_path / "run"
     (run / "03_evaluate").mkdir(parents=True)
     report = {
@@ -42,7 +42,7 @@ def finished(tmp_path, monkeypatch):
     return run
 
 
-def test_kinds_are_those_of_the_model_and_the_first_readout(finished):
+def test_kinds_are_scored_by_the_model_and_the_first_readout(finished):
     found = golden_weights.gather(finished)
     assert {name: (kind["pictures"], kind["mean"]) for name, kind in found["kinds"].items()} == {
         "pasted, all": (3, pytest.approx(0.5)),
@@ -56,14 +56,14 @@ def test_kinds_are_those_of_the_model_and_the_first_readout(finished):
     assert found["metrics"]["retrieval/fit_report"]["mean"] == 0.625
 
 
-def test_seconds_are_medians_of_fresh_processes(monkeypatch):
+def test_timings_are_medians_over_fresh_processes(monkeypatch):
     monkeypatch.setattr(golden_weights, "FIRST_HEATMAP", "print(1.5, 2.5)")
     found = golden_weights.first_heatmap()
     assert found["load"] == {"median": 1.5, "values": [1.5] * golden_weights.REPEATS}
     assert found["load_and_heatmap"]["median"] == 2.5 and found["cores"] >= 1
 
 
-def test_weights_that_fail_are_an_error_that_says_why(monkeypatch):
+def test_the_error_for_weights_that_fail_to_load_gives_the_reason(monkeypatch):
     monkeypatch.setattr(golden_weights, "FIRST_HEATMAP", "raise FileNotFoundError('the weights are gone')")
     with pytest.raises(PipelineError, match="the weights are gone"):
         golden_weights.first_heatmap()
@@ -86,5 +86,5 @@ def test_the_file_and_the_readme_are_renewed_together(finished, tmp_path, monkey
     assert "| pasted, png | 2 | 0.30 ± 0.10 |" in capsys.readouterr().out
 
 
-def test_a_kind_of_one_picture_has_no_error(finished):
+def test_a_kind_with_one_picture_has_no_standard_error(finished):
     assert "| pasted, jpg95 | 1 | 0.90 |" in markdown(golden_weights.gather(finished))

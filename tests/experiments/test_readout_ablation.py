@@ -1,4 +1,4 @@
-"""The ablation of the learned readout: what a row hides, one training, scores of windows, and the tables."""
+"""The ablation of the learned readout: hidden inputs, one training, scores of windows, and the tables."""
 
 import json
 
@@ -24,7 +24,7 @@ def measured(seed: int, tampered: bool = True) -> Measured:
     return Measured(*map(torch.from_numpy, (maps, picture, embeddings.astype(np.float16), shares)))
 
 
-def test_inputs_are_known_and_each_but_the_border_and_the_size_can_be_hidden():
+def test_all_inputs_except_border_and_size_can_be_hidden():
     everything = hidden(measured(0), list(INPUTS))
     left = [name for name, kept in zip(MAPS, everything.maps.abs().amax((0, 1)) > 0, strict=True) if kept]
     assert left == ["border"]
@@ -33,7 +33,7 @@ def test_inputs_are_known_and_each_but_the_border_and_the_size_can_be_hidden():
 
 
 @pytest.mark.parametrize("kind", INPUTS)
-def test_what_a_row_does_without_is_zero_and_nothing_else(kind):
+def test_only_the_hidden_inputs_of_a_row_are_zero(kind):
     picture = measured(0)
     found = hidden(picture, [kind])
     for names, before, after in ((MAPS, picture.maps, found.maps), (PICTURE, picture.picture, found.picture)):
@@ -53,13 +53,13 @@ def test_scores_of_windows():
     found = window_scores(-values, shares)
     assert found["ap"] == pytest.approx((1 / 3 + 2 / 4) / 2) and found["p_map"] == 1.0
     assert window_scores(values, shares * 0) == {}
-    assert window_scores(values, shares / 4)["ap"] == 1.0  # no window is tampered by half: that with most counts
+    assert window_scores(values, shares / 4)["ap"] == 1.0  # no window is half tampered: the one tampered most counts
     assert window_scores(np.float32([[2]]), np.float32([[1]])) == {"ap": 1.0, "p_map": 1.0}
 
 
-def test_names_of_rows_differ():
+def test_rows_have_distinct_folders():
     assert len({module.run_folder(row, 0) for row in ROWS}) == len(ROWS)
-    assert len({row.made for row in ROWS}) == 7  # packaged: the mixture and four of one kind; two other towers
+    assert len({row.made for row in ROWS}) == 7  # packaged: the mixture and four with one kind; two other towers
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_training_is_scored_and_not_repeated(project, monkeypatch):
         result_of(row, 0)
 
 
-def test_a_row_learns_on_what_is_left(project, monkeypatch):
+def test_a_row_trains_without_its_hidden_inputs(project, monkeypatch):
     seen = []
     monkeypatch.setattr(
         module, "fit_readout", lambda folder, files, config: seen.extend(map(read_measured, files)) or 1 / 0
@@ -113,7 +113,7 @@ def test_a_row_learns_on_what_is_left(project, monkeypatch):
     assert len(seen) == 12 and not any(picture.embeddings.any() for picture in seen)
 
 
-def test_tables_hold_what_is_done_and_the_readouts_made_by_hand(project):
+def test_tables_hold_finished_rows_and_the_hand_made_readouts(project):
     module.run(module.ROWS[0], 0, project)
     module.run(module.ROWS[0], 1, project)
     found = gather(project)
@@ -124,7 +124,7 @@ def test_tables_hold_what_is_done_and_the_readouts_made_by_hand(project):
     assert "| diffused cut | 1 |" + " 0.50 |" * 4 + " 1.00 |" * 4 in lines and "format .png" in markdown(found)
 
 
-def test_figures_are_means_over_spliced_pictures(monkeypatch):
+def test_results_are_means_over_spliced_pictures(monkeypatch):
     monkeypatch.setattr(module, "recorded_strata", lambda name, part: part.set_index("name")[[]])
     rows = [{"set": "a", "name": f"{k}", "p_map": k / 4 if k else np.nan, "detection": float(k)} for k in range(3)]
     assert figures(pd.DataFrame(rows)) == {"localization": {"a, all": 0.375}, "detection": {"a": 1.0}}

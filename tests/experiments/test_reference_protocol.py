@@ -1,4 +1,4 @@
-"""What the reference's choices cost: compared picture by picture."""
+"""The cost of the reference's choices, compared picture by picture."""
 
 import json
 
@@ -15,14 +15,14 @@ from experiments.reference_protocol import WAYS, compare, main, markdown
 from tests.evaluation.test_scoring import write_benchmark
 
 
-def test_differences_are_those_of_the_same_picture():
+def test_differences_are_taken_within_pictures():
     row = reference_figures._compared(pd.Series({"b": 0.5, "a": 0.25}), pd.Series({"a": 0.5, "b": 0.25}))
     assert row == pytest.approx(
         {"p_map": 0.375, "se": 0.125, "difference": 0.0, "difference_se": 0.25, "largest": 0.25, "pictures": 2}
     )
 
 
-def test_each_way_is_scored_on_each_set(tmp_path, monkeypatch, capsys):
+def test_each_variant_is_scored_on_each_set(tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
     model = ExifLang(ExifLangConfig.preset("tiny")).eval()
     write_benchmark(tmp_path / "made", authentic=False)

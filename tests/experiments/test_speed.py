@@ -1,4 +1,4 @@
-"""The report of the benchmarks: gathered, and as a table."""
+"""The report of the speed benchmarks, and its tables."""
 
 import pandas as pd
 import pytest
@@ -47,12 +47,12 @@ def test_medians_ratios_and_floors(found):
     assert found["protocol"]["flags"] == ["amx_tile", "avx512_bf16"] and found["protocol"]["rounds"] == 3
 
 
-def test_what_follows_the_network_is_summed_round_by_round(found):
+def test_steps_after_the_network_are_summed_per_round(found):
     row = rows(found)["all after the network", "exact"]
     assert row["seconds"] == pytest.approx([2.0, 1.6, 2.4]) and row["times_loop"] == pytest.approx(4)
 
 
-def test_a_part_of_it_is_not_summed(monkeypatch):
+def test_an_incomplete_set_of_steps_is_not_summed(monkeypatch):
     monkeypatch.setattr(report, "matrix_rate", lambda device, dtype: 1e9)
     part = {**REPORT, "benchmarks": [one for one in REPORT["benchmarks"] if one["group"] != "votes"]}
     assert not [row for row in gather(part)["rows"] if row["group"] == "all after the network"]
@@ -92,18 +92,18 @@ def test_figures(found):
     [
         ("megapixels", "windows one by one", (0.1, 0.2), None),
         ("windows per side", "windows one by one", (5, 40), None),
-        ("windows per side", "exact", (10, 20), 1.0),  # one pass serves any number
+        ("windows per side", "exact", (10, 20), 1.0),  # one pass serves any number of windows
         ("tokens", "float32", (3, 6), 2.0),
     ],
 )
-def test_points_of_a_curve_differ_in_what_it_is_drawn_over(name, way, values, ratio):
+def test_points_of_a_curve_differ_in_the_swept_value(name, way, values, ratio):
     few, many = (_measure(name, way, value, rounds=1) for value in values)
     assert [few["curve"], few["way"], few["value"]] == [name, way, values[0]]
     assert min(few["seconds"], many["seconds"]) > 0
     assert many["flops"] / few["flops"] == pytest.approx(ratio) if ratio else many["flops"] > 1.1 * few["flops"] > 0
 
 
-def test_peak_memory_is_that_of_a_process_with_torch():
+def test_peak_memory_is_plausible_for_a_process_with_torch():
     assert 100 < _peak_memory() < 100_000
 
 

@@ -1,4 +1,4 @@
-"""The yardstick's strata, and what is said of them."""
+"""The yardstick: its strata and their results."""
 
 from collections import Counter
 
@@ -21,7 +21,7 @@ def test_each_stratum_has_forty_pictures():
 
 
 @pytest.mark.parametrize("number", [4, 45])
-def test_simulated_pictures_are_made_of_nothing_else(number):
+def test_simulated_pictures_need_no_other_source(number):
     job = next(job for job in jobs() if job.number == number)
     data, mask = make(job, [])
     assert load_image(data).shape[:2] == mask.shape and 0 < mask.mean() < 0.7
@@ -45,21 +45,21 @@ def scores() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_strata_hold_all_spliced_pictures_and_each_part():
+def test_strata_are_all_spliced_pictures_and_each_part():
     info = pd.DataFrame({"format": ["png"] * 5 + ["jpg"] * 7}, index=[f"{number}" for number in range(12)])
     found = {name: len(part) for name, part in strata(scores(), info)}
     each = 1 + len(HAND_MADE)
     assert found == {"all": 8 * each, "format jpg": 3 * each, "format png": 5 * each}
 
 
-def test_a_readout_is_compared_picture_by_picture():
+def test_readouts_are_compared_picture_by_picture():
     found = compare(scores()[lambda rows: rows["spliced"]])
     mean, low, high = found["difference"]
     assert found["pictures"] == 8 and low <= mean <= high and mean == pytest.approx(0.3, abs=0.02)
     assert found["signed"] == pytest.approx(found[LEARNED])
 
 
-def test_detection_has_limits_and_its_control():
+def test_detection_has_confidence_limits_and_a_control():
     found = detection(scores(), STEPS)
     assert found["flagged"] == share(np.ones(8, bool)) and found["false_alarms"]["share"] == 0
     assert found["false_alarms"]["high"] == pytest.approx(1 - 0.025 ** (1 / 4))
