@@ -1,4 +1,4 @@
-"""A learned readout that nobody had to train, so that tests have verdicts and regions."""
+"""A stand-in for a trained readout, which gives tests verdicts and regions."""
 
 import io
 
@@ -16,9 +16,9 @@ from tests.localization.test_localizer import ColorEncoder
 
 
 class ByHand(nn.Module):
-    """Calls tampered with what is unlike far windows, and knows authentic pictures of so many cameras, two photos each.
+    """Marks windows as tampered that are unlike distant ones, and has scores of two authentic photos per camera.
 
-    Their highest windows spread evenly over -4 and -3.
+    These scores are spread evenly between -4 and -3.
     """
 
     def __init__(self, cameras: int = 50, kinds: tuple[str, ...] = KINDS):
@@ -39,7 +39,7 @@ def learned(localizer: SpliceLocalizer, **known) -> SpliceLocalizer:
 
 
 def decided(image: np.ndarray, false_alarms: float = 0.05, **known) -> Inspection:
-    """What a learned readout makes of a picture of large areas of color."""
+    """The inspection, by this readout, of a picture with large areas of color."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     localizer = learned(SpliceLocalizer(ColorEncoder(), window_size=32), **known)

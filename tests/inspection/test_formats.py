@@ -1,4 +1,4 @@
-"""The documentation's table of formats: what is read of each, and that exiftool reads the same."""
+"""The documentation's table of formats: what is read from each, and that exiftool reads the same."""
 
 import io
 import json
@@ -57,7 +57,7 @@ def test_the_table_has_every_format():
 
 
 @pytest.mark.parametrize("kind", ROWS)
-def test_a_format_gives_what_the_table_says(kind):
+def test_each_format_is_read_as_the_table_says(kind):
     exif, turned = ROWS[kind]
     data = picture(kind) if kind in WITHOUT else picture(kind, exif=tags())
     found, said = open_picture(data), " ".join(open_picture(data).notes)
@@ -74,7 +74,7 @@ def test_a_format_gives_what_the_table_says(kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind, (_, turned) in ROWS.items() if turned == "EXIF, else XMP"])
-def test_xmp_turns_what_the_table_says(kind):
+def test_xmp_rotates_the_formats_that_the_table_says(kind):
     if kind == "PNG":
         from PIL.PngImagePlugin import PngInfo
 

@@ -1,4 +1,4 @@
-"""Galleries: every file of a folder is listed once, nothing is done twice, and the page sorts all of them."""
+"""Galleries: every file of a folder is listed once, no work is done twice, and the page sorts all pictures."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Four pictures, two of them alike, and two files that are none."""
+    """Four pictures, two of them identical, and two files that are not pictures."""
     root = tmp_path / "pictures & more"
     (root / "deep").mkdir(parents=True)
     (root / "b.jpg").write_bytes(photo(seed=1, make=ATTACK))
@@ -55,7 +55,7 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_picture_has_a_card_and_bad_files_are_named(folder, model, tmp_path):
+def test_every_picture_has_a_card_and_bad_files_are_listed(folder, model, tmp_path):
     page = make_gallery(folder, tmp_path / "out", inspector_of(model))
     index, html = read_json(page.with_suffix(".json")), Page(page.read_text(encoding="utf-8"))
     assert [entry["name"] for entry in index["pictures"]] == [
@@ -78,14 +78,14 @@ def test_every_picture_has_a_card_and_bad_files_are_named(folder, model, tmp_pat
     assert summary(page)[-1] == index["passed_over"]
     assert ATTACK in html.text and ATTACK not in page.read_text(encoding="utf-8")
     links = [link["href"] for link in html.of("a") if link["href"].startswith("pictures/")]
-    assert len(links) == 4 and len(set(links)) == 3  # the two alike share theirs
+    assert len(links) == 4 and len(set(links)) == 3  # identical pictures share one
     for link in links:
         Page((page.parent / link).read_text(encoding="utf-8"))
     without = next(entry for entry in index["pictures"] if ATTACK in entry["name"])
     assert without["percentile"] is None and without["make"] == without["model"] == ""
 
 
-def test_twice_in_a_row_does_no_work_and_gives_the_same(folder, model, tmp_path, inspected):
+def test_a_second_run_does_no_work_and_gives_the_same_page(folder, model, tmp_path, inspected):
     out = tmp_path / "out"
     make_gallery(folder, out, inspector_of(model))
     assert len(inspected) == 3
@@ -94,12 +94,12 @@ def test_twice_in_a_row_does_no_work_and_gives_the_same(folder, model, tmp_path,
     assert len(inspected) == 3 and contents(out) == before
 
 
-def test_a_gallery_inside_its_folder_does_not_count_itself(folder, model):
+def test_a_gallery_inside_its_folder_does_not_include_itself(folder, model):
     first, again = (make_gallery(folder, folder / "out", inspector_of(model)).read_bytes() for _ in range(2))
     assert first == again
 
 
-def test_an_interrupted_run_goes_on(folder, model, tmp_path, inspected, monkeypatch):
+def test_an_interrupted_run_is_resumed(folder, model, tmp_path, inspected, monkeypatch):
     out, write = tmp_path / "out", gallery.write_report
 
     def once(*arguments):
@@ -117,7 +117,7 @@ def test_an_interrupted_run_goes_on(folder, model, tmp_path, inspected, monkeypa
 
 
 @pytest.mark.parametrize("damage", ["settings", "private", "weights", "picture", "json", "truncated", "page"])
-def test_what_is_out_of_date_or_damaged_is_made_anew(folder, model, tmp_path, inspected, damage):
+def test_outdated_or_damaged_entries_are_made_again(folder, model, tmp_path, inspected, damage):
     for path in (folder / "copy.jpeg", folder / "deep"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     out, mine = tmp_path / "out", tmp_path / "model"
@@ -140,7 +140,7 @@ def test_what_is_out_of_date_or_damaged_is_made_anew(folder, model, tmp_path, in
     assert read_json(out / "index.json")["origin"]["private"] is (damage == "private")
 
 
-def test_a_folder_without_pictures_and_one_of_bad_files_exit_with_1(tmp_path, model, capsys):
+def test_folders_without_readable_pictures_exit_with_1(tmp_path, model, capsys):
     folder, command = tmp_path / "none", ["-p", "model_dir", model, "--out", str(tmp_path / "out")]
     folder.mkdir()
     assert main(["--inspect", str(folder), *command]) == 1
@@ -158,7 +158,7 @@ def test_a_folder_without_pictures_and_one_of_bad_files_exit_with_1(tmp_path, mo
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
 
 
-def test_links_and_what_is_no_file(tmp_path):
+def test_links_and_special_files_are_listed_safely(tmp_path):
     root, outside = tmp_path / "root", tmp_path / "outside"
     (root / "folder.jpg").mkdir(parents=True)
     outside.mkdir()
@@ -176,7 +176,7 @@ def test_links_and_what_is_no_file(tmp_path):
     assert find_pictures(root, outside=True)[:2] == ([*found, root / "out.jpg"], links[:1])
 
 
-def test_a_pipe_or_a_broken_link_stops_nothing_and_no_path_is_given_away(tmp_path, model):
+def test_pipes_and_broken_links_are_skipped_without_revealing_paths(tmp_path, model):
     root = tmp_path / "private name" / "root"
     root.mkdir(parents=True)
     (root / "a.jpg").write_bytes(photo())
@@ -200,7 +200,7 @@ def test_raw_files_have_cards_and_a_damaged_one_is_named(tmp_path, model):
     assert index["left_out"][0]["reason"].startswith("a camera's raw file (DNG), but LibRaw does not read it (")
 
 
-def test_names_that_are_no_utf_8_are_told_apart(tmp_path, model, capsysbinary):
+def test_names_that_are_not_utf_8_are_distinguished(tmp_path, model, capsysbinary):
     root, out = (tmp_path / os.fsdecode(name) for name in (b"f\xf6lder", b"\xf6ut"))
     root.mkdir()
     for number, name in enumerate((b"caf\xe8.jpg", b"caf\xe9.jpg")):
@@ -233,7 +233,7 @@ ORIGIN = {"settings": {"model": "tiny", "window_size": None}, "model_files": {"a
 
 
 def entries(count: int) -> list[dict]:
-    """Synthetic pictures: scores in another order than names, every fifth without a percentile."""
+    """Synthetic pictures: scores and names in different orders, every fifth without a percentile."""
     same = {"thumbnail": "data:,", "make": "", "model": "", "calibrated": True, "made": "2026", "unreliable_share": 0.1}
     same |= {"verdict": None, "p_value": None, "regions": 0}
     return [
@@ -250,7 +250,7 @@ def entries(count: int) -> list[dict]:
     ]
 
 
-def test_a_card_tells_the_verdict_and_a_summary_counts_them(folder, model, tmp_path):
+def test_cards_show_verdicts_and_a_summary_counts_them(folder, model, tmp_path):
     inspector = inspector_of(model)
     learned(inspector.localizer)
     page = make_gallery(folder, tmp_path / "out", inspector)
@@ -266,7 +266,7 @@ def test_a_card_tells_the_verdict_and_a_summary_counts_them(folder, model, tmp_p
     ]
 
 
-def test_all_cards_are_in_the_page_and_none_is_hidden_without_scripts():
+def test_all_cards_are_in_the_page_and_visible_without_scripts():
     page = Page(gallery_page("many", entries(250), [], "", ORIGIN))
     cards = [card for card in page.of("li") if "data-name" in card]
     assert len(cards) == 250 and not any("hidden" in card for card in cards)
@@ -279,7 +279,7 @@ def test_all_cards_are_in_the_page_and_none_is_hidden_without_scripts():
     )
 
 
-def test_the_page_sorts_and_filters_all_pictures_and_turns_pages(tmp_path):
+def test_the_page_sorts_filters_and_paginates_all_pictures(tmp_path):
     browsers = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or pytest.skip("needs chromium")
     (tmp_path / "index.html").write_text(gallery_page("many", many := entries(250), [], "", ORIGIN), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""All of one picture at once: what depends on what, with and without a text bank, with and without EXIF."""
+"""Inspecting one picture: which results depend on which settings, with and without a text bank and EXIF."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_without_exif_or_without_a_text_bank_there_is_no_fit(folder, tmp_path):
     assert Inspector(SpliceLocalizer(ColorEncoder(), window_size=16))(encoded(exif=EXIF)).fit is None
 
 
-def test_what_is_found_equals_the_localizers_own(folder):
+def test_results_equal_those_of_the_localizer(folder):
     inspect = inspector(folder)
     data = encoded(exif=EXIF)
     found, alone = inspect(data), inspect.localizer(data)
@@ -62,11 +62,11 @@ def test_what_is_found_equals_the_localizers_own(folder):
     assert found.result.score == alone.score
 
 
-def test_progress_is_told_and_can_stop_the_work(folder):
+def test_progress_is_reported_and_can_stop_the_work(folder):
     heard = []
     inspector(folder)(encoded(), progress=heard.append)
     assert heard[0] == 0 and heard[-1] == 1 and heard == sorted(heard)
-    assert len([share for share in heard if 0.6 < share < 1]) > 3  # evidence is told too
+    assert len([share for share in heard if 0.6 < share < 1]) > 3  # evidence reports progress, too
 
     def stop(share):
         raise InterruptedError
@@ -75,7 +75,7 @@ def test_progress_is_told_and_can_stop_the_work(folder):
         inspector(folder)(encoded(), progress=stop)
 
 
-def test_another_readout_asks_no_network_another_number_of_windows_does(folder):
+def test_changing_the_readout_reuses_embeddings_and_changing_windows_does_not(folder):
     first = inspector(folder)
     shown = first(encoded(exif=EXIF))
     other = first.with_settings(readout="mean_shift").again(shown)
@@ -88,7 +88,7 @@ def test_another_readout_asks_no_network_another_number_of_windows_does(folder):
     assert first.settings["readout"] == "diffused_cut" and first.settings["windows_per_side"] == 5
 
 
-def test_another_false_alarm_rate_asks_no_network(folder, monkeypatch):
+def test_changing_the_false_alarm_rate_reuses_embeddings(folder, monkeypatch):
     first = inspector(folder)
     learned(first.localizer)
     shown = first(encoded(exif=EXIF))
@@ -102,17 +102,17 @@ def test_another_false_alarm_rate_asks_no_network(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("rate", [0, 1, -1, float("nan")])
-def test_a_rate_lies_between_0_and_1(folder, rate):
+def test_a_false_alarm_rate_must_be_between_0_and_1(folder, rate):
     with pytest.raises(ValueError, match="false_alarms is .* between 0 and 1"):
         Inspector(SpliceLocalizer(ColorEncoder()), false_alarms=rate)
 
 
-def test_what_is_no_picture_is_named(folder):
+def test_the_error_names_a_file_that_is_not_a_picture(folder):
     with pytest.raises(ImageError, match="a.txt"):
         inspector(folder)(b"text", "a.txt")
 
 
-def test_a_damaged_text_bank_is_named_at_once(folder, tmp_path):
+def test_a_damaged_text_bank_is_reported_immediately(folder, tmp_path):
     ExifLang.from_pretrained(str(folder)).save_pretrained(str(tmp_path))
     (tmp_path / "text_bank.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match="text_bank.safetensors: damaged"):

@@ -1,4 +1,4 @@
-"""Metadata against pixels: fits by hand, effects of single tags, questions in all spellings."""
+"""Metadata against pixels: fits computed by hand, effects of single tags, questions in all spellings."""
 
 import dataclasses
 
@@ -29,14 +29,14 @@ def windows(rows: int = 3, cols: int = 4, seed: int = 0) -> np.ndarray:
     return unit(rows, cols, 32, seed=seed)
 
 
-def test_picture_embedding_is_the_mean_direction():
+def test_the_picture_embedding_is_the_mean_direction():
     embeddings = windows()
     mean = embeddings.reshape(-1, 32).mean(0)
     np.testing.assert_allclose(picture_embedding(embeddings), mean / np.linalg.norm(mean), rtol=1e-5)
     assert np.isfinite(picture_embedding(np.zeros((1, 1, 32), np.float32))).all()
 
 
-def test_fit_is_that_of_the_sentence(model, text_bank):
+def test_the_fit_is_that_of_the_sentence(model, text_bank):
     embeddings = windows()
     fit = metadata_fit(model, text_bank, embeddings, TAGS)
     text = embed_sentences(model, [fit.sentence])[0]
@@ -48,7 +48,7 @@ def test_fit_is_that_of_the_sentence(model, text_bank):
     assert fit.misfit[1, 2] == pytest.approx(1 - text_bank.rank(embeddings[1, 2], text))
 
 
-def test_a_window_that_fits_is_low_and_one_that_does_not_is_high(model, text_bank):
+def test_misfit_is_low_for_matching_windows_and_high_for_others(model, text_bank):
     text = embed_sentences(model, [exif_to_text(TAGS)])[0]
     others = text_bank.text.mean(0) / np.linalg.norm(text_bank.text.mean(0))
     embeddings = np.stack([text, others - text * (others @ text)])[None]  # [1, 2, D]
@@ -67,13 +67,13 @@ def test_effects_of_tags_are_those_of_the_changed_sentences(model, text_bank):
     assert list(rows.index) == list(TAGS)
     without = {tag: value for tag, value in TAGS.items() if tag != "Model"}
     assert rows.loc["Model", "removed"] == pytest.approx(rank(without) - fit.rank)
-    assert rows.loc["Model", "best"] == "" and np.isnan(rows.loc["Model", "swapped"])  # it has no common values
+    assert rows.loc["Model", "best"] == "" and np.isnan(rows.loc["Model", "swapped"])  # Model has no common values
     rises = {make: rank(TAGS | {"Make": make}) - fit.rank for make in ("Apple", "NIKON")}
     assert rows.loc["Make", "swapped"] == pytest.approx(max(rises.values()))
     assert rises[rows.loc["Make", "best"]] == pytest.approx(max(rises.values()))
 
 
-def test_one_tag_alone_cannot_be_removed(model, text_bank):
+def test_a_single_tag_cannot_be_removed(model, text_bank):
     row = metadata_fit(model, text_bank, windows(), {"Make": "Canon"}).tags.iloc[0]
     assert np.isnan(row["removed"]) and row["best"] in ("Apple", "NIKON")
 
@@ -81,7 +81,7 @@ def test_one_tag_alone_cannot_be_removed(model, text_bank):
 @pytest.mark.parametrize(
     "tags", [{}, {"BodySerialNumber": "12"}, {"DateTime": "2020:01:01 00:00:00"}, {"GPSLatitude": "1"}]
 )
-def test_without_a_tag_that_may_be_read_there_is_no_fit(model, text_bank, tags):
+def test_there_is_no_fit_without_a_usable_tag(model, text_bank, tags):
     assert metadata_fit(model, text_bank, windows(), tags) is None
 
 
@@ -103,7 +103,7 @@ def test_one_window(model, text_bank):
 
 
 @pytest.mark.parametrize("question", ["Make", "make", "Make:", " MAKE : Canon ", "Make: Canon\nMake: NIKON"])
-def test_a_known_tag_is_answered_by_probabilities_of_its_values(model, text_bank, question):
+def test_a_known_tag_is_answered_with_probabilities_of_its_values(model, text_bank, question):
     answer = ask(model, text_bank, windows(), question)
     assert (answer.tag, answer.kind) == ("Make", "probability")
     assert sorted(answer.table["value"]) == ["Apple", "Canon", "NIKON"]
@@ -113,18 +113,18 @@ def test_a_known_tag_is_answered_by_probabilities_of_its_values(model, text_bank
 
 
 @pytest.mark.parametrize("name", ["ISO", "ISO Speed", "iso speed ratings", "PhotographicSensitivity"])
-def test_the_names_that_people_use(model, text_bank, name):
+def test_common_names_of_tags_are_understood(model, text_bank, name):
     answer = ask(model, text_bank, windows(), f"{name}: 400")
     assert answer.tag == "PhotographicSensitivity"
     assert answer.table.set_index("value").loc["400", "asked"]
 
 
-def test_values_are_taken_in_any_spelling_that_exif_knows(model, text_bank):
+def test_values_are_accepted_in_any_exif_spelling(model, text_bank):
     answer = ask(model, text_bank, windows(), "ISO: 400.0")
     assert answer.kind == "probability" and list(answer.table[answer.table["asked"]]["value"]) == ["400"]
 
 
-def test_an_unknown_value_stands_among_the_known_ones_by_similarity(model, text_bank):
+def test_an_unknown_value_is_compared_with_the_known_ones_by_similarity(model, text_bank):
     answer = ask(model, text_bank, windows(), "Make: Zenit")
     assert answer.kind == "similarity" and set(answer.table["value"]) == {"Zenit", "Apple", "Canon", "NIKON"}
     text = embed_sentences(model, ["Make: Zenit"])[0]
@@ -132,7 +132,7 @@ def test_an_unknown_value_stands_among_the_known_ones_by_similarity(model, text_
     assert score == pytest.approx(text @ picture_embedding(windows()), abs=1e-6)
 
 
-def test_any_texts_are_compared_with_each_other(model, text_bank):
+def test_arbitrary_texts_are_compared_with_each_other(model, text_bank):
     answer = ask(model, text_bank, windows(), "Flash: Flash fired; Model: X; a cat")
     assert (answer.tag, answer.kind, len(answer.table)) == ("", "similarity", 3)
     assert answer.table["asked"].all()
@@ -151,7 +151,7 @@ def test_private_tags_and_dates_cannot_be_asked(model, text_bank, question):
         ask(model, text_bank, windows(), question)
 
 
-def test_a_hostile_question_is_text(model, text_bank):
+def test_a_hostile_question_is_treated_as_text(model, text_bank):
     answer = ask(model, text_bank, windows(), "<script>: " + "[PAD]" * 5000)
     assert len(answer.table) == 1 and len(answer.table["value"][0]) <= 301
 

@@ -1,4 +1,4 @@
-"""A suspicious file: what is said of it, whatever it is."""
+"""Opening suspicious files: the notes on them, whatever they are."""
 
 import contextlib
 import hashlib
@@ -33,7 +33,7 @@ def encoded(array=None, kind: str = "JPEG", exif: dict | None = None, sub: dict 
     return file.getvalue()
 
 
-def test_a_photo_by_path_and_by_bytes_is_the_same(tmp_path):
+def test_a_path_and_its_bytes_give_the_same_picture(tmp_path):
     data = encoded(exif=EXIF)
     (tmp_path / "a.jpg").write_bytes(data)
     by_path, by_bytes = open_picture(tmp_path / "a.jpg"), open_picture(data, "a.jpg")
@@ -44,14 +44,14 @@ def test_a_photo_by_path_and_by_bytes_is_the_same(tmp_path):
     assert (by_path.format, by_path.size, by_path.notes, by_path.hidden) == ("JPEG", len(data), (), 0)
 
 
-def test_private_tags_are_counted_and_shown_only_if_asked_for():
+def test_private_tags_are_counted_and_shown_only_on_request():
     data = encoded(exif=EXIF | {0x013B: "Jane Doe"}, sub={0xA431: "12345"})
     shy, open_ = open_picture(data), open_picture(data, private=True)
     assert shy.hidden == 2 and "Artist" not in shy.tags
     assert open_.hidden == 0 and open_.tags["Artist"] == "Jane Doe" and open_.tags["BodySerialNumber"] == "12345"
 
 
-def test_damage_behind_the_first_frame_is_noted():
+def test_damage_after_the_first_frame_is_noted():
     rng, file = np.random.default_rng(0), io.BytesIO()
     first, second = (Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)) for _ in range(2))
     first.save(file, "GIF", save_all=True, append_images=[second])
@@ -61,7 +61,7 @@ def test_damage_behind_the_first_frame_is_noted():
 
 
 def cuts(data: bytes) -> Iterator[bytes]:
-    """All beginnings of a file that hold its first frame."""
+    """All prefixes of a file that contain its first frame."""
     for length in range(len(data)):
         with contextlib.suppress(ImageError):
             load_image(data[:length])
@@ -73,12 +73,12 @@ def test_pictures_whose_second_page_is_broken_are_read(shared, name):
     assert open_picture(shared / "cases" / "second_page" / name).image.size
 
 
-def test_without_exif_it_says_so():
+def test_missing_exif_is_noted():
     assert "has no known EXIF" in open_picture(encoded(kind="PNG")).notes[0]
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_a_turned_picture_is_shown_upright(orientation):
+def test_a_rotated_picture_is_shown_upright(orientation):
     found = open_picture(encoded(exif={0x0112: orientation}))
     assert found.image.shape == ((60, 40, 3) if orientation >= 5 else (40, 60, 3))
     assert any("upright" in note for note in found.notes)
@@ -98,7 +98,7 @@ def chunk(kind: bytes, payload: bytes) -> bytes:
 
 
 def orientations(*entries: tuple[int, int, bytes]) -> bytes:
-    """An EXIF block of nothing but Orientations, each of a type, a count and a value."""
+    """An EXIF block that holds only Orientation entries, each with a type, a count and a value."""
     fields = b"".join(struct.pack("<HHI4s", 0x0112, kind, count, value) for kind, count, value in entries)
     return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + fields + bytes(4)
 
@@ -109,7 +109,7 @@ def raw_profile(block: bytes, name: bytes = b"exif") -> bytes:
 
 
 def odd_places() -> dict[str, tuple[bytes, str]]:
-    """Turned by a quarter or not, by what metadata say in odd ways or places -> what is said of it."""
+    """Pictures with an orientation in unusual forms or places, applied or not -> the expected note."""
     jpeg, png, block = encoded(), encoded(kind="PNG"), orientations((3, 1, b"\6"))
     by_exif, by_xmp, not_applied = "according to its EXIF", "according to its XMP", "(right-top) was not applied"
     key, text = raw_profile(block).split(b"\0")
@@ -133,7 +133,7 @@ def odd_places() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("name", odd_places())
-def test_what_is_said_of_turning_is_what_was_done(name):
+def test_notes_on_rotation_match_what_was_done(name):
     data, said = odd_places()[name]
     found = open_picture(data)
     turned = found.image.shape[:2] == (60, 40)
@@ -147,7 +147,7 @@ def test_what_is_said_of_turning_is_what_was_done(name):
     assert bool(found.tags) != any("has no known EXIF" in note for note in found.notes)
 
 
-def test_the_orientation_of_a_heif_container_goes_before_its_exif():
+def test_the_orientation_of_a_heif_container_overrides_its_exif():
     pytest.importorskip("pillow_heif").register_heif_opener()
     found = open_picture(encoded(kind="HEIF", exif={0x0112: 6}))
     assert found.tags["Orientation"] == "right-top" and "is ignored: the container of a HEIF file" in " ".join(
@@ -156,7 +156,7 @@ def test_the_orientation_of_a_heif_container_goes_before_its_exif():
 
 
 @pytest.mark.parametrize("case", ["orientation", "png_raw_profile"])
-def test_given_pictures_of_odd_orientation(shared, case):
+def test_given_pictures_with_unusual_orientation(shared, case):
     for path in sorted((shared / "cases" / case).iterdir()):
         found = open_picture(path)
         with Image.open(path) as stored:
@@ -166,13 +166,13 @@ def test_given_pictures_of_odd_orientation(shared, case):
 
 
 @pytest.mark.parametrize(("said", "odd"), [((60, 40), False), ((40, 60), False), ((4000, 3000), True)])
-def test_exif_that_gives_another_size_is_odd(said, odd):
+def test_a_size_in_exif_that_differs_from_the_picture_is_noted(said, odd):
     found = open_picture(encoded(exif=EXIF, sub={0xA002: said[0], 0xA003: said[1]}))
     assert any("EXIF states 4000 x 3000 pixels, but the picture has 60 x 40" in note for note in found.notes) == odd
     assert bool(found.notes) == odd
 
 
-def test_of_an_animation_the_first_frame():
+def test_the_first_frame_of_an_animation_is_used():
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "lime")]
     file = io.BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
@@ -182,7 +182,7 @@ def test_of_an_animation_the_first_frame():
 
 
 @pytest.mark.parametrize(("pages", "said"), [(3, "has 3 frames"), (999, "has 999 frames"), (50_000, "at least 1,000")])
-def test_pages_of_a_tiff_are_counted_within_bounds(pages, said):
+def test_pages_of_a_tiff_are_counted_up_to_a_limit(pages, said):
     data = encoded(np.zeros((8, 8), np.uint8), "TIFF")
     at = struct.unpack("<I", data[4:8])[0]
     size = 2 + 12 * struct.unpack("<H", data[at : at + 2])[0]
@@ -196,7 +196,7 @@ def test_pages_of_a_tiff_are_counted_within_bounds(pages, said):
     assert time.process_time() - began < 5
 
 
-def test_cmyk_and_one_pixel():
+def test_cmyk_and_one_pixel_pictures():
     file = io.BytesIO()
     Image.new("CMYK", (5, 4)).save(file, "JPEG")
     assert open_picture(file.getvalue()).image.shape == (4, 5, 3)
@@ -212,12 +212,12 @@ def test_cmyk_and_one_pixel():
         (encoded(kind="BMP"), "has no known EXIF"),
     ],
 )
-def test_of_formats_whose_exif_is_not_read_the_true_reason(data, said):
+def test_formats_whose_exif_is_not_read_get_the_true_reason(data, said):
     found = open_picture(data)
     assert len(found.notes) == 1 and said in found.notes[0] and "leave the file out" not in found.notes[0]
 
 
-def test_metadata_that_had_to_be_skipped_is_noted():
+def test_skipped_metadata_is_noted():
     png = encoded(kind="PNG")
     text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1_500_000)))
     notes = " ".join(open_picture(png[:33] + text + png[33:]).notes)
@@ -234,7 +234,7 @@ def test_metadata_that_had_to_be_skipped_is_noted():
         ("PIL.JpegImagePlugin.JpegImageFile.n_frames", "so their number is unknown"),
     ],
 )
-def test_what_pixels_do_not_need_becomes_a_note(monkeypatch, reader, said, fault):
+def test_failures_that_do_not_affect_pixels_become_notes(monkeypatch, reader, said, fault):
     def fail(*arguments, **options):
         raise fault("of a damaged file")
 
@@ -244,7 +244,7 @@ def test_what_pixels_do_not_need_becomes_a_note(monkeypatch, reader, said, fault
     assert found.image.shape == (40, 60, 3) and said in " ".join(found.notes)
 
 
-def test_broken_exif_is_a_note_and_the_pixels_are_shown():
+def test_broken_exif_is_noted_and_the_pixels_are_shown():
     data = bytearray(encoded(exif=EXIF))
     place = data.index(b"Exif\0\0") + 6
     data[place : place + 2] = b"XX"
@@ -254,7 +254,7 @@ def test_broken_exif_is_a_note_and_the_pixels_are_shown():
 
 
 @pytest.mark.parametrize("data", [b"", b"text", encoded()[:200], encoded(kind="PNG")[:100]])
-def test_what_is_no_picture_is_named(data, tmp_path):
+def test_the_error_names_a_file_that_is_not_a_picture(data, tmp_path):
     with pytest.raises(ImageError, match=r"^broken.jpg: "):
         open_picture(data, "broken.jpg")
     (tmp_path / "broken.jpg").write_bytes(data)
@@ -262,7 +262,7 @@ def test_what_is_no_picture_is_named(data, tmp_path):
         open_picture(tmp_path / "broken.jpg")
 
 
-def test_a_missing_file_a_folder_and_one_that_is_too_large(tmp_path, monkeypatch):
+def test_missing_files_folders_and_too_large_files_are_refused(tmp_path, monkeypatch):
     for path in (tmp_path / "none.jpg", tmp_path):
         with pytest.raises(ImageError, match="no such file"):
             open_picture(path)
@@ -272,7 +272,7 @@ def test_a_missing_file_a_folder_and_one_that_is_too_large(tmp_path, monkeypatch
         open_picture(tmp_path / "a.jpg")
 
 
-def test_a_hostile_name_is_one_printable_line():
+def test_a_hostile_name_becomes_one_printable_line():
     name = open_picture(encoded(), "a\n\x1b[31m" + "b" * 5000 + ".jpg").name
     assert name.isprintable() and len(name) <= 200
 
@@ -282,14 +282,14 @@ HEVC_BRANDS = [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"
 
 
 @pytest.mark.parametrize("brand", HEVC_BRANDS)
-def test_heic_without_its_plugin_says_what_to_do(monkeypatch, brand):
+def test_the_error_for_heic_without_its_plugin_says_what_to_install(monkeypatch, brand):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ImageError, match=r"a.heic: HEIC needs a plugin: .*pip install .exiflang\[heif\]"):
         open_picture(HEIC.replace(b"heic", brand), "a.heic")
 
 
 @pytest.mark.parametrize("brand", HEVC_BRANDS)
-def test_heif_of_any_brand_is_read_with_its_exif(brand):
+def test_heif_with_any_brand_is_read_with_its_exif(brand):
     pytest.importorskip("pillow_heif").register_heif_opener()
     data = encoded(kind="HEIF", exif=EXIF)
     found = open_picture(data[:8] + brand + b"\0\0\0\1" + data[16:])
@@ -297,7 +297,7 @@ def test_heif_of_any_brand_is_read_with_its_exif(brand):
 
 
 @pytest.mark.parametrize(("brand", "frames"), [(b"avif", 1), (b"mif1", 1), (b"avis", 2), (b"msf1", 2)])
-def test_avif_of_any_brand_is_read_without_the_plugin(monkeypatch, brand, frames):
+def test_avif_with_any_brand_is_read_without_the_plugin(monkeypatch, brand, frames):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     second = [Image.new("RGB", (60, 40))] * (frames - 1)
     data = encoded(kind="AVIF", exif=EXIF, save_all=True, append_images=second)
@@ -306,16 +306,16 @@ def test_avif_of_any_brand_is_read_without_the_plugin(monkeypatch, brand, frames
     assert any("2 frames" in note for note in found.notes) == (frames == 2)
 
 
-def test_heic_is_read_by_its_plugin_if_it_is_there(monkeypatch):
+def test_heic_is_read_by_its_plugin_if_installed(monkeypatch):
     asked = []
     plugin = types.SimpleNamespace(register_heif_opener=lambda: asked.append(1))
     monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
-    with pytest.raises(ImageError, match="not a picture"):  # this plugin reads nothing
+    with pytest.raises(ImageError, match="not a picture"):  # this plugin does not read anything
         open_picture(HEIC, "a.heic")
     assert asked
 
 
-def test_real_broken_files_are_opened_or_named(shared):
+def test_real_broken_files_are_opened_or_named_in_an_error(shared):
     for path in sorted((shared / "badfiles").iterdir()):
         try:
             assert open_picture(path).image.ndim == 3

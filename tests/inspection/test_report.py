@@ -1,4 +1,4 @@
-"""Reports of one picture: what they say, what they hide, and that nothing of a file gets out of its quotes."""
+"""Reports on one picture: what they show, what they hide, and that content of a file is always escaped."""
 
 import io
 import json
@@ -31,7 +31,7 @@ CALIBRATION = {"diffused_cut": {"cells": [-0.5, 0.0], "scores": [0.01, 0.02], "p
 
 
 def save_model(folder, calibrated=False, text_bank=False) -> str:
-    """A tiny model of random weights in a folder, with a calibration and a text bank if they are asked for."""
+    """Save a tiny model with random weights, with a calibration and a text bank if asked for."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["Make: Canon, Model: Canon EOS 40D"], vocab_size=300)
     config = ExifLangConfig.preset("tiny", **({"calibration": CALIBRATION} if calibrated else {}))
@@ -68,7 +68,7 @@ def read_json(path):
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and the text, of a page; checks that it loads nothing."""
+    """The tags of a page with their attributes, and its text; checks that it loads nothing."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -107,11 +107,11 @@ def report_of(inspector: Inspector, data: bytes, name: str, folder):
     return Page(path.read_text(encoding="utf-8")), read_json(path.with_suffix(".json")), path
 
 
-def test_a_report_says_what_was_found_with_what(knowing, tmp_path):
+def test_a_report_states_results_settings_and_versions(knowing, tmp_path):
     data = photo()
     page, facts, path = report_of(inspector_of(knowing), data, "a photo.jpg", tmp_path / "new" / "folder")
     assert path.name == f"a_photo-{facts['sha256'][:8]}.html"
-    assert sorted(p.suffix for p in path.parent.iterdir()) == [".html", ".json"]  # and nothing half written
+    assert sorted(p.suffix for p in path.parent.iterdir()) == [".html", ".json"]  # and no temporary file
     assert (facts["name"], facts["format"], facts["size"]) == ("a photo.jpg", "JPEG", len(data))
     assert (facts["width"], facts["height"]) == (64, 48)
     assert facts["calibrated"] is True and 0 <= facts["score"] <= 1 and facts["threshold"] == 0.98
@@ -127,7 +127,7 @@ def test_a_report_says_what_was_found_with_what(knowing, tmp_path):
     assert all(image["alt"] for image in page.of("img"))
 
 
-def test_json_holds_the_heatmap_at_the_windows_and_the_fit(knowing, tmp_path):
+def test_json_holds_the_heatmap_per_window_and_the_fit(knowing, tmp_path):
     inspector = inspector_of(knowing)
     _, facts, _ = report_of(inspector, photo(), "a.jpg", tmp_path)
     result = inspector(photo(), "a.jpg").result
@@ -140,7 +140,7 @@ def test_json_holds_the_heatmap_at_the_windows_and_the_fit(knowing, tmp_path):
     assert 0 <= facts["fit"]["rank"] <= 1
 
 
-def test_a_report_tells_verdict_regions_and_evidence(model, tmp_path):
+def test_a_report_shows_verdict_regions_and_evidence(model, tmp_path):
     inspector = inspector_of(model)
     learned(inspector.localizer)
     page, facts, _ = report_of(inspector, photo(300, 400), "a.jpg", tmp_path)
@@ -158,7 +158,7 @@ def test_a_report_tells_verdict_regions_and_evidence(model, tmp_path):
     assert "hatching" in [entry.get("id") for entry in page.of("input")]
 
 
-def test_absent_evidence_is_told_in_page_and_json(model, tmp_path):
+def test_missing_evidence_is_explained_in_page_and_json(model, tmp_path):
     page, facts, _ = report_of(inspector_of(model), photo(20, 20), "a.jpg", tmp_path)
     assert facts["decision"] is None and facts["regions"] == []
     reason = facts["evidence"]["absent"]["jpeg_history"]
@@ -186,7 +186,7 @@ def test_without_exif_text_bank_or_calibration_the_report_says_so(model, tmp_pat
     assert "over-misfit" not in [entry.get("id") for entry in page.of("input")]
 
 
-def test_markup_in_exif_and_names_stays_text(knowing, tmp_path):
+def test_markup_in_exif_and_names_is_escaped(knowing, tmp_path):
     page, facts, path = report_of(inspector_of(knowing), photo(make=ATTACK), f"{ATTACK}.jpg", tmp_path)
     assert facts["tags"]["Make"] == ATTACK and facts["name"] == f"{ATTACK}.jpg"
     assert all(image["src"].startswith("data:") for image in page.of("img"))
@@ -194,7 +194,7 @@ def test_markup_in_exif_and_names_stays_text(knowing, tmp_path):
     assert path.name.startswith("img_src_x_onerror_alert_1-")
 
 
-def test_private_tags_are_counted_and_shown_only_if_asked_for(model, tmp_path):
+def test_private_tags_are_counted_and_shown_only_on_request(model, tmp_path):
     page, facts, hidden = report_of(inspector_of(model), photo(), "a.jpg", tmp_path / "hidden")
     assert facts["hidden"] >= 2 and facts["origin"]["private"] is False
     assert f"{facts['hidden']} private tags" in page.text
@@ -205,7 +205,7 @@ def test_private_tags_are_counted_and_shown_only_if_asked_for(model, tmp_path):
     assert facts["hidden"] == 0 and "SN-4711" in facts["tags"].values()
 
 
-def test_the_page_follows_from_inspection_and_date(model):
+def test_the_page_depends_only_on_inspection_and_date(model):
     inspector = inspector_of(model)
     inspection, origin = inspector(photo(), "a.jpg"), Provenance.of(inspector)
     facts = report_facts(inspection, origin, "2026-01-02")
@@ -213,7 +213,7 @@ def test_the_page_follows_from_inspection_and_date(model):
     assert "Report created 2026-01-02." in report_page(inspection, facts, {})
 
 
-def test_a_large_picture_gives_a_page_that_can_be_sent(model, tmp_path):
+def test_the_page_of_a_large_picture_is_small_enough_to_send(model, tmp_path):
     smooth = np.add.outer(np.arange(3000), np.arange(4000)) // 28
     file = io.BytesIO()
     Image.fromarray(smooth.astype(np.uint8)).convert("RGB").save(file, "PNG")
@@ -236,11 +236,11 @@ def test_a_large_picture_gives_a_page_that_can_be_sent(model, tmp_path):
         ("x" * 300 + ".jpg", "x" * 50),
     ],
 )
-def test_report_names_are_safe_on_a_disk_and_in_an_address(name, stem):
+def test_report_names_are_safe_as_file_names_and_in_urls(name, stem):
     assert report_name(name, "0123456789abcdef") == f"{stem}-01234567"
 
 
-def test_file_sha256_is_none_for_what_is_no_file(tmp_path):
+def test_file_sha256_is_none_without_a_file(tmp_path):
     assert file_sha256(tmp_path) is file_sha256(tmp_path / "absent") is None
 
 
@@ -286,14 +286,14 @@ def test_command_line_prints_the_path_of_the_report(files, model, capsys):
         (["--preset", "tiny"], "omit --only, --check and --preset"),
     ],
 )
-def test_usage_errors_are_told_before_anything_is_read(files, model, capsys, arguments, message):
+def test_usage_errors_are_reported_before_anything_is_read(files, model, capsys, arguments, message):
     given = arguments if "model_dir" in arguments else ["-p", "model_dir", model, *arguments]
     assert main(["--inspect", "a.jpg", "--out", "here", *given]) == 2
     assert message in capsys.readouterr().err
     assert not (files / "here").exists()
 
 
-def test_private_goes_with_inspect(capsys):
+def test_private_requires_inspect(capsys):
     assert main(["--private"]) == 2
     assert "--private goes with --inspect" in capsys.readouterr().err
 
@@ -308,17 +308,17 @@ def test_damaged_weights_are_a_usage_error(files, model, capsys):
 
 
 @pytest.mark.parametrize("name, message", [("broken.jpg", "broken.jpg: not a picture"), ("absent.jpg", "no such file")])
-def test_a_picture_that_cannot_be_read_exits_with_1(files, model, capsys, name, message):
+def test_an_unreadable_picture_exits_with_1(files, model, capsys, name, message):
     assert main(["--inspect", name, "-p", "model_dir", model, "--out", "here"]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_exits_with_1(files, model, capsys):
+def test_an_unwritable_folder_exits_with_1(files, model, capsys):
     assert main(["--inspect", "a.jpg", "-p", "model_dir", model, "--out", "broken.jpg/here"]) == 1
     assert "broken.jpg/here: cannot be written" in capsys.readouterr().err
 
 
-def test_other_errors_are_not_swallowed(files, model, monkeypatch):
+def test_other_errors_are_not_caught(files, model, monkeypatch):
     def fail(*arguments):
         raise ZeroDivisionError
 

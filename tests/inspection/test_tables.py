@@ -1,4 +1,4 @@
-"""Fragments of HTML on metadata: true, escaped, and honest about what is not known."""
+"""HTML fragments on metadata: correct, escaped, and clear about what is unknown."""
 
 import dataclasses
 import re
@@ -39,7 +39,7 @@ def fit_of(tags: dict[str, str], percentile: float = 0.5, familiar: bool = True,
     return MetadataFit("s", 0.3, 0.75, percentile, familiar, 3605, np.zeros((1, 1), np.float32), pd.DataFrame(rows))
 
 
-def test_regions_are_listed_the_largest_first_or_it_is_said_why_there_are_none():
+def test_regions_are_listed_largest_first_or_their_absence_is_explained():
     found = decided(noise(300, 400))
     regions, shown = region_facts(found), region_table(found)
     assert len(regions) > 5 and shown.count("<tr>") == len(regions) + 1
@@ -51,14 +51,14 @@ def test_regions_are_listed_the_largest_first_or_it_is_said_why_there_are_none()
     assert "Regions are not decidable either" in region_table(decided(pasted()[0], 0.001))
 
 
-def test_table_shows_each_tag_with_its_effect():
+def test_the_table_shows_each_tag_with_its_effect():
     tags = {"Make": "Canon", "Flash": "Flash fired", "DateTime": "2020"}
     fit = fit_of({"Make": "Canon", "Flash": "Flash fired"}, Make={"removed": -0.2, "best": "NIKON", "swapped": 0.034})
     shown = metadata_table(inspection(tags, fit))
     assert shown.count("<tr>") == 1 + 3
     assert "−20.0" in shown and "+3.4" in shown and "NIKON" in shown and "+10.0" in shown
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%;height", shown)]
-    assert max(widths) == 48 and min(widths) > 0  # the largest effect fills its half
+    assert max(widths) == 48 and min(widths) > 0  # the largest effect fills half of the width
 
 
 def test_bars_of_tiny_effects_are_short():
@@ -66,7 +66,7 @@ def test_bars_of_tiny_effects_are_short():
     assert float(re.search(r"width:([\d.]+)%;height", shown)[1]) < 1
 
 
-def test_table_without_a_fit_has_tags_and_values_alone():
+def test_the_table_without_a_fit_has_only_tags_and_values():
     shown = metadata_table(inspection({"Make": "Canon"}))
     assert "Canon" in shown and "Fit without" not in shown
 
@@ -77,7 +77,7 @@ def test_private_tags_are_counted(hidden):
         assert ("3 private tags" in metadata_table(inspection(tags, hidden=hidden))) == bool(hidden)
 
 
-def test_nothing_from_a_file_is_html():
+def test_content_of_files_is_escaped():
     tags = {EVIL: EVIL, "Make": EVIL}
     shown = metadata_table(inspection(tags, fit_of(tags, Make={"best": EVIL, "swapped": 0.1})))
     answer = Answer(EVIL, pd.DataFrame({"value": [EVIL], "score": [0.5], "asked": [True]}), "similarity", EVIL)
@@ -95,17 +95,17 @@ def test_nothing_from_a_file_is_html():
         (float("nan"), True, "was not measured"),
     ],
 )
-def test_summary_says_what_the_numbers_mean(percentile, familiar, said):
+def test_the_summary_explains_the_numbers(percentile, familiar, said):
     shown = fit_summary(inspection({"Make": "A"}, fit_of({"Make": "A"}, percentile, familiar)))
     assert said in shown and "75.0 % of 3,605" in shown
 
 
-def test_summary_without_a_fit_says_why():
+def test_the_summary_without_a_fit_gives_the_reason():
     assert "the file has no EXIF" in fit_summary(inspection({}))
     assert "this model cannot check it" in fit_summary(inspection({"Make": "A"}))
 
 
-def test_answer_shows_the_first_and_those_that_were_typed():
+def test_an_answer_shows_the_top_values_and_those_asked_for():
     values = [f"v{i}" for i in range(30)]
     table = pd.DataFrame({"value": values, "score": np.linspace(0.5, 0, 30), "asked": [v == "v20" for v in values]})
     shown = answer_table(Answer("Make", table, "probability", "note"))
@@ -114,7 +114,7 @@ def test_answer_shows_the_first_and_those_that_were_typed():
     assert "0.500" in answer_table(dataclasses.replace(Answer("", table, "similarity", ""), tag=""))
 
 
-def test_figures_stand_beside_what_a_guess_gives():
+def test_results_are_shown_next_to_those_of_a_guess():
     part = {"photos": 138, "guess": 0.5, "model": {key: 0.9 for key, _, _ in MEASURED}}
     shown = figures_table({"groups": {"cameras that training saw": part}})
     assert "138 photos" in shown and "0.90 (0.50)" in shown and shown.count("<tr>") == 1 + len(MEASURED)

@@ -1,4 +1,4 @@
-"""What a model knows of metadata: ranks against loops, readings of values, and its file, whole or damaged."""
+"""The text bank of a model: ranks compared with loops, readings of values, and its file, intact or damaged."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def model():
 
 
 def photos(count: int = 24) -> list[Photo]:
-    """Of three makes; ISO 100 and 400 in turn; a serial number and a date, which no text bank may hold."""
+    """Photos of three makes, with ISO 100 or 400; a serial number and a date, which no text bank may hold."""
     makes = ["Canon", "NIKON", "Apple"]
     return [
         Photo(
@@ -81,7 +81,7 @@ def test_familiar_sentences_are_close_to_one_of_the_text_bank():
     assert not text_bank.familiar(-text_bank.text.mean(0)).any()
 
 
-def test_percentile_is_the_share_of_authentic_ranks_below_and_nan_where_unknown():
+def test_the_percentile_is_the_share_of_lower_authentic_ranks_or_nan():
     text_bank = made_of(unit(200, 8))
     image = unit(2 * FEWEST, 8, seed=1)
     calibrated = calibrate_ranks(text_bank, image, text_bank.text[: 2 * FEWEST])
@@ -97,7 +97,7 @@ def test_percentile_is_the_share_of_authentic_ranks_below_and_nan_where_unknown(
 # Readings
 
 
-def test_expected_text_is_the_softmax_mean_and_the_nearest_sentence_at_a_high_scale():
+def test_expected_text_is_a_softmax_mean_that_approaches_the_nearest_sentence():
     text_bank, image = made_of(unit(7, 5)), unit(5, seed=3)
     weights = np.exp(10 * text_bank.text @ image)
     np.testing.assert_allclose(text_bank.expected_text(image, 10), weights @ text_bank.text / weights.sum(), rtol=1e-5)
@@ -109,16 +109,16 @@ def test_common_values_and_their_reading(model):
     text_bank = build_text_bank(model, photos())
     assert text_bank.makes == {"Apple": 8, "Canon": 8, "NIKON": 8}
     assert text_bank.values == {"Make": ["Apple", "Canon", "NIKON"], "PhotographicSensitivity": ["100", "400"]}
-    shares = text_bank.read(text_bank.text, "Make", 1e4)  # images that are the sentences themselves
+    shares = text_bank.read(text_bank.text, "Make", 1e4)  # images with the embeddings of their sentences
     assert shares.shape == (24, 3)
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
     assert (shares > 0).all()
     assert (shares.argmax(1) == np.repeat([0, 1, 2], 8)).mean() > 0.9
     with pytest.raises(KeyError):
-        text_bank.read(text_bank.text, "Model", 1.0)  # each photo has its own: none is common
+        text_bank.read(text_bank.text, "Model", 1.0)  # each photo has its own value: none is common
 
 
-def test_a_text_bank_of_nobody_and_of_one(model):
+def test_text_banks_of_no_photos_and_of_one(model):
     with pytest.raises(ValueError, match="no photos"):
         build_text_bank(model, [])
     alone = build_text_bank(model, photos(1))
@@ -129,11 +129,11 @@ def test_a_text_bank_of_nobody_and_of_one(model):
 # The file
 
 
-def test_saved_and_loaded_it_is_the_same_to_half_precision(model, tmp_path):
+def test_a_loaded_text_bank_equals_the_saved_one_to_half_precision(model, tmp_path):
     text_bank = calibrate_ranks(build_text_bank(model, photos()), unit(60, 32), unit(60, 32, seed=1))
     text_bank = dataclasses.replace(text_bank, figures={"groups": {"a": {"photos": 3}}})
     text_bank.save(tmp_path)
-    text_bank.save(tmp_path)  # over the first
+    text_bank.save(tmp_path)  # overwrites the first
     found = TextBank.load(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     np.testing.assert_allclose(found.text, text_bank.text, atol=1e-3)
@@ -142,14 +142,14 @@ def test_saved_and_loaded_it_is_the_same_to_half_precision(model, tmp_path):
     assert found.reading.keys() == text_bank.reading.keys()
 
 
-def test_it_holds_no_sentence_no_date_and_no_serial_number(model, tmp_path):
+def test_a_text_bank_holds_no_sentences_dates_or_serial_numbers(model, tmp_path):
     build_text_bank(model, photos()).save(tmp_path)
     data = (tmp_path / FILE).read_bytes()
     for secret in (b"1234", b"2020", b"M1", b"Serial", b"DateTime"):
         assert secret not in data
 
 
-def test_a_folder_without_one_has_none(tmp_path):
+def test_a_folder_without_a_text_bank_gives_none(tmp_path):
     assert TextBank.load(tmp_path) is None
 
 
@@ -177,19 +177,19 @@ def _no_facts(path):
 
 
 @pytest.mark.parametrize("damage", [_cut, _text, _other_counts, _nan, _no_facts])
-def test_a_damaged_file_is_named(model, tmp_path, damage):
+def test_the_error_names_a_damaged_file(model, tmp_path, damage):
     build_text_bank(model, photos()).save(tmp_path)
     damage(tmp_path / FILE)
     with pytest.raises(ValueError, match=rf"{FILE}: damaged .* python -m exiflang.inspection.text_bank"):
         TextBank.load(tmp_path)
 
 
-def test_command_line_names_what_is_missing(tmp_path, capsys):
+def test_the_command_line_names_a_missing_model(tmp_path, capsys):
     assert main(["--model", str(tmp_path / "none"), "--data", str(tmp_path)]) == 1
     assert "no model found" in capsys.readouterr().err
 
 
-def test_command_line_writes_the_file(model, tmp_path, capsys, monkeypatch):
+def test_the_command_line_writes_the_file(model, tmp_path, capsys, monkeypatch):
     model.save_pretrained(str(tmp_path / "model"))
     monkeypatch.setattr(module, "text_bank_of", lambda model, data: build_text_bank(model, photos()))
     assert main(["--model", str(tmp_path / "model"), "--data", str(tmp_path)]) == 0
@@ -197,7 +197,7 @@ def test_command_line_writes_the_file(model, tmp_path, capsys, monkeypatch):
     assert len(TextBank.load(tmp_path / "model").text) == 24
 
 
-def test_of_a_data_set_every_second_known_camera_and_all_others_calibrate(model, tmp_path, monkeypatch):
+def test_every_second_training_photo_and_all_held_out_ones_calibrate(model, tmp_path, monkeypatch):
     asked = []
     parts = {"train": photos(24), "heldout": photos(5), "choose": photos(3)}
     for name in parts:

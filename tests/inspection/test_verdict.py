@@ -1,4 +1,4 @@
-"""What was decided, in words: nothing is claimed that was not measured, and all of it fits into JSON."""
+"""Decisions in words: nothing is claimed that was not measured, and everything can be stored as JSON."""
 
 import json
 from dataclasses import replace
@@ -29,28 +29,28 @@ def spliced():
     return decided(pasted()[0])
 
 
-def test_a_splice_is_told_with_all_that_stands_behind_it(spliced):
+def test_a_splice_is_reported_with_the_statistics_behind_it(spliced):
     assert meaning_of_score(spliced) == (
         "Spliced: 2 % of authentic pictures score as high (p-value 0.020, 95 % confidence limits 0.000 to 0.071), no "
         "more than the false-alarm rate of 5 %. Compared with 100 photos of 50 cameras (small, no JPEG)."
     )
 
 
-def test_no_splice_is_told_likewise():
+def test_the_absence_of_a_splice_is_reported_likewise():
     said = meaning_of_score(decided(FLAT))
     assert said.startswith("No splice found: 100 % of authentic pictures score as high (p-value 1.000")
     assert "more than the false-alarm rate of 5 %. Compared with" in said
 
 
 @pytest.mark.parametrize(("rate", "needed"), [(0.01, 99), (0.015, 66), (0.001, 999)])
-def test_what_cannot_be_decided_says_how_many_cameras_it_takes(rate, needed):
+def test_an_undecidable_picture_states_how_many_cameras_are_needed(rate, needed):
     said = meaning_of_score(decided(pasted()[0], rate))
     assert said.startswith(f"Not decidable at a false-alarm rate of {percent(rate)}: that needs {needed} cameras")
     assert meaning_of_score(decided(pasted()[0], rate, cameras=needed)).startswith("Spliced")
     assert meaning_of_score(decided(pasted()[0], rate, cameras=needed - 1)).startswith("Not decidable")
 
 
-def test_pictures_of_another_kind_are_named_as_such():
+def test_comparison_with_another_kind_of_picture_is_stated():
     found = decided(pasted()[0], kinds=("large, fine JPEG",))
     said = meaning_of_score(found)
     assert "50 cameras (large, fine JPEG), because there are too few of its own kind (small, no JPEG)." in said
@@ -65,25 +65,25 @@ def test_without_any_authentic_pictures_nothing_is_decided():
     assert region_facts(found) == [] and decision_facts(found)["cameras"] == 0
 
 
-def test_a_readout_without_a_decision_has_a_score_alone():
+def test_a_readout_without_a_decision_has_only_a_score():
     found = inspected(pasted()[0])
     assert decision_facts(found) is None and region_facts(found) == region_lines([]) == []
     assert meaning_of_score(found).startswith("Score ")
 
 
 @pytest.mark.parametrize(("score", "said"), [(0.99, "few"), (0.85, "some"), (0.1, "many")])
-def test_what_a_score_means(score, said):
+def test_the_meaning_of_a_score(score, said):
     found = inspected(noise(40, 40))
     found = replace(found, result=replace(found.result, score=score))
     assert "not calibrated" in meaning_of_score(found)
     assert f"; {said} of them" in meaning_of_score(replace(found, calibrated=True))
 
 
-def test_a_region_has_a_place_a_size_a_reason_and_plain_types(spliced):
+def test_a_region_has_a_place_a_size_a_reason_and_json_types(spliced):
     (region,) = region_facts(spliced)
     assert json.loads(json.dumps(region, allow_nan=False))["box"] == list(region["box"])
     left, top, right, bottom = region["box"]
-    assert left < 230 and right > 310 and top < 70 and bottom > 140  # the block that was pasted
+    assert left < 230 and right > 310 and top < 70 and bottom > 140  # the pasted block
     assert region["place"] == "right" and region["area"] == pytest.approx(spliced.result.mask.mean())
     assert region["strongest"] == "camera_traces" and 0 <= region["reliability"] <= 1
     (line,) = region_lines([region])
@@ -96,7 +96,7 @@ def with_region(spliced, **changes):
     return replace(spliced, result=replace(spliced.result, regions=[replace(region, **changes)], mask=mask))
 
 
-def test_evidence_is_named_where_it_stands_out(spliced):
+def test_evidence_is_named_if_it_stands_out(spliced):
     def said(**changes) -> str:
         return evidence_of(region_facts(with_region(spliced, **changes))[0])
 
@@ -107,7 +107,7 @@ def test_evidence_is_named_where_it_stands_out(spliced):
         assert region_facts(with_region(spliced, evidence=nothing))[0]["strongest"] == ""
 
 
-def test_a_region_says_where_the_picture_tells_little(spliced):
+def test_a_region_states_if_the_picture_is_unreliable_there(spliced):
     found = with_region(spliced)
     for reliability, said in ((0.1, True), (0.9, False)):
         blind = replace(found.result, reliability=np.full_like(found.result.reliability, reliability))
@@ -138,7 +138,7 @@ def test_places_in_words(box, said):
     assert place_in_words(box, 300, 300) == said
 
 
-def test_a_picture_of_one_pixel_is_its_own_center():
+def test_one_pixel_is_the_center_of_its_picture():
     assert place_in_words((0, 0, 1, 1), 1, 1) == "center"
     found = decided(noise(1, 1))
     assert "confidence limits" in meaning_of_score(found) and region_facts(found) == []

@@ -38,12 +38,12 @@ def test_each_point_belongs_to_the_nearest_window(inspection):
 
 @pytest.mark.parametrize("view", views.VIEWS)
 @pytest.mark.parametrize("longest", [1024, 100])
-def test_every_view_is_a_picture_with_a_value_a_window(inspection, view, longest):
+def test_every_view_has_a_picture_and_one_value_per_window(inspection, view, longest):
     drawn = views.view_picture(inspection, view, 0.5, (0, 0), longest)
     assert drawn.dtype == np.uint8 and drawn.shape == (*shown_shape(300, 400, longest), 3)
     values = views.window_values(inspection, view, 0.5, (0, 0))
     assert values.shape == inspection.result.embeddings.shape[:2]
-    assert np.isfinite(values).all() == (view != "misfit")  # it has no EXIF
+    assert np.isfinite(values).all() == (view != "misfit")  # the picture has no EXIF
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (40, 33), (7, 3)])
@@ -55,8 +55,8 @@ def test_views_of_very_small_pictures(size, view):
 
 
 @pytest.mark.parametrize("longest", [400, 217, 150, 101])
-def test_maps_of_windows_are_drawn_in_place_at_any_size(inspection, longest):
-    """Three windows a side vote for a cell here, so that rounding of the drawn size must not make it two."""
+def test_maps_of_windows_are_aligned_at_any_size(inspection, longest):
+    """Here three windows per side vote for each cell; rounding the drawn size must not make them two."""
     result = dataclasses.replace(inspection.result, window_size=48, stride=16)
     rows, cols = (300 - 48) // 16 + 1, (400 - 48) // 16 + 1
     embeddings = np.zeros((rows, cols, 2), np.float32)
@@ -69,7 +69,7 @@ def test_maps_of_windows_are_drawn_in_place_at_any_size(inspection, longest):
     np.testing.assert_allclose(center, [7.5 * 16 + 24, 10.5 * 16 + 24], atol=4)
 
 
-def test_the_heatmap_at_windows_is_that_at_their_centers(inspection):
+def test_window_values_of_the_heatmap_are_taken_at_window_centers(inspection):
     values = views.window_values(inspection, "heatmap", 0.5, (0, 0))
     down, across = views.window_centers(inspection)
     assert values[2, 3] == inspection.result.heatmap[int(down[2]), int(across[3])]
@@ -84,7 +84,7 @@ def test_similarity_is_the_cosine_with_the_chosen_window(inspection):
     assert found[4, 5] == pytest.approx(embeddings[4, 5] @ embeddings[1, 2], abs=1e-6)
 
 
-def test_the_threshold_starts_where_the_mask_is(inspection):
+def test_the_initial_threshold_reproduces_the_mask(inspection):
     assert not inspection.calibrated
     start = views.first_threshold(inspection)
     assert (inspection.result.heatmap > start).mean() == pytest.approx(inspection.result.mask.mean(), abs=0.02)
@@ -99,7 +99,7 @@ def decision():
     return decided(pasted()[0])
 
 
-def test_the_mask_is_that_of_the_regions_until_the_threshold_is_moved(decision):
+def test_the_mask_shows_the_regions_until_the_threshold_is_moved(decision):
     start, result = views.first_threshold(decision), decision.result
     assert start == 0.5 and result.mask.any()
     source, level = views.mask_source(decision, start)
@@ -114,7 +114,7 @@ def test_the_mask_is_that_of_the_regions_until_the_threshold_is_moved(decision):
     assert "regions" in views.meaning_of_view(decision, "mask")
 
 
-def test_without_a_calibration_a_learned_mask_lies_above_one_half(decision):
+def test_without_a_calibration_a_learned_mask_uses_threshold_one_half(decision):
     bare = dataclasses.replace(decision, result=dataclasses.replace(decision.result, decision=None), calibrated=False)
     assert views.first_threshold(bare) == 0.5
     assert views.mask_source(bare, 0.5) == (bare.result.heatmap, 0.5)
@@ -132,7 +132,7 @@ def test_evidence_is_shown_on_the_pictures_own_scale(decision, view):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 20), (1, 90)])
-def test_absent_evidence_is_gray_and_says_why(size):
+def test_missing_evidence_is_gray_and_explained(size):
     found = decided(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
     assert set(found.result.evidence.absent) < set(views.EVIDENCE)
     for view, reason in found.result.evidence.absent.items():
@@ -143,7 +143,7 @@ def test_absent_evidence_is_gray_and_says_why(size):
 
 
 @pytest.mark.parametrize("longest", [1024, 100])
-def test_hatching_lies_where_the_picture_tells_little(decision, longest):
+def test_unreliable_areas_are_hatched(decision, longest):
     reliability = np.ones_like(decision.result.reliability)
     reliability[:, decision.seen.centers[1] > 200] = 0.1
     found = dataclasses.replace(decision, result=dataclasses.replace(decision.result, reliability=reliability))

@@ -1,4 +1,4 @@
-"""One piece of work at a time, the latest one: done, canceled, failed, replaced."""
+"""One background task at a time, the latest one: finished, canceled, failed, replaced."""
 
 import threading
 
@@ -11,7 +11,7 @@ def made() -> tuple[Background, list, list]:
 
 
 class Held:
-    """Work that waits, once it is going, until it may go on; then it tells its share and gives "old"."""
+    """A task that waits, once started, until it may continue; then it reports progress and returns "old"."""
 
     def __init__(self):
         self.going, self.go_on = threading.Event(), threading.Event()
@@ -23,7 +23,7 @@ class Held:
         return "old"
 
 
-def test_work_is_done_and_its_progress_heard():
+def test_a_task_is_run_and_its_progress_reported():
     background, heard, said = made()
     found = []
     background.start(lambda progress: progress(0.5) or 42, found.append)
@@ -32,7 +32,7 @@ def test_work_is_done_and_its_progress_heard():
     assert said[0][0].startswith("Done in") and said[0][1] is False
 
 
-def test_canceled_work_stops_at_its_next_step_and_gives_nothing():
+def test_a_canceled_task_stops_at_its_next_step_without_a_result():
     background, _, said = made()
     work, found = Held(), []
     background.start(work, found.append)
@@ -43,7 +43,7 @@ def test_canceled_work_stops_at_its_next_step_and_gives_nothing():
     assert found == [] and said == [("Canceled.", False)]
 
 
-def test_new_work_replaces_what_is_under_way():
+def test_a_new_task_replaces_the_running_one():
     background, _, said = made()
     work, found = Held(), []
     background.start(work, found.append)
@@ -51,10 +51,10 @@ def test_new_work_replaces_what_is_under_way():
     background.start(lambda progress: "new", found.append)
     work.go_on.set()
     background.wait(10)
-    assert found == ["new"] and len(said) == 1  # of the old one nothing is said
+    assert found == ["new"] and len(said) == 1  # nothing is reported about the old one
 
 
-def test_failures_are_said_and_do_not_end_it():
+def test_failures_are_reported_and_later_tasks_still_run():
     background, _, said = made()
 
     def wrong(progress):
@@ -72,7 +72,7 @@ def test_failures_are_said_and_do_not_end_it():
     assert said[-1][1] is False
 
 
-def test_without_work_there_is_nothing_to_wait_for_or_cancel():
+def test_wait_and_cancel_do_nothing_without_a_task():
     background, _, said = made()
     background.wait()
     background.cancel()

@@ -1,4 +1,4 @@
-"""Folders as the inspector lists them, whatever is in them."""
+"""Listings of folders in the inspector, whatever is in them."""
 
 import os
 
@@ -21,19 +21,19 @@ def names(listing) -> list[str]:
     return [name for name, _ in listing.entries]
 
 
-def test_folders_first_then_pictures_nothing_hidden(folder):
+def test_folders_come_before_pictures_and_hidden_files_are_left_out(folder):
     listing = list_folder(folder)
     assert names(listing) == ["..", "Sub/", "a.png", "b.JPG"]
     assert listing.note == "1 file skipped, not a picture by extension: notes.txt."
     assert dict(listing.entries)[".."] == folder.parent and listing.folder == folder
 
 
-def test_the_root_has_nothing_above():
+def test_the_root_has_no_parent_entry():
     assert ".." not in names(list_folder("/"))
 
 
 @pytest.mark.parametrize("name", ["none", "a.png"])
-def test_what_cannot_be_listed_has_a_way_up_and_a_note(folder, name):
+def test_an_unreadable_folder_has_a_parent_entry_and_a_note(folder, name):
     listing = list_folder(folder / name)
     assert names(listing) == [".."] and "cannot be read" in listing.note
 
@@ -46,7 +46,7 @@ def test_an_empty_folder_says_so(tmp_path):
     assert list_folder(tmp_path).note == f"No pictures here. {said}."
 
 
-def test_a_huge_folder_is_read_so_far(tmp_path, monkeypatch):
+def test_a_huge_folder_is_read_up_to_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(file_browser, "MOST_READ", 3)
     for i in range(5):
         (tmp_path / f"{i}.jpg").write_bytes(b"")
@@ -54,7 +54,7 @@ def test_a_huge_folder_is_read_so_far(tmp_path, monkeypatch):
     assert len(listing.entries) == 4 and "Only 3" in listing.note
 
 
-def test_links_in_a_circle_and_strange_names(tmp_path):
+def test_circular_links_and_unusual_names_are_listed(tmp_path):
     os.symlink(tmp_path / "loop.jpg", tmp_path / "loop.jpg")
     (tmp_path / "a\nb\x1b.jpg").write_bytes(b"")
     (label,) = names(list_folder(tmp_path))[1:]
@@ -64,7 +64,7 @@ def test_links_in_a_circle_and_strange_names(tmp_path):
     assert names(list_folder(tmp_path))[1::2] == ["f\\xf6lder/", "caf\\xe9.jpg"]
 
 
-def test_open_goes_into_folders_and_hands_pictures_over(folder):
+def test_open_enters_folders_and_opens_pictures(folder):
     opened = []
     browser = FileBrowser(opened.append, folder)
     browser.names.value = folder / "Sub"
@@ -78,7 +78,7 @@ def test_open_goes_into_folders_and_hands_pictures_over(folder):
     assert browser.folder == folder
 
 
-def test_with_nothing_chosen_nothing_happens(tmp_path):
+def test_open_without_a_selection_does_nothing(tmp_path):
     opened = []
     browser = FileBrowser(opened.append, tmp_path)
     browser.names.value = None

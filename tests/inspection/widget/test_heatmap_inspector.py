@@ -1,4 +1,4 @@
-"""The inspector without a browser: its traits, what its controls do, and the pure functions that it is a shell of."""
+"""The inspector without a browser: its traits, what its controls do, and the pure functions underneath."""
 
 import io
 import re
@@ -54,7 +54,7 @@ def panel(inspector, picture, tmp_path):
 
 @pytest.fixture(scope="module")
 def with_exif(tmp_path_factory):
-    """The packaged inspector, and a picture with EXIF that it knows."""
+    """An inspector with the packaged weights, and a picture with EXIF that they know."""
     path = tmp_path_factory.mktemp("exif") / "two.jpg"
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Canon <b>", "Canon EOS 5D"
@@ -69,7 +69,7 @@ def seen(panel, index, part="windows"):
 
 
 def click(panel, index, x, y, shift=False):
-    """What plotly sends for a click."""
+    """Send the event that plotly sends for a click."""
     keys = {"alt": False, "ctrl": False, "meta": False, "shift": shift, "button": 0, "buttons": 1}
     points = {"trace_indexes": [4 * index], "point_indexes": [[0, 0]], "xs": [x], "ys": [y]}
     event = {"event_type": "plotly_click", "points": points, "device_state": keys, "selector": None}
@@ -79,12 +79,12 @@ def click(panel, index, x, y, shift=False):
 # ---- pure functions
 
 
-def test_pictures_stay_small():
+def test_picture_uris_stay_small():
     assert len(picture_uri(np.zeros((40, 40, 3), np.uint8))) < 2000
     assert len(picture_uri(np.array(noise(320, 240)))) <= MOST < len(picture_uri(np.array(noise(1024, 1024))))
 
 
-def test_readouts_and_views_that_are_offered(panel):
+def test_offered_readouts_and_views(panel):
     options = readout_options(panel.inspector.localizer.readout_names)
     assert [name for _, name in options][:2] == ["diffused_cut", "mean_shift"] and "learned" not in dict(options)
     assert readout_options(("mean_shift", "diffused_cut", "learned"))[:2] == [
@@ -128,7 +128,7 @@ def test_clicks_select_and_compare(panel):
     assert panel.selected == (0, 0)
 
 
-def test_fields_select_and_compare(panel):
+def test_row_and_column_fields_select_and_compare(panel):
     row, col = panel.controls.fields["selected"]
     panel.selected = (2, 3)
     assert (row.value, col.value) == (2, 3)
@@ -146,7 +146,7 @@ def test_a_window_outside_the_grid_is_refused(panel):
     assert panel.selected == before
 
 
-def test_threshold_and_opacity_act_without_the_model(panel, monkeypatch):
+def test_threshold_and_opacity_do_not_run_the_model(panel, monkeypatch):
     monkeypatch.setattr(panel.inspector.localizer, "embed", None)
     heat = panel.inspection.result.heatmap
     panel.left_view = "mask"
@@ -166,7 +166,7 @@ def counted(panel, monkeypatch):
     return calls
 
 
-def test_a_readout_reads_the_same_embeddings_and_windows_new_ones(panel, monkeypatch):
+def test_a_new_readout_reuses_embeddings_and_new_windows_do_not(panel, monkeypatch):
     calls = counted(panel, monkeypatch)
     before, place = panel.inspection, panel.selected
     panel.left_view = "similarity"
@@ -187,7 +187,7 @@ def test_a_readout_reads_the_same_embeddings_and_windows_new_ones(panel, monkeyp
     assert calls == [1, 1] and panel.inspection.settings["mode"] == "dense"
 
 
-def test_hatching_is_switched_off(panel):
+def test_hatching_can_be_switched_off(panel):
     def hatched() -> list:
         return [panel.panels._image(index, "hatching").visible for index in (0, 1)]
 
@@ -200,14 +200,14 @@ def test_hatching_is_switched_off(panel):
 
 @pytest.fixture
 def verdicts(model, picture):
-    """An inspector with a learned readout, which has opened a picture."""
+    """An inspector with a learned readout that has opened a picture."""
     localizer = learned(SpliceLocalizer(model, windows_per_side=10))
     panel = HeatmapInspector(picture, Inspector(localizer))
     panel.wait()
     return panel
 
 
-def test_a_false_alarm_rate_is_chosen_and_asks_no_network(verdicts, monkeypatch):
+def test_changing_the_false_alarm_rate_does_not_run_the_network(verdicts, monkeypatch):
     calls = counted(verdicts, monkeypatch)
     own, shown = verdicts.controls, verdicts.inspection
     assert not own.false_alarms.disabled and own.false_alarms.value == 0.05
@@ -225,7 +225,7 @@ def test_a_false_alarm_rate_is_chosen_and_asks_no_network(verdicts, monkeypatch)
     assert calls == [] and "no regions" in own.regions.value and verdicts.inspection.result.decision is None
 
 
-def test_another_rate_is_among_those_to_choose_from_and_needs_a_learned_readout(model, picture):
+def test_a_custom_rate_is_offered_and_needs_a_learned_readout(model, picture):
     panel = HeatmapInspector(picture, Inspector(SpliceLocalizer(model, windows_per_side=10), false_alarms=0.02))
     panel.wait()
     assert panel.controls.false_alarms.value == 0.02 and panel.controls.false_alarms.disabled
@@ -239,7 +239,7 @@ def test_evidence_is_offered_and_drawn(panel):
     assert "earlier JPEG compression" in panel.controls.meanings["left_view"].value
 
 
-def test_another_picture_shows_all_of_itself(panel, tmp_path):
+def test_a_new_picture_resets_the_zoom(panel, tmp_path):
     panel.compared = (0, 0)
     panel.panels.figure.layout.xaxis.autorange = False
     noise(112, 160, seed=1).save(tmp_path / "tall.png")
@@ -251,7 +251,7 @@ def test_another_picture_shows_all_of_itself(panel, tmp_path):
     assert panel.panels.figure.layout.images[1].sizey == 160
 
 
-def test_enter_opens(panel):
+def test_enter_opens_the_path(panel):
     shown = panel.inspection
     panel.controls.path.value = "/nowhere.png"
     pressed = {"method": "custom", "content": {"event": "submit"}}
@@ -261,7 +261,7 @@ def test_enter_opens(panel):
 
 
 @pytest.mark.parametrize("path", ["", "/no/<b>such.png", "broken.png"])
-def test_what_cannot_be_opened_is_said_and_the_old_picture_stays(panel, tmp_path, path):
+def test_a_picture_that_cannot_be_opened_is_reported_and_the_old_one_stays(panel, tmp_path, path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG and nothing else")
     shown = panel.inspection
     panel.open_picture(str(tmp_path / path) if path == "broken.png" else path)
@@ -270,7 +270,7 @@ def test_what_cannot_be_opened_is_said_and_the_old_picture_stays(panel, tmp_path
     assert panel.status and 'class="error"' in panel.controls.said.value and "<b>" not in panel.controls.said.value
 
 
-def test_it_says_how_long_it_will_take(panel, tmp_path, monkeypatch):
+def test_a_slow_analysis_reports_the_remaining_time(panel, tmp_path, monkeypatch):
     noise(seed=2).save(tmp_path / "slow.png")
     monkeypatch.setattr("exiflang.inspection.widget.opening._PATIENCE", 0.0)
     said = []
@@ -281,7 +281,7 @@ def test_it_says_how_long_it_will_take(panel, tmp_path, monkeypatch):
     assert any(told) and said[-1].startswith("Done in ")
 
 
-def test_work_is_canceled_by_its_button_and_by_another_picture(panel, tmp_path, monkeypatch):
+def test_analysis_is_canceled_by_its_button_and_by_another_picture(panel, tmp_path, monkeypatch):
     noise(seed=2).save(tmp_path / "slow.png")
     going, shown = threading.Event(), panel.inspection
     kind, embed = type(panel.inspector.localizer), type(panel.inspector.localizer).embed
@@ -302,7 +302,7 @@ def test_work_is_canceled_by_its_button_and_by_another_picture(panel, tmp_path, 
     going.clear()
     panel.open_picture(tmp_path / "slow.png")
     assert going.wait(10)
-    panel.controls.readout.value = "far_friends"  # of what is being opened, not of what is shown
+    panel.controls.readout.value = "far_friends"  # applies to the picture being opened, not to the one shown
     free.set()
     panel.wait(10)
     assert panel.inspection.picture.name == "slow.png"
@@ -330,7 +330,7 @@ def test_before_the_first_picture(inspector):
     assert "No picture" in empty.controls.answer.value and not empty.busy
 
 
-def test_views_are_offered_by_what_a_picture_has(with_exif, picture, tmp_path):
+def test_only_views_available_for_a_picture_are_offered(with_exif, picture, tmp_path):
     inspector, path = with_exif
     panel = HeatmapInspector(path, inspector)
     panel.wait()
@@ -355,7 +355,7 @@ def test_without_a_text_bank_nothing_can_be_asked(panel):
     assert panel.controls.ask.disabled and "no EXIF text bank" in panel.controls.answer.value
 
 
-def test_exports_are_what_is_shown(panel, tmp_path):
+def test_exports_match_what_is_shown(panel, tmp_path):
     panel.compared = (0, 1)
     paths = {kind: panel.export(kind) for kind in ("png", "npz", "html")}
     assert sorted(path.suffix for path in (tmp_path / "exports").iterdir()) == [".html", ".json", ".npz", ".png"]
@@ -368,21 +368,21 @@ def test_exports_are_what_is_shown(panel, tmp_path):
         assert drawn.width > 2 * 160
 
 
-def test_an_export_that_cannot_be_written_is_said(panel, tmp_path):
+def test_an_export_that_cannot_be_written_is_reported(panel, tmp_path):
     (tmp_path / "file").touch()
     panel.controls.folder.value = str(tmp_path / "file")
     assert panel.export("npz") is None
     assert "cannot be written" in panel.controls.exported.value
 
 
-def test_an_export_has_a_panel_a_view(panel):
+def test_an_export_has_one_panel_per_view(panel):
     one, two = (
         shown_picture(panel.inspection, ["mask"] * count, 2.0, 0.0, {"A": (0, 0), "B": None}, True) for count in (1, 2)
     )
     assert two.width == 2 * one.width + MARGIN and two.height == one.height
 
 
-def test_the_state_for_a_reloaded_page_is_what_is_shown(panel):
+def test_the_state_for_a_reloaded_page_matches_what_is_shown(panel):
     panel.threshold = 0.2
     state = panel.panels.figure.get_state()
     assert state["_widget_layout"]["images"][0]["source"].startswith("data:image/jpeg")
@@ -404,7 +404,7 @@ def test_questions_are_answered_or_refused_with_a_reason(with_exif):
     assert "<img" not in made.controls.answer.value
 
 
-def test_nothing_from_a_file_is_html(with_exif, tmp_path):
+def test_content_of_files_is_escaped(with_exif, tmp_path):
     exif = Image.Exif()
     exif[0x010F] = exif[0x0110] = EVIL
     file = io.BytesIO()

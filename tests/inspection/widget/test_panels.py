@@ -1,4 +1,4 @@
-"""The figure of the inspector: places in pixels, what is drawn where, what is escaped."""
+"""The figure of the inspector: positions in pixels, what is drawn where, what is escaped."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -28,21 +28,21 @@ def test_every_pixel_belongs_to_its_nearest_window(count, stride, window):
         assert abs(centers[found] - pixel - 0.25) == pytest.approx(abs(centers - pixel - 0.25).min())
 
 
-def test_squares_of_windows_are_closed_and_in_place():
+def test_window_squares_are_closed_and_correctly_placed():
     square = window_square(32, 16, (2, 3))
     assert (square[0] == square[-1]).all()
     assert square.min(0).tolist() == [48, 32] and square.max(0).tolist() == [80, 64]
     assert window_square(32, 16, None).shape == (0, 2)
 
 
-def test_lines_are_joined_by_gaps():
+def test_joined_lines_are_separated_by_gaps():
     joined = join_lines([np.zeros((3, 2)), np.ones((2, 2))])
     assert joined.shape == (7, 2) and np.isnan(joined[[3, 6]]).all()
     assert join_lines([]).shape == (0, 2)
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_the_scale_spans_what_the_view_says(inspection, view):
+def test_the_scale_spans_the_range_of_the_view(inspection, view):
     values = window_values(inspection, view, 0.5, (1, 1))
     low, high = value_range(view, values)
     if view in EVIDENCE:
@@ -75,7 +75,7 @@ def test_picture_views_marks_and_outline_are_drawn(inspection):
     assert figure.layout.coloraxis.showscale is False and figure.layout.images[2].visible is False
 
 
-def test_absent_evidence_has_no_scale():
+def test_missing_evidence_has_no_scale():
     tiny = inspected(np.zeros((20, 20, 3), np.uint8))
     panels = TwoPanels(lambda *place: None)
     panels.show_picture(tiny, zoom_out=True)
@@ -86,5 +86,5 @@ def test_absent_evidence_has_no_scale():
     assert layout.coloraxis.cmin < layout.coloraxis.cmax
 
 
-def test_nothing_is_uploaded_from_the_figure():
+def test_uploading_from_the_figure_is_disabled():
     assert TwoPanels(lambda *place: None).figure._config["showSendToCloud"] is False
