@@ -35,12 +35,12 @@ def recipe(heading: str, *modules: object) -> list[dict]:
 
 def test_the_readout_recipe_runs(monkeypatch):
     made, tests = recipe("Add a readout", clustering, clustering_tests)
-    tests["test_median_dissimilarity_is_the_median_of_each_cells_row"]()
+    tests["test_median_dissimilarity_equals_the_median_of_each_row"]()
     monkeypatch.setitem(clustering.READOUTS, "median_dissimilarity", made["MedianDissimilarity"])
     assert "median_dissimilarity" in SpliceLocalizer(MeanColor()).readout_names
-    clustering_tests.test_foreign_block_is_highest("median_dissimilarity", 0)
+    clustering_tests.test_the_spliced_block_has_the_highest_values("median_dissimilarity", 0)
     clustering_tests.test_flat_input_gives_a_flat_finite_map("median_dissimilarity", 0.5, (3, 4))
-    clustering_tests.test_maps_turn_with_the_picture("median_dissimilarity")
+    clustering_tests.test_maps_rotate_with_the_picture("median_dissimilarity")
 
 
 def test_the_source_recipe_runs(tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_the_source_recipe_runs(tmp_path, monkeypatch):
     rows = pq.read_table(tmp_path / "part/plan/00000.parquet").to_pylist()
     assert [row["place"] for row in rows] == [b"http://a/b.jpg?key=secret", b"http://a/c.jpg"]
     assert [row["name"] for row in rows] == ["http://a/b.jpg", "http://a/c.jpg"]
-    damaged = tests["test_a_damaged_line_is_told"]
+    damaged = tests["test_a_damaged_line_is_reported"]
     for number, line in enumerate(damaged.pytestmark[0].args[1]):
         (tmp_path / str(number)).mkdir()
         damaged(tmp_path / str(number), line)
@@ -63,9 +63,9 @@ def test_the_source_recipe_runs(tmp_path, monkeypatch):
     "check",
     [
         layout_tests.test_pictures_and_masks_of_each_layout,
-        layout_tests.test_a_lost_mask_is_named,
-        layout_tests.test_a_broken_picture_is_named_and_not_replaced,
-        layout_tests.test_a_mask_of_another_size_is_named,
+        layout_tests.test_a_missing_mask_is_reported,
+        layout_tests.test_a_broken_picture_is_reported_and_not_replaced,
+        layout_tests.test_a_mask_of_the_wrong_size_is_reported,
     ],
     ids=lambda check: check.__name__,
 )

@@ -1,4 +1,4 @@
-"""Calibration: shares against counting, order kept, and a calibrated localizer from authentic pictures to its mask."""
+"""Calibration: shares compared with counting, order is kept, and a calibrated localizer from pictures to masks."""
 
 import io
 import json
@@ -39,7 +39,7 @@ class Encoder(MeanColor):
 
 
 def picture(seed: int, height: int = 130, width: int = 170, pasted: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """A reddish picture with a scene of soft spots, perhaps with a bluish block, and its mask."""
+    """A reddish picture of soft spots, optionally with a bluish block, and its mask."""
     rng = np.random.default_rng(seed)
     mask = np.zeros((height, width), bool)
     mask[30:90, 80:150] = pasted
@@ -77,7 +77,7 @@ def test_shares_by_hand():
     st.lists(st.floats(-2, 2), min_size=1, max_size=50),
     st.lists(st.floats(-3, 3, width=16), min_size=2, max_size=50, unique=True),
 )
-def test_order_is_kept_far_beyond_the_knots(authentic, values):
+def test_order_is_preserved_far_beyond_the_knots(authentic, values):
     knots = quantile_knots(authentic)
     assert len(knots) == KNOTS and (np.diff(knots) > 0).all()
     check_calibration({"diffusion": {"cells": knots, "scores": knots, "pictures": 1}})
@@ -86,22 +86,22 @@ def test_order_is_kept_far_beyond_the_knots(authentic, values):
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.0, 1e-9, 1.5])
-def test_equal_authentic_values_still_give_a_rising_map(value):
+def test_equal_authentic_values_still_give_an_increasing_curve(value):
     knots = quantile_knots(np.full(30, value))
     assert (np.diff(knots) > 0).all() and knots[-1] - knots[0] < 2e-3
     low, high = share_below(np.array([value - 0.1, value + 0.1]), knots)
     assert low < 0.01 and high > 0.99
 
 
-def test_rounding_of_a_value_hardly_moves_its_share():
+def test_rounding_of_a_value_barely_changes_its_share():
     knots = quantile_knots(np.full(30, -0.9))
     shares = share_below(-0.9 + np.array([0, 1e-7, 1e-6]), knots)
     assert np.ptp(shares[:2]) < 2e-4
 
 
 @pytest.mark.parametrize("spread", [1e-3, 0.1])
-def test_average_precision_survives_in_float32(spread):
-    """Foreign pixels far above every authentic one, where the map is flattest."""
+def test_average_precision_is_preserved_in_float32(spread):
+    """Tampered pixels are far above all authentic ones, where the curve is flattest."""
     rng = np.random.default_rng(0)
     knots = quantile_knots(-0.95 + spread * rng.normal(size=1000))
     mask = rng.random((200, 300)) < 0.2
@@ -113,7 +113,7 @@ def test_average_precision_survives_in_float32(spread):
 @pytest.mark.parametrize(
     "values, match", [([], "at least one picture"), ([0.1, np.nan], "NaN"), ([np.inf], "NaN or inf")]
 )
-def test_knots_of_nothing_and_of_broken_values(values, match):
+def test_knots_of_empty_or_broken_values_are_refused(values, match):
     with pytest.raises(ValueError, match=match):
         quantile_knots(values)
 
@@ -134,10 +134,10 @@ def test_knots_of_nothing_and_of_broken_values(values, match):
         ),
     ],
 )
-def test_a_configuration_refuses_what_is_no_calibration(wrong, match):
+def test_a_configuration_refuses_an_invalid_calibration(wrong, match):
     with pytest.raises(ValueError, match=match):
         check_calibration(wrong)
-    if isinstance(wrong, dict):  # another type is refused before, by transformers
+    if isinstance(wrong, dict):  # other types are refused earlier, by transformers
         with pytest.raises(ValueError, match=match):
             ExifLangConfig.preset("tiny", calibration=wrong)
 
@@ -165,7 +165,7 @@ def test_calibration_is_json_and_counts_its_pictures(calibration):
 
 
 @pytest.mark.parametrize("readout", READOUTS)
-def test_a_calibrated_localizer(calibration, readout):
+def test_a_calibrated_localizer_gives_values_in_0_to_1(calibration, readout):
     image, mask = picture(50, pasted=True)
     localizer = SpliceLocalizer(Encoder(calibration), windows_per_side=12, readout=readout)
     result, authentic = localizer(image), localizer(picture(51)[0])
@@ -177,17 +177,17 @@ def test_a_calibrated_localizer(calibration, readout):
 
 
 @pytest.mark.parametrize("readout", ["far_friends", "diffusion", "diffused_cut"])
-def test_the_mask_marks_the_pasted_block_and_little_of_an_authentic_picture(calibration, readout):
+def test_the_mask_covers_the_pasted_block_and_little_of_authentic_pictures(calibration, readout):
     image, mask = picture(50, pasted=True)
     localizer = SpliceLocalizer(Encoder(calibration), windows_per_side=12, readout=readout)
     assert localizer(image).mask[mask].mean() > 0.95
-    authentic = [localizer(picture(seed)[0]) for seed in range(12)]  # the calibration's own
+    authentic = [localizer(picture(seed)[0]) for seed in range(12)]  # the pictures of the calibration
     assert np.mean([result.mask.mean() for result in authentic]) == pytest.approx(1 - MASK_THRESHOLD, abs=0.02)
     assert np.mean([result.heatmap.mean() for result in authentic]) == pytest.approx(0.5, abs=0.05)
     assert np.mean([result.score for result in authentic]) == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_readout_without_calibration_stays_on_its_scale(calibration):
+def test_a_readout_without_calibration_keeps_its_own_scale(calibration):
     only = {"far_friends": calibration["far_friends"]}
     result = SpliceLocalizer(Encoder(only), windows_per_side=12, readout="diffusion")(picture(50, pasted=True)[0])
     np.testing.assert_array_equal(result.heatmap, to_heatmap(result.raw, "diffusion"))
@@ -196,7 +196,7 @@ def test_a_readout_without_calibration_stays_on_its_scale(calibration):
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 90), (15, 15), (60, 50)])
 @pytest.mark.parametrize("readout", ["diffusion", "diffused_cut"])
-def test_flat_and_tiny_pictures_are_flat_when_calibrated(calibration, height, width, readout):
+def test_flat_and_tiny_pictures_have_flat_calibrated_maps(calibration, height, width, readout):
     localizer = SpliceLocalizer(Encoder(calibration), windows_per_side=12, readout=readout)
     result = localizer(np.full((height, width, 3), 90, np.uint8))
     assert result.heatmap.shape == (height, width) and np.isfinite(result.heatmap).all() and 0 < result.score < 0.5
@@ -209,7 +209,7 @@ def test_calibrating_a_calibrated_model_again_changes_nothing(calibration):
     assert again == {"far_friends": calibration["far_friends"]}
 
 
-def test_what_cannot_be_calibrated(tmp_path):
+def test_calibration_without_pictures_or_of_unknown_readouts_is_refused(tmp_path):
     localizer = SpliceLocalizer(MeanColor())
     with pytest.raises(ValueError, match="at least one picture"):
         calibrate(localizer, [])
@@ -224,7 +224,7 @@ def test_what_cannot_be_calibrated(tmp_path):
 
 @pytest.fixture
 def photos(tmp_path) -> list[Photo]:
-    """Cameras A (3 photos, 5 tiles) and B (1 photo, 1 tile); every tile a gray of its own."""
+    """Cameras A (3 photos, 5 tiles) and B (1 photo, 1 tile); each tile has a different gray."""
     shard, photos, gray = tmp_path / "00000.tar", [], 0
     with shard.open("wb") as file:
         for name, model, tiles in (("a", "A", 2), ("b", "A", 2), ("c", "B", 1), ("d", "A", 1)):
@@ -238,7 +238,7 @@ def photos(tmp_path) -> list[Photo]:
     return photos
 
 
-def test_mosaics_are_of_one_camera_and_use_no_tile_twice(photos):
+def test_each_mosaic_is_of_one_camera_and_no_tile_is_used_twice(photos):
     mosaics = list(camera_mosaics(photos, rows=1, cols=2, seed=3))
     assert [mosaic.shape for mosaic in mosaics] == [(16, 32, 3)] * 2 and mosaics[0].dtype == np.uint8
     grays = [int(value) for mosaic in mosaics for value in mosaic[0, [0, 16], 0]]
@@ -254,12 +254,12 @@ def test_a_mosaic_by_hand(photos):
 @pytest.mark.parametrize(
     "rows, cols, match", [(2, 3, "no camera has 6 tiles"), (0, 1, "at least 1"), (2, -1, "at least")]
 )
-def test_mosaics_that_cannot_be_made(photos, rows, cols, match):
+def test_impossible_mosaics_are_refused(photos, rows, cols, match):
     with pytest.raises(ValueError, match=match):
         next(camera_mosaics(photos, rows, cols))
 
 
-def test_a_broken_tile_is_named(photos):
+def test_the_error_names_a_broken_tile(photos):
     shard = photos[0].tiles[0][0]
     shard.write_bytes(b"?" * shard.stat().st_size)
     with pytest.raises(DataError, match="00000.tar"):

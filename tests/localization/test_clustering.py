@@ -1,4 +1,4 @@
-"""Readouts against their definitions written as loops, and on pictures with a known foreign block."""
+"""Readouts compared with their definitions written as loops, and on pictures with a known spliced block."""
 
 import numpy as np
 import pytest
@@ -37,13 +37,13 @@ def dissimilarity_of(embeddings: np.ndarray) -> np.ndarray:
     return 1 - np.einsum("abd,efd->abef", embeddings, embeddings)
 
 
-def foreign_block(h: int = 12, w: int = 16, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Dissimilarity and mask of a grid of one origin with a 3 x 4 block of another."""
+def spliced_block(h: int = 12, w: int = 16, noise: float = 0.1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Dissimilarity and mask of a grid from one source with a spliced 3 x 4 block from another."""
     rng = np.random.default_rng(seed)
     mask = np.zeros((h, w), bool)
     mask[2:5, 9:13] = True
-    host, foreign = unit(rng.normal(size=(2, 8)))
-    return dissimilarity_of(unit(np.where(mask[..., None], foreign, host) + noise * rng.normal(size=(h, w, 8)))), mask
+    host, donor = unit(rng.normal(size=(2, 8)))
+    return dissimilarity_of(unit(np.where(mask[..., None], donor, host) + noise * rng.normal(size=(h, w, 8)))), mask
 
 
 def loop_mean_shift(dissimilarity: np.ndarray, percentile: float = 10, iterations: int = 5) -> np.ndarray:
@@ -73,15 +73,15 @@ def loop_far_friends(smoothed: np.ndarray, share: float = 0.1, distance: float =
 
 
 def loop_diffusion(smoothed: np.ndarray, far: np.ndarray, steps: int = 15, weight: float = 0.8) -> np.ndarray:
-    """From embeddings rebuilt out of their Gram matrix, centerd and compared pair by pair."""
+    """From embeddings reconstructed from their Gram matrix, centered and compared pair by pair."""
     n = far.size
     value, vector = np.linalg.eigh(1 - smoothed.reshape(n, n))
     embeddings = vector * np.sqrt(np.maximum(value, 0))  # [n, n]
-    centerd = embeddings - embeddings.mean(0)
+    centered = embeddings - embeddings.mean(0)
     affinity = np.zeros((n, n))
     for i in range(n):
         for j in range(n):
-            cosine = centerd[i] @ centerd[j] / (np.linalg.norm(centerd[i]) * np.linalg.norm(centerd[j]))
+            cosine = centered[i] @ centered[j] / (np.linalg.norm(centered[i]) * np.linalg.norm(centered[j]))
             affinity[i, j] = max(cosine, 0)
         affinity[i] /= affinity[i].sum()
     f = far.ravel()
@@ -99,17 +99,17 @@ def test_mean_shift_equals_its_loop(grid, seed):
     np.testing.assert_allclose(MeanShiftMode().fit_predict(dissimilarity), loop_mean_shift(dissimilarity), atol=1e-6)
 
 
-def test_mean_shift_settings_reach_the_loop():
+def test_mean_shift_with_other_settings_equals_its_loop():
     dissimilarity = dissimilarity_of(random_embeddings(4, 5, 3))
     got = MeanShiftMode(percentile=40, iterations=2).fit_predict(dissimilarity)
     np.testing.assert_allclose(got, loop_mean_shift(dissimilarity, 40, 2), atol=1e-6)
 
 
 def test_mean_shift_on_equal_rows_finds_the_larger_block_exactly():
-    """The 10th percentile of distances is zero here: rounding must not tear equal rows apart."""
-    dissimilarity, mask = foreign_block(noise=0)
-    foreign = dissimilarity[0, 0][mask].mean()
-    np.testing.assert_allclose(MeanShiftMode().fit_predict(dissimilarity), np.where(mask, foreign, 0), atol=1e-5)
+    """The 10th percentile of distances is zero here: rounding must not separate equal rows."""
+    dissimilarity, mask = spliced_block(noise=0)
+    distance = dissimilarity[0, 0][mask].mean()
+    np.testing.assert_allclose(MeanShiftMode().fit_predict(dissimilarity), np.where(mask, distance, 0), atol=1e-5)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -162,8 +162,8 @@ def test_second_eigenvector_solves_its_equation(grid, seed):
     assert abs(got.mean()) < 1e-9 and abs(got.std() - 1) < 1e-9
 
 
-def test_second_eigenvector_tells_unconnected_parts_apart():
-    """The largest eigenvalue is double here: any mixture of the parts solves the equation, one alone is wanted."""
+def test_second_eigenvector_separates_unconnected_parts():
+    """The largest eigenvalue is double here: any mixture of the parts solves the equation, but they must not mix."""
     part = np.arange(7) < 3
     got = second_eigenvector((part[:, None] == part).astype(np.float32))
     assert np.ptp(got[part]) < 1e-5 and np.ptp(got[~part]) < 1e-5 and abs(got[part][0] - got[~part][0]) > 1
@@ -183,18 +183,18 @@ def test_cuts_equal_their_definition(grid):
 
 
 @pytest.mark.parametrize("readout", [Diffusion(), SignedEigenvector(), DiffusedCut()])
-def test_an_authentic_picture_stays_flatter_than_a_spliced_one(readout):
-    spliced, mask = foreign_block(noise=0.3)
+def test_an_authentic_picture_is_flatter_than_a_spliced_one(readout):
+    spliced, mask = spliced_block(noise=0.3)
     authentic = dissimilarity_of(unit(np.ones(8) + 0.3 * np.random.default_rng(1).normal(size=(*mask.shape, 8))))
     assert readout.fit_predict(authentic).std() < 0.25 * readout.fit_predict(spliced).std()
 
 
 @pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_foreign_block_is_highest(readout, seed):
-    dissimilarity, mask = foreign_block(seed=seed)
+def test_the_spliced_block_has_the_highest_values(readout, seed):
+    dissimilarity, mask = spliced_block(seed=seed)
     values = READOUTS[readout]().fit_predict(dissimilarity)
-    # Smoothing draws the block's border towards the host: its core is compared with the host.
+    # Smoothing blends the border of the block with the host, so only its core is compared.
     core = np.zeros_like(mask)
     core[3, 10:12] = True
     assert values[core].min() > values[~mask].max()
@@ -202,7 +202,7 @@ def test_foreign_block_is_highest(readout, seed):
 
 @pytest.mark.parametrize("readout", [MeanDissimilarity(), MeanShiftMode(), FarFriends(sigma=0)])
 def test_every_cell_of_the_block_is_higher_without_smoothing(readout):
-    dissimilarity, mask = foreign_block()
+    dissimilarity, mask = spliced_block()
     values = readout.fit_predict(dissimilarity)
     assert values[mask].min() > values[~mask].max()
 
@@ -221,15 +221,15 @@ def test_flat_input_gives_a_flat_finite_map(readout, value, grid):
 def test_maps_are_finite_and_on_their_scale(h, w, seed, readout):
     values = READOUTS[readout]().fit_predict(dissimilarity_of(random_embeddings(h, w, seed)).astype(np.float32))
     low, high = (0, 2) if readout in ("mean_shift", "mean_dissimilarity") else (-1, 1)
-    # The eigenvector is added or fitted, not averaged: it may leave the scale where cells have nothing in common.
+    # The eigenvector is added or fitted, not averaged: it may leave the scale if cells have nothing in common.
     slack = 1 if readout in ("eigenvector", "diffused_cut") else 1e-5
     assert values.shape == (h, w) and values.dtype == np.float32
     assert low - slack <= values.min() and values.max() <= high + slack
 
 
 @pytest.mark.parametrize("readout", READOUTS)
-def test_maps_turn_with_the_picture(readout):
-    dissimilarity, _ = foreign_block()
+def test_maps_rotate_with_the_picture(readout):
+    dissimilarity, _ = spliced_block()
     turned = np.rot90(np.rot90(dissimilarity, axes=(0, 1)), axes=(2, 3))
     values = READOUTS[readout]().fit_predict(dissimilarity)
     atol = 1e-4 if readout in ("eigenvector", "diffused_cut") else 1e-5  # the eigenvector is found by iteration
@@ -238,7 +238,7 @@ def test_maps_turn_with_the_picture(readout):
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.1])
 def test_normalized_cut_finds_the_smaller_of_two_blocks(noise):
-    dissimilarity, mask = foreign_block(noise=noise)
+    dissimilarity, mask = spliced_block(noise=noise)
     found = NormalizedCut().fit_predict(dissimilarity)
     assert found.dtype == bool
     np.testing.assert_array_equal(found, mask)
@@ -246,7 +246,7 @@ def test_normalized_cut_finds_the_smaller_of_two_blocks(noise):
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 2), (2, 2), (6, 7)])
-def test_normalized_cut_of_nothing_is_all_false(grid):
+def test_normalized_cut_of_a_uniform_picture_is_all_false(grid):
     noise = np.random.default_rng(0).uniform(0, 5e-6, grid + grid)  # float32 rounding of equal embeddings
     found = NormalizedCut().fit_predict(0.3 + noise)
     assert found.shape == grid and not found.any()
@@ -259,8 +259,8 @@ def test_normalized_cut_never_marks_more_than_half(h, w, seed, dim):
     assert found.shape == (h, w) and found.mean() <= 0.5
 
 
-def test_normalized_cut_where_nothing_is_alike():
-    """All cells opposite or orthogonal: no affinity but the constant."""
+def test_normalized_cut_of_all_different_cells():
+    """All cells are opposite or orthogonal: the constant is the only affinity."""
     apart = np.ones((9, 9)) - np.eye(9)
     found = NormalizedCut().fit_predict(apart.reshape(3, 3, 3, 3))
     assert found.shape == (3, 3) and found.mean() <= 0.5
@@ -288,16 +288,16 @@ def test_far_friends_refuses_impossible_settings(options):
         FarFriends(**options)
 
 
-def test_input_is_left_alone():
-    dissimilarity, _ = foreign_block()
+def test_input_is_not_modified():
+    dissimilarity, _ = spliced_block()
     before = dissimilarity.copy()
     for estimator in (*READOUTS.values(), NormalizedCut):
         estimator().fit_predict(dissimilarity)
     np.testing.assert_array_equal(dissimilarity, before)
 
 
-def test_the_cuts_score_is_the_reach_of_far_friends_whatever_the_cut():
-    dissimilarity, mask = foreign_block()
+def test_the_score_of_the_cut_depends_only_on_far_friends():
+    dissimilarity, mask = spliced_block()
     far = np.sort(FarFriends().fit_predict(dissimilarity).ravel())
     expected = np.quantile(far, 0.99) - np.median(far)
     for cells in (np.zeros(mask.shape), np.random.default_rng(0).normal(size=mask.shape)):
@@ -305,8 +305,8 @@ def test_the_cuts_score_is_the_reach_of_far_friends_whatever_the_cut():
     assert detection_score(np.zeros((1, 1)), np.zeros((1, 1, 1, 1)), "diffused_cut") == 0
 
 
-def test_the_cuts_score_ranks_a_spliced_picture_above_an_authentic_one():
-    spliced, mask = foreign_block(noise=0.3)
+def test_the_score_of_the_cut_is_higher_for_a_spliced_picture():
+    spliced, mask = spliced_block(noise=0.3)
     authentic = dissimilarity_of(unit(np.ones(8) + 0.3 * np.random.default_rng(1).normal(size=(*mask.shape, 8))))
     scores = [detection_score(np.zeros(mask.shape), each, "diffused_cut") for each in (authentic, spliced)]
     assert scores[0] < 0.5 * scores[1]

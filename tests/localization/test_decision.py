@@ -1,4 +1,4 @@
-"""Verdicts, regions and reliability: p-values against counting, their promise by simulation, and all edges."""
+"""Verdicts, regions and reliability: p-values compared with counting, error rates by simulation, and edge cases."""
 
 from fractions import Fraction
 
@@ -44,7 +44,7 @@ def loop_p_value(own: list[Record], value: float) -> Fraction:
     return (1 + reached) / (1 + len(cameras))
 
 
-#: Authentic photos of few cameras with few different values: ties everywhere.
+#: Authentic photos of few cameras with few distinct values, so that there are many ties.
 TIED = st.lists(st.tuples(st.integers(0, 30), st.integers(-3, 3)), min_size=FEWEST, max_size=60)
 
 
@@ -66,7 +66,7 @@ def test_decisions_equal_counting(photos, score, rate):
         assert decision.verdict == ("spliced" if expected <= Fraction(str(rate)) else "no splice found")
 
 
-def test_a_score_above_all_is_spliced_and_one_below_all_is_not():
+def test_a_score_above_all_others_is_spliced_and_one_below_is_not():
     calibration = normal()
     assert calibration.decide(99, KIND).verdict == "spliced"
     assert calibration.decide(99, KIND).p_value == pytest.approx(0.01)
@@ -74,21 +74,21 @@ def test_a_score_above_all_is_spliced_and_one_below_all_is_not():
     assert calibration.decide(np.inf, KIND).verdict == "spliced"
 
 
-def test_an_equal_score_is_reached():
+def test_equal_authentic_scores_count_as_at_least_as_high():
     own = records([0.0] * 50)
     assert Calibration({KIND: own}).decide(0.0, KIND).p_value == 1
     assert Calibration({KIND: own}).decide(np.nextafter(0, 1), KIND).p_value == pytest.approx(1 / 51)
 
 
 @pytest.mark.parametrize("cameras, verdict", [(18, "not decidable"), (19, "spliced")])
-def test_a_rate_needs_cameras_not_photos(cameras, verdict):
+def test_a_false_alarm_rate_requires_enough_cameras_not_photos(cameras, verdict):
     own = records(np.zeros(400), cameras=np.arange(400) % cameras)
     assert Calibration({KIND: own}).decide(1, KIND, 0.05).verdict == verdict
     assert Calibration({KIND: own}).decide(-1, KIND, 0.05).verdict != "spliced"
 
 
 def test_each_camera_has_one_vote():
-    """One camera of 900 photos weighs as much as one of a single photo."""
+    """A camera with 900 photos has the same weight as one with a single photo."""
     scores = [*range(19), *[100.0] * 900]
     cameras = [*range(19), *[99] * 900]
     decision = Calibration({KIND: records(scores, cameras)}).decide(50, KIND)
@@ -97,8 +97,8 @@ def test_each_camera_has_one_vote():
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
 @pytest.mark.parametrize("photos_per_camera", [1, 5])
-def test_authentic_pictures_seldom_raise_an_alarm(rate, photos_per_camera):
-    """The promise, over cameras that differ: a new camera's photo has p <= rate in a share `rate` of cases at most."""
+def test_authentic_pictures_rarely_raise_an_alarm(rate, photos_per_camera):
+    """The guarantee: photos of a new camera have p <= rate with probability `rate` at most, though cameras differ."""
     rng = np.random.default_rng(0)
     cameras, alarms, regions = 40, [], []
     for _ in range(300):
@@ -109,12 +109,12 @@ def test_authentic_pictures_seldom_raise_an_alarm(rate, photos_per_camera):
             alarms.append(calibration.decide(score, KIND, rate).p_value <= rate)
             regions.append(score >= calibration.level(KIND, rate))
     assert np.mean(alarms) <= rate + 2 * np.sqrt(rate * (1 - rate) / len(alarms))
-    assert np.mean(alarms) >= rate - 1 / cameras - 3 * np.sqrt(rate * (1 - rate) / len(alarms))  # and is no smaller
+    assert np.mean(alarms) >= rate - 1 / cameras - 3 * np.sqrt(rate * (1 - rate) / len(alarms))  # and not much smaller
     assert regions == alarms
 
 
 @pytest.mark.parametrize("reached, cameras", [(0, 50), (1, 50), (7, 60), (49, 50), (50, 50)])
-def test_limits_are_those_of_clopper_and_pearson(reached, cameras):
+def test_limits_match_clopper_and_pearson(reached, cameras):
     own = records([1.0] * reached + [0.0] * (cameras - reached))
     expected = scipy.stats.binomtest(reached, cameras).proportion_ci(0.95, method="exact")
     found = Calibration({KIND: own}).decide(0.5, KIND).p_limits
@@ -123,7 +123,7 @@ def test_limits_are_those_of_clopper_and_pearson(reached, cameras):
 
 @settings(max_examples=50)
 @given(TIED, st.integers(-4, 4))
-def test_limits_hold_the_share(photos, score):
+def test_limits_contain_the_share(photos, score):
     cameras, scores = zip(*photos, strict=True)
     decision = Calibration({KIND: records(scores, cameras)}).decide(score, KIND)
     low, high = decision.p_limits
@@ -146,13 +146,13 @@ def test_limits_hold_the_share(photos, score):
         (KIND, [], None),
     ],
 )
-def test_the_nearest_kind_stands_in(kind, there, expected):
+def test_the_nearest_kind_is_used_for_a_missing_one(kind, there, expected):
     calibration = Calibration({name: records(np.zeros(FEWEST)) for name in there})
     assert calibration.nearest(kind) == expected
     assert calibration.decide(1, kind).kind == (expected or kind)
 
 
-def test_a_kind_with_too_few_photos_does_not_count():
+def test_a_kind_with_too_few_photos_is_not_used():
     calibration = Calibration({KIND: records(np.zeros(FEWEST - 1)), "small, no JPEG": records(np.zeros(FEWEST))})
     assert calibration.nearest(KIND) == "small, no JPEG"
 
@@ -176,7 +176,7 @@ def test_nothing_is_decided_without_photos(calibration):
         (1, 1, 1, 1.0, "small, fine JPEG"),
     ],
 )
-def test_kinds_of_pictures(height, width, is_jpeg, low_step, kind):
+def test_the_kind_of_a_picture_depends_on_size_and_quantization(height, width, is_jpeg, low_step, kind):
     numbers = dict.fromkeys(NUMBERS, 0.0)
     numbers |= {"is a JPEG file": is_jpeg, "log of its mean low step": np.log(low_step)}
     assert picture_kind(height, width, Evidence({}, {}, np.array(list(numbers.values()), np.float32))) == kind
@@ -185,7 +185,7 @@ def test_kinds_of_pictures(height, width, is_jpeg, low_step, kind):
 # What is saved
 
 
-def test_a_round_trip_rounds_and_keeps_the_rest():
+def test_a_round_trip_only_rounds():
     calibration = Calibration({KIND: [Record("Canon A", 1.23456789)], "small, no JPEG": []})
     saved = calibration.to_dict()
     assert saved == {KIND: [["Canon A", 1.2346]], "small, no JPEG": []}
@@ -197,18 +197,18 @@ def test_a_round_trip_rounds_and_keeps_the_rest():
     [None, 3, "text", [], [1], {KIND: 3}, {KIND: None}, {KIND: [1]}, {KIND: [["a"]]}, {KIND: [["a", 1, 2]]},
      {KIND: [["a", None]]}, {KIND: [["a", "high"]]}, {KIND: [["a", [2]]]}, {KIND: [["a", 10**400]]}, {KIND: "abc"}],
 )  # fmt: skip
-def test_what_is_no_calibration_is_refused(saved):
+def test_invalid_calibrations_are_refused(saved):
     with pytest.raises(ValueError, match="maps kinds to lists of \\[camera, peak\\]"):
         Calibration.of(saved)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_peaks_that_are_not_finite_are_refused(bad):
+def test_non_finite_peaks_are_refused(bad):
     with pytest.raises(ValueError, match="NaN or infinity among the values"):
         Calibration.of({KIND: [["b", 1.0], ["a", bad]]})
 
 
-def test_unknown_kinds_are_named_with_the_known():
+def test_the_error_for_unknown_kinds_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown kinds of pictures \\['huge'\\]: choose among large, no JPEG, "):
         Calibration({"huge": []})
 
@@ -239,14 +239,14 @@ def test_the_level_is_the_lowest_peak_with_its_p_value(photos, rate):
 
 
 def blobs(*heights: float, low: float = -4.0) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Values of 20 x 30 windows of one pixel each with blobs of these heights, of 4 x 4, 3 x 3, ... windows."""
+    """Values of 20 x 30 windows of one pixel, with blobs of these heights that cover 4 x 4, 3 x 3, ... windows."""
     values = np.full((20, 30), low, np.float32)
     for place, height in enumerate(heights):
         values[2 : 6 - place, 2 + 8 * place : 6 + 7 * place] = height
     return values, lambda level: values > level, (np.arange(20), np.arange(30))
 
 
-def test_of_two_blobs_the_significant_one_is_a_region():
+def test_only_the_significant_one_of_two_blobs_is_a_region():
     calibration = Calibration({KIND: records(np.linspace(-3, 2, 99))})
     values, above, centers = blobs(6.0, 1.0)
     traces = {name: np.where(values > 5, sign * 2.0, 0.0) for name, sign in TRACES.items()}
@@ -257,13 +257,13 @@ def test_of_two_blobs_the_significant_one_is_a_region():
     assert region.area == mask.mean() and region.box == (2, 2, 6, 6) and region.peak == 6
     assert region.p_value == pytest.approx(0.01) and region.p_value == calibration.p_value(6, KIND)
     assert region.evidence.keys() == TRACES.keys() and min(region.evidence.values()) > 1
-    assert region.strongest != "jpeg_history"  # the only one that is noise elsewhere
+    assert region.strongest != "jpeg_history"  # the only one with noise elsewhere
     assert "evidence" not in repr(region)
 
 
 @settings(max_examples=50)
 @given(TIED, st.lists(st.integers(-5, 5), min_size=1, max_size=3), st.sampled_from([0.02, 0.05, 0.2, 0.9]))
-def test_a_picture_is_spliced_if_and_only_if_it_shows_a_region(photos, heights, rate):
+def test_a_picture_is_spliced_if_and_only_if_it_has_a_region(photos, heights, rate):
     cameras, peaks = zip(*photos, strict=True)
     calibration = Calibration({KIND: records(peaks, cameras)})
     values, above, centers = blobs(*heights)
@@ -284,35 +284,35 @@ def test_the_largest_region_comes_first_and_each_has_its_evidence():
     assert sum(region.area for region in regions) == pytest.approx(mask.mean())
 
 
-def test_regions_touch_the_border():
+def test_regions_may_touch_the_border():
     values, above, _ = blobs()
     values[17:, 26:] = values[0, :] = 6
     _, regions = find_regions(values, above, (np.arange(20), np.arange(30)), {}, normal(), KIND)
     assert [region.box for region in regions] == [(0, 0, 30, 1), (26, 17, 30, 20)]
 
 
-def test_no_region_below_the_level():
+def test_there_are_no_regions_below_the_level():
     values, above, centers = blobs(0.5)
     mask, regions = find_regions(values, above, centers, {}, normal(), KIND)
     assert not mask.any() and regions == []
 
 
-def test_all_of_the_picture_is_a_region_without_a_rest():
+def test_a_region_may_cover_the_whole_picture():
     values = np.full((3, 4), 9.0, np.float32)
     centers, traces = (np.arange(3), np.arange(4)), {"camera_traces": values}
     mask, (region,) = find_regions(values, lambda level: values > level, centers, traces, normal(), KIND)
     assert mask.all() and region.area == 1 and region.evidence == {} and region.strongest is None
 
 
-def test_one_window():
+def test_a_single_window_may_be_a_region():
     values = np.full((1, 1), 9.0, np.float32)
     drawn, centers = np.full((5, 7), 9.0), (np.array([2]), np.array([3]))
     mask, regions = find_regions(values, lambda level: drawn > level, centers, {}, normal(), KIND)
     assert mask.all() and [region.box for region in regions] == [(0, 0, 7, 5)]
 
 
-def test_a_part_between_windows_is_no_region():
-    """It has no window of its own that could be significant."""
+def test_a_part_between_windows_is_not_a_region():
+    """No window belongs to it that could be significant."""
     values = np.array([[-4, 9]], np.float32)
     drawn = np.full((4, 40), -4.0)
     drawn[:, 28:32] = 9
@@ -323,7 +323,7 @@ def test_a_part_between_windows_is_no_region():
 
 
 def test_a_level_below_zero_bounds_the_region():
-    """Authentic pictures all lie far below: what exceeds them is a region, though less likely tampered than not."""
+    """All authentic pictures are far below: what exceeds them is a region, though probably not tampered."""
     calibration = Calibration({KIND: records(np.linspace(-9, -5, 99))})
     values, above, centers = blobs(-3.0, low=-8.0)
     mask, regions = find_regions(values, above, centers, {}, calibration, KIND)
@@ -331,8 +331,8 @@ def test_a_level_below_zero_bounds_the_region():
     assert len(regions) == 1
 
 
-def test_a_peak_equal_to_an_authentic_one_is_no_region():
-    """In float32 the level would be rounded onto the authentic peak itself."""
+def test_a_peak_equal_to_an_authentic_one_is_not_a_region():
+    """In float32 the level would be rounded to the authentic peak itself."""
     calibration = Calibration({KIND: records([float(np.float32(2.7))] * 50)})
     values, above, centers = blobs(2.7)
     assert find_regions(values, above, centers, {}, calibration, KIND)[1] == []
@@ -359,7 +359,7 @@ def content_maps(**changes: float) -> dict[str, np.ndarray]:
         ({"clipped": 0.25, "gradient": 0.004}, 0.375),
     ],
 )
-def test_flat_dark_and_clipped_windows_tell_little(changes, expected):
+def test_flat_dark_and_clipped_windows_are_unreliable(changes, expected):
     found = reliability(content_maps(**changes), {})
     assert found.shape == (2, 3) and found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -379,7 +379,7 @@ def test_traces_that_disagree_are_trusted_less():
 
 
 @given(st.integers(0, 99), st.floats(-100, 100), st.floats(0, 100))
-def test_reliability_lies_in_0_to_1(seed, mean, spread):
+def test_reliability_is_between_0_and_1(seed, mean, spread):
     rng = np.random.default_rng(seed)
     maps = {name: rng.uniform(0, 1, (3, 4)).astype(np.float32) for name in ("gradient", "brightness", "clipped")}
     traces = {name: rng.normal(mean, spread, (3, 4)) for name in ("camera_traces", "jpeg_history")}

@@ -1,4 +1,4 @@
-"""Evidence against loops, and on pictures whose JPEG history and block grid are known."""
+"""Evidence compared with loops, and on pictures whose JPEG history and block grid are known."""
 
 import io
 
@@ -54,7 +54,7 @@ def gray_of(picture: np.ndarray) -> np.ndarray:
 
 
 def twice_compressed(first: int = 60, second: int = 92) -> tuple[np.ndarray, np.ndarray]:
-    """A picture compressed before with a patch that was not, and the patch: uint8 [H, W, 3] and bool [H, W]."""
+    """A compressed picture with an uncompressed patch, and the mask of the patch: uint8 [H, W, 3] and bool [H, W]."""
     picture = load_image(jpeg(scene(), first))
     mask = np.zeros(picture.shape[:2], bool)
     mask[48:112, 80:152] = True
@@ -71,7 +71,7 @@ def numbers(evidence: Evidence) -> dict[str, float]:
 
 @settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 9))
-def test_means_over_windows_equal_their_loop(height, width, window, stride):
+def test_window_means_equal_their_loop(height, width, window, stride):
     window = min(window, height, width)
     plane = np.random.default_rng(0).normal(size=(height, width))
     expected = [
@@ -110,7 +110,7 @@ def test_history_equals_its_loop(h, w, size):
     np.testing.assert_allclose(got, loop_history(blocks), atol=1e-4)
 
 
-def test_low_frequencies_are_45_without_the_mean():
+def test_there_are_45_low_frequencies_without_the_mean():
     assert len(set(LOW_FREQUENCIES)) == 45 and (0, 0) not in LOW_FREQUENCIES
     left = {(v, u) for v in range(8) for u in range(8)} - set(LOW_FREQUENCIES) - {(0, 0)}
     assert max(map(sum, LOW_FREQUENCIES)) <= min(map(sum, left))
@@ -126,12 +126,12 @@ def test_a_patch_without_the_first_compression_stands_out():
     data = jpeg(picture, 92)
     of_block = mask.reshape(20, 8, 25, 8).mean((1, 3)) > 0.5
     assert roc_auc_score(of_block.ravel(), jpeg_history(read_luma(data).quantized).ravel()) > 0.97
-    # The pixels of the decoded file tell it too, as a PNG of the edited picture does.
+    # The pixels of the decoded file show it, too, and so does a PNG of the edited picture.
     for pixels in (load_image(data), picture):
         assert roc_auc_score(of_block.ravel(), jpeg_history(pixel_blocks(gray_of(pixels), 0, 0)).ravel()) > 0.9
 
 
-def test_a_picture_compressed_once_has_an_even_history():
+def test_a_picture_compressed_once_has_a_uniform_history():
     once = jpeg_history(read_luma(jpeg(scene(), 92)).quantized)
     twice = jpeg_history(read_luma(jpeg(twice_compressed()[0], 92)).quantized)
     assert once.std() < 0.5 * twice.std()
@@ -152,13 +152,13 @@ def test_pixel_blocks_are_the_dct(height, width, top, left):
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_blocks_of_one_level_have_a_mean_alone(level):
+def test_flat_blocks_have_only_a_mean(level):
     blocks = pixel_blocks(np.full((16, 16), level, np.uint8), 0, 0)
     assert (blocks[..., 0, 0] == 8 * (level - 128)).all()
     assert not blocks.reshape(-1, 64)[:, 1:].any()
 
 
-def test_blocks_of_a_decoded_jpeg_gather_at_multiples_of_its_steps():
+def test_blocks_of_a_decoded_jpeg_cluster_at_multiples_of_its_steps():
     gray = scene()[..., 0]
     data = jpeg(gray, 60, "L")
     steps = read_history(data).steps
@@ -176,14 +176,14 @@ def test_blocks_of_a_decoded_jpeg_gather_at_multiples_of_its_steps():
 
 @pytest.mark.parametrize("top, left", [(0, 0), (1, 7), (3, 5), (4, 4), (6, 0), (0, 2)])
 def test_the_corner_of_a_cropped_jpeg_is_found(top, left):
-    """Cut off `top` rows, and the next block begins `-top` rows on, modulo 8."""
+    """After `top` rows are cut off, the next block begins at row `-top`, modulo 8."""
     gray = gray_of(load_image(jpeg(scene(), 70)))[top:, left:]
     found_top, found_left, strength = grid_corners(gray)[0]
     assert (found_top, found_left) == (-top % 8, -left % 8)
     assert strength > 0.05
 
 
-def test_another_corner_is_found_beside_that_of_the_file():
+def test_a_second_corner_is_found_besides_that_of_the_file():
     """Compressed, cropped and compressed again: both grids are in the pixels."""
     first = load_image(jpeg(scene(), 50))[3:, 5:]
     gray = gray_of(load_image(jpeg(first, 92)))
@@ -192,14 +192,14 @@ def test_another_corner_is_found_beside_that_of_the_file():
     assert top > 0 and left > 0
 
 
-def test_the_third_difference_counts_a_step_twice_and_once_beside_it():
+def test_the_third_difference_weights_a_step_1_2_1():
     levels = np.zeros((64, 64), np.uint8)
     levels[24:] = 2
     top, _, _ = grid_corners(levels)[0]
     assert top == 24 % 8
     column = levels[:, 0].astype(int)
     third = np.abs(column[:-3] - 3 * column[1:-2] + 3 * column[2:-1] - column[3:])
-    assert third[21:24].tolist() == [2, 4, 2] and third.sum() == 8  # third[i] is that before row i + 2
+    assert third[21:24].tolist() == [2, 4, 2] and third.sum() == 8  # third[i] is the difference before row i + 2
 
 
 @pytest.mark.parametrize("level", [0, 90, 255])
@@ -241,14 +241,14 @@ def test_block_grid_equals_its_loop():
         np.testing.assert_allclose(got[name], expected, atol=1e-3)
 
 
-def test_block_grid_turns_with_the_picture():
+def test_block_grid_is_transposed_with_the_picture():
     gray = gray_of(load_image(jpeg(scene(64, 96), 60)))
     got, turned = block_grid(gray, WindowMeans(64, 96, 16, 8)), block_grid(gray.T, WindowMeans(96, 64, 16, 8))
     for name, values in got.items():
         np.testing.assert_allclose(turned[name].T, values, atol=1e-4)
 
 
-def test_a_region_on_another_grid_lies_beside():
+def test_a_region_on_another_grid_stands_out_in_grid_beside():
     picture = load_image(jpeg(scene(), 60))
     picture[48:112, 80:152] = load_image(jpeg(scene(seed=1), 60))[51:115, 85:157]
     found = block_grid(gray_of(picture), WindowMeans(160, 200, 24, 8))
@@ -285,7 +285,7 @@ def loop_content(image: np.ndarray, window: int, stride: int) -> dict[str, np.nd
 @pytest.mark.parametrize("height, width, window, stride", [(1, 1, 1, 1), (1, 9, 1, 2), (20, 30, 7, 5), (16, 16, 16, 8)])
 def test_content_equals_its_loop(height, width, window, stride):
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    image[:, : width // 2] //= 64  # some of it clipped
+    image[:, : width // 2] //= 64  # partly clipped
     got = content(image, gray_of(image), WindowMeans(height, width, window, stride))
     expected = loop_content(image, window, stride)
     assert got.keys() == expected.keys()
@@ -296,7 +296,7 @@ def test_content_equals_its_loop(height, width, window, stride):
 
 @pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (90, 90, 90), (251, 3, 120)])
 def test_a_flat_picture_shows_no_contrast(color):
-    """Not even rounding: standardized within a picture, it would be taken for contrast."""
+    """Not even from rounding, which would look like contrast after standardization."""
     image = np.broadcast_to(np.array(color, np.uint8), (90, 120, 3)).copy()
     found = gather_evidence(image, None, 32, 8).maps
     assert np.abs(found["deviation"]).max() < 1e-5 and not found["gradient"].any()
@@ -307,7 +307,7 @@ def test_a_flat_picture_shows_no_contrast(color):
 
 
 @pytest.mark.parametrize("height, width", [(24, 24), (25, 400), (90, 120)])
-def test_maps_are_whole_and_finite(height, width):
+def test_maps_are_complete_and_finite(height, width):
     evidence = gather_evidence(scene(height, width), None, 16, 8)
     assert evidence.maps.keys() == MEANINGS.keys() and evidence.absent == {}
     for values in evidence.maps.values():
@@ -317,7 +317,7 @@ def test_maps_are_whole_and_finite(height, width):
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 300), (23, 400), (400, 23)])
-def test_tiny_pictures_say_what_is_absent(height, width):
+def test_tiny_pictures_report_missing_evidence(height, width):
     image = scene(height, width)
     for history in (None, read_history(jpeg(image, 50))):
         evidence = gather_evidence(image, history, min(16, height, width), 4)
@@ -325,10 +325,10 @@ def test_tiny_pictures_say_what_is_absent(height, width):
         assert evidence.absent.keys() == set(FROM_BLOCKS)
         assert all(f"{width} x {height} pixels" in reason for reason in evidence.absent.values())
         assert all(np.isfinite(values).all() for values in evidence.maps.values())
-        assert numbers(evidence)["is a JPEG file"] == (history is not None)  # a kind of its own, however small
+        assert numbers(evidence)["is a JPEG file"] == (history is not None)  # a separate kind, however small
 
 
-def test_numbers_of_a_jpeg_are_its_steps():
+def test_numbers_of_a_jpeg_are_its_quantization_steps():
     picture = scene()
     for quality in (30, 75, 100):
         history = read_history(jpeg(picture, quality))
@@ -341,7 +341,7 @@ def test_numbers_of_a_jpeg_are_its_steps():
     assert stronger > weaker
 
 
-def test_equal_pictures_from_a_file_and_as_arrays_differ_in_their_history_alone():
+def test_a_file_and_its_pixels_differ_only_in_their_history():
     picture, mask = twice_compressed()
     data = jpeg(picture, 92)
     pixels = load_image(data)
@@ -364,8 +364,8 @@ def test_a_png_of_a_cropped_jpeg_keeps_its_history():
     assert roc_auc_score(inside.ravel(), evidence.maps["jpeg_history"].ravel()) > 0.9
 
 
-def test_a_history_on_a_former_grid_is_found():
-    """Compressed, edited, cropped off its grid and saved once more: the file's own grid knows nothing of it."""
+def test_a_history_on_an_earlier_grid_is_found():
+    """Compressed, edited, cropped off its grid and saved again: the file's own grid does not show the history."""
     picture, mask = twice_compressed(50)
     data = jpeg(picture[3:, 5:], 97)
     evidence = gather_evidence(load_image(data), read_history(data), 16, 8)
@@ -374,7 +374,7 @@ def test_a_history_on_a_former_grid_is_found():
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_a_turned_photo_has_a_turned_history(orientation):
+def test_a_rotated_photo_has_a_rotated_history(orientation):
     picture, _ = twice_compressed()
     tags = Image.Exif()
     tags[0x0112] = orientation
@@ -386,7 +386,7 @@ def test_a_turned_photo_has_a_turned_history(orientation):
     np.testing.assert_allclose(got, np.asarray(Image.fromarray(expected).transpose(turn)), atol=1e-3)
 
 
-def test_a_turned_photo_of_odd_sides():
+def test_a_rotated_photo_with_odd_sides():
     tags = Image.Exif()
     tags[0x0112] = 6
     data = jpeg(scene(53, 75), 80, exif=tags)
@@ -413,8 +413,8 @@ def test_a_black_or_white_jpeg_has_a_flat_history(color):
     assert np.ptp(maps["jpeg_history"]) < 1e-3 and (maps["clipped"] > 0.999).all()
 
 
-def test_a_jpeg_whose_blocks_cannot_be_read_is_read_from_its_pixels():
-    """Its header says arithmetic coding, which Pillow decodes, to noise here, and jpeglib refuses."""
+def test_a_jpeg_with_unreadable_blocks_is_analyzed_from_its_pixels():
+    """Its header claims arithmetic coding, which Pillow decodes (to noise, here) and jpeglib refuses."""
     data = jpeg(scene(50, 60)).replace(b"\xff\xc0", b"\xff\xc9", 1)
     assert read_history(data) is None
     evidence = gather_evidence(load_image(data), None, 16, 8)
@@ -424,14 +424,14 @@ def test_a_jpeg_whose_blocks_cannot_be_read_is_read_from_its_pixels():
 # Real photos
 
 
-def test_real_photos_have_their_grid_where_they_were_cut(shared):
+def test_the_grid_of_cropped_real_photos_is_found(shared):
     files = sorted((shared / "camera_photos").iterdir(), key=lambda path: path.stat().st_size)[:6]
     for path in files:
         gray = gray_of(load_image(path))[3:600, 5:600]
         assert grid_corners(gray)[0][:2] == (5, 3), path.name
 
 
-def test_photos_that_broke_a_decoder_have_history_of_their_size(shared):
+def test_the_history_of_broken_photos_has_their_size(shared):
     files = sorted((shared / "badfiles").iterdir(), key=lambda path: path.stat().st_size)[:12]
     for path in files:
         image, history = load_image(path), read_history(path)
@@ -443,7 +443,7 @@ def test_photos_that_broke_a_decoder_have_history_of_their_size(shared):
 
 
 def test_a_patch_in_a_real_photo_stands_out(shared):
-    """Of another photo, in one that was compressed before on the grid that it is compressed on again."""
+    """A patch from another photo in a photo that is compressed twice on the same grid."""
     files = sorted((shared / "camera_photos").iterdir(), key=lambda path: path.stat().st_size)[:4]
     host, donor = (load_image(path)[128:512, 128:512] for path in files[:2])
     for first, other in ((host, donor), (donor, host)):
@@ -462,7 +462,7 @@ def test_a_patch_in_a_real_photo_stands_out(shared):
 
 @pytest.mark.parametrize("pixels", [1, 200, 999, 10_000])
 @pytest.mark.parametrize("of_file", [True, False])
-def test_stripes_of_a_picture_are_worth_the_whole(monkeypatch, pixels, of_file):
+def test_processing_in_stripes_equals_processing_the_whole(monkeypatch, pixels, of_file):
     data = jpeg(scene(157, 203), 80)
     image, history = load_image(data), read_history(data) if of_file else None
     whole = gather_evidence(image, history, 24, 7)

@@ -1,4 +1,4 @@
-"""The learned readout: its file, what it makes of any input, and who uses it."""
+"""The learned readout: its inputs, its output for any input, its file, and who uses it."""
 
 import io
 import json
@@ -65,11 +65,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-# What it reads
+# Inputs
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_inputs_have_their_shapes(grid):
+def test_inputs_have_the_documented_shapes(grid):
     inputs = inputs_of(*grid)
     n = grid[0] * grid[1]
     assert inputs.maps.shape == (*grid, len(MAPS)) and inputs.picture.shape == (len(PICTURE),)
@@ -78,11 +78,11 @@ def test_inputs_have_their_shapes(grid):
     assert inputs.maps.isfinite().all() and inputs.picture.isfinite().all()
 
 
-def test_names_are_unique_and_count_what_is_read():
+def test_names_of_inputs_are_unique():
     assert len(set(MAPS)) == len(MAPS) and len(set(PICTURE)) == len(PICTURE)
 
 
-def test_evidence_is_plain_and_standardized():
+def test_evidence_is_given_raw_and_standardized():
     inputs = inputs_of(5, 6)
     rng = np.random.default_rng(0)
     rng.normal(size=(5, 6, 6))
@@ -96,7 +96,7 @@ def test_evidence_is_plain_and_standardized():
         assert told == pytest.approx(np.log(values.std() + 1e-3), abs=1e-5)
 
 
-def test_absent_maps_are_zero():
+def test_missing_maps_are_zero():
     inputs = inputs_of(3, 4, absent=("jpeg_history", "grid_along"))
     for name in ("jpeg_history", "grid_along", "jpeg_history, standardized", "grid_along, standardized"):
         assert not inputs.maps[..., MAPS.index(name)].any()
@@ -110,7 +110,7 @@ def test_border_equals_its_loop(rows, cols):
     np.testing.assert_allclose(inputs_of(rows, cols).maps[..., MAPS.index("border")], expected, rtol=1e-6)
 
 
-# What it makes of it
+# Output
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -152,7 +152,7 @@ def test_the_network_equals_its_loop(grid):
         torch.testing.assert_close(readout(inputs), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_it_says_the_mean_of_what_its_networks_say():
+def test_the_output_is_the_mean_over_networks():
     readout, inputs = fresh(), inputs_of(4, 5)
     with torch.inference_mode():
         windows = readout(inputs)
@@ -165,7 +165,7 @@ def test_it_says_the_mean_of_what_its_networks_say():
     torch.testing.assert_close(windows, (first + second) / 2)
 
 
-def test_what_it_reads_is_standardized_by_its_buffers():
+def test_inputs_are_standardized_by_buffers():
     readout, inputs = fresh(), inputs_of(4, 5)
     with torch.inference_mode():
         plain = readout(inputs)
@@ -210,7 +210,7 @@ def test_a_round_trip_changes_nothing(tmp_path, calibration):
 
 
 def rewritten(path, facts: dict | None = None, weights: dict | None = None) -> None:
-    """The file with other facts or weights."""
+    """Rewrite the file with other facts or weights."""
     with safe_open(path, framework="pt") as file:
         old = json.loads(file.metadata()["facts"])
     save_file(load_file(path) | (weights or {}), path, {"facts": json.dumps(old | (facts or {}))})
@@ -223,7 +223,7 @@ DAMAGE = {
     "no safetensors": lambda path: path.write_bytes(b"\xff" * 4000),
     "missing": lambda path: path.unlink(),
     "without facts": lambda path: save_file(load_file(path), path),
-    "facts that are no JSON": lambda path: save_file(load_file(path), path, {"facts": "{"}),
+    "facts that are not JSON": lambda path: save_file(load_file(path), path, {"facts": "{"}),
     "facts that are a list": lambda path: save_file(load_file(path), path, {"facts": "[]"}),
     "other maps": lambda path: rewritten(path, {"maps": [*MAPS[:-1], "edge"]}),
     "fewer numbers": lambda path: rewritten(path, {"picture": PICTURE[:-1]}),
@@ -247,7 +247,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
+def test_the_error_for_a_damaged_file_says_what_to_do(tmp_path, damage):
     fresh().save(tmp_path)
     DAMAGE[damage](tmp_path / FILE)
     with pytest.raises(ValueError, match="damaged, or from a different version") as error:
@@ -292,7 +292,7 @@ def test_tiny_pictures(folder, height, width):
     assert np.isfinite(result.heatmap).all() and np.isfinite(result.score)
 
 
-def test_a_model_without_it_takes_another_and_says_so_once(folder, caplog):
+def test_a_model_without_a_learned_readout_falls_back_and_warns_once(folder, caplog):
     module._warn_once.cache_clear()
     model = ExifLang.from_pretrained(folder)
     with caplog.at_level(logging.WARNING):
@@ -303,27 +303,27 @@ def test_a_model_without_it_takes_another_and_says_so_once(folder, caplog):
 
 
 @pytest.mark.parametrize("options", [{"readout": "diffused_cut"}, {"protocol": "reference"}])
-def test_who_asks_for_another_readout_is_not_warned(folder, caplog, options):
+def test_there_is_no_warning_if_another_readout_is_requested(folder, caplog, options):
     module._warn_once.cache_clear()
     SpliceLocalizer(ExifLang.from_pretrained(folder), **options)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("model", [MeanColor(), ExifLang(ExifLangConfig.preset("tiny"))], ids=["baseline", "in memory"])
-def test_models_from_nowhere_have_none_and_no_warning(model, caplog):
+def test_models_without_a_folder_have_no_learned_readout_and_no_warning(model, caplog):
     module._warn_once.cache_clear()
     assert model_readout(model) is None and readout_sha256(model) is None
     assert SpliceLocalizer(model).readout == "diffused_cut" and not caplog.records
 
 
-def test_a_hub_model_whose_repository_cannot_be_reached_has_none():
+def test_a_hub_model_in_an_unreachable_repository_has_no_learned_readout():
     class FromTheHub:
-        name_or_path = "nobody/no-such-model"
+        name_or_path = "no-such-owner/no-such-model"
 
     assert model_readout(FromTheHub()) is None
 
 
-def test_the_reference_protocol_never_uses_it(folder):
+def test_the_reference_protocol_never_uses_the_learned_readout(folder):
     fresh().save(folder)
     localizer = SpliceLocalizer(ExifLang.from_pretrained(folder), protocol="reference")
     assert localizer.readout == "sequential_mean_shift" and "learned" not in localizer.readout_names
@@ -332,12 +332,12 @@ def test_the_reference_protocol_never_uses_it(folder):
 
 
 @pytest.mark.parametrize("model", [MeanColor(), ExifLang(ExifLangConfig.preset("tiny"))], ids=["baseline", "in memory"])
-def test_it_must_be_there_to_be_asked_for(model):
+def test_requesting_a_missing_learned_readout_is_an_error(model):
     with pytest.raises(ValueError, match="has no learned readout .readout.safetensors.: choose a different"):
         SpliceLocalizer(model, readout="learned")
 
 
-def test_a_damaged_readout_is_no_reason_to_take_another(folder):
+def test_a_damaged_readout_is_an_error_without_fallback(folder):
     (folder / FILE).write_bytes(b"damaged")
     with pytest.raises(ValueError, match=FILE):
         SpliceLocalizer(ExifLang.from_pretrained(folder))
@@ -354,8 +354,8 @@ def test_broken_embeddings_are_an_error():
         localizer(noise())
 
 
-def test_a_photo_from_its_file_has_the_history_of_its_file(folder):
-    """The learned readout hears of the JPEG file: its values differ from those of the same pixels."""
+def test_a_photo_read_from_a_file_has_the_history_of_the_file(folder):
+    """The learned readout is given the JPEG file: its values differ from those for the pixels alone."""
     fresh().save(folder)
     localizer = SpliceLocalizer(ExifLang.from_pretrained(folder), windows_per_side=8)
     file = io.BytesIO()
@@ -365,7 +365,7 @@ def test_a_photo_from_its_file_has_the_history_of_its_file(folder):
     assert np.abs(of_file.raw - of_pixels.raw).max() > 1e-4
 
 
-def test_baselines_are_read_by_the_models_readout(folder, tmp_path):
+def test_baselines_use_the_readout_of_the_model(folder, tmp_path):
     fresh().save(folder)
     root = tmp_path / "set"
     for part in ("images", "masks"):
@@ -384,8 +384,8 @@ def test_baselines_are_read_by_the_models_readout(folder, tmp_path):
         score_pictures({"baseline": MeanColor()}, benchmark, ["learned"])
 
 
-def test_a_callers_lower_precision_is_for_the_model_alone(folder):
-    """Evidence, relations and the readout stay in float32, whatever embeds the windows."""
+def test_lower_precision_applies_only_to_the_model(folder):
+    """Evidence, relations and the readout stay in float32, whatever the precision of the embeddings."""
     fresh().save(folder)
     localizer = SpliceLocalizer(ExifLang.from_pretrained(folder), windows_per_side=8)
     plain, again = localizer.observe(noise()), localizer.observe(noise())

@@ -1,4 +1,4 @@
-"""The localizer, its views and scores, from a picture of one pixel on."""
+"""The localizer, its views and scores, on pictures from one pixel upwards."""
 
 import io
 
@@ -50,7 +50,7 @@ def grid_cells(height: int, width: int, window: int, stride: int) -> tuple[int, 
 
 
 @pytest.mark.parametrize("readout", READOUTS)
-def test_heatmap_keeps_the_order_in_0_to_1(readout):
+def test_the_heatmap_preserves_order_and_lies_in_0_to_1(readout):
     low = 0.0 if readout in ("mean_shift", "mean_dissimilarity") else -1.0
     raw = np.linspace(low - 1e-6, low + 2 + 1e-6, 101, dtype=np.float32)[None]
     heatmap = to_heatmap(raw, readout)
@@ -68,7 +68,7 @@ def test_principal_components_shape_and_range(rows, cols, dim):
     assert (pca[..., missing] == 0.5).all()
 
 
-def test_principal_components_do_not_show_rounding():
+def test_principal_components_do_not_amplify_rounding():
     two = np.eye(8, dtype=np.float32)[[0, 0, 1, 0, 1, 1]].reshape(2, 3, 8)
     two = two + np.random.default_rng(0).normal(0, 1e-7, two.shape).astype(np.float32)
     pca = principal_components(two, 1)
@@ -167,7 +167,7 @@ def test_tiny_and_long_pictures(height, width, readout):
 
 @settings(max_examples=25)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.integers(1, 12))
-def test_no_size_crashes(height, width, window, per_side):
+def test_no_picture_size_crashes(height, width, window, per_side):
     result = SpliceLocalizer(MeanColor(), per_side, window)(noise(height, width))
     assert result.heatmap.shape == result.mask.shape == (height, width) and np.isfinite(result.score)
 
@@ -180,7 +180,7 @@ def test_one_color_gives_a_flat_map_and_no_mask(readout, color):
 
 
 @pytest.mark.parametrize("encoder", BASELINES)
-def test_encoders_without_config(encoder):
+def test_encoders_need_no_config(encoder):
     result = SpliceLocalizer(BASELINES[encoder](), windows_per_side=8)(noise(256, 300))
     assert result.window_size == 64 and np.isfinite(result.raw).all()
 
@@ -194,14 +194,14 @@ def test_a_real_model(height, width):
     assert result.embeddings.shape[2] == 32 and result.window_size == min(height, width, max(height // 4, 16))
 
 
-def test_window_is_the_models_patch_unless_given():
+def test_the_window_is_the_patch_of_the_model_unless_given():
     model = ExifLang(ExifLangConfig.preset("tiny"))
     assert SpliceLocalizer(model).window_size == 32
     assert SpliceLocalizer(model, window_size=20).window_size == 20
     assert SpliceLocalizer(MeanColor()).window_size == 64
 
 
-def test_embeddings_that_are_nan_are_an_error():
+def test_nan_embeddings_are_an_error():
     class Broken:
         def encode_image(self, patches):
             return torch.full((len(patches), 4), torch.nan)
@@ -210,7 +210,7 @@ def test_embeddings_that_are_nan_are_an_error():
         SpliceLocalizer(Broken())(noise(64, 64))
 
 
-def test_unknown_readout_names_the_known():
+def test_the_error_for_an_unknown_readout_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown readout 'far_frends': choose one of .*far_friends"):
         SpliceLocalizer(MeanColor(), readout="far_frends")
 
@@ -218,12 +218,12 @@ def test_unknown_readout_names_the_known():
 @pytest.mark.parametrize(
     "options", [{"windows_per_side": 0}, {"window_size": 0}, {"window_size": -1}, {"batch_size": 0}]
 )
-def test_impossible_settings(options):
+def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match="must be at least 1"):
         SpliceLocalizer(MeanColor(), **options)
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path):
+def test_the_error_names_a_file_that_is_not_a_picture(tmp_path):
     path = tmp_path / "notes.jpg"
     path.write_text("no picture")
     localizer = SpliceLocalizer(MeanColor())

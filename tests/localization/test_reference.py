@@ -1,4 +1,4 @@
-"""The reference's protocol against its steps written out, window by window, vote by vote, row by row."""
+"""The reference protocol compared with its steps written as loops over windows, votes and rows."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def model():
 
 
 def picture(height, width, seed=0):
-    """Noise, smooth on the left and rough in a box on the right."""
+    """Noise, weak on the left and strong in a box on the right."""
     rng = np.random.default_rng(seed)
     image = rng.integers(90, 110, (height, width, 3))
     image[height // 3 :, width // 2 :] = rng.integers(0, 256, (height - height // 3, width - width // 2, 3))
@@ -47,7 +47,7 @@ def naive_embeddings(model, image, patch, per_side, negated):
         row = []
         for x in range(0, width - patch + 1, stride):
             window = image[y : y + patch, x : x + patch].astype(np.float64)
-            if negated:  # 0..255 taken for 0..1 and multiplied by 255, to 8 bits
+            if negated:  # 0..255 mistaken for 0..1 and multiplied by 255, in 8 bits
                 window = (window * 255) % 256
             patches = torch.from_numpy(window.astype(np.uint8).transpose(2, 0, 1)[None].copy())
             with torch.inference_mode():
@@ -73,7 +73,7 @@ def naive_votes(embeddings, patch, stride):
 def naive_mean_shift(consistency, percentile=10, iterations=5):
     h, w = consistency.shape[:2]
     original = consistency.reshape(h * w, h * w).astype(np.float64)
-    # Every distance occurs twice, so that the radius often is one: the last bit must not decide who is within.
+    # Each distance occurs twice, so the radius often equals one: its last bit must not decide which rows are within.
     radius = np.percentile(cdist(original, original), percentile) * (1 + 1e-9)
     tree, moved = cKDTree(original, copy_data=True), original.copy()
     for _ in range(iterations):
@@ -86,7 +86,7 @@ def naive_mean_shift(consistency, percentile=10, iterations=5):
 
 
 def naive_stretch(cells, height, width):
-    """Bilinear, centers of pixels on centers of cells."""
+    """Bilinear interpolation at the centers of pixels between the centers of cells."""
     h, w = cells.shape
     out = np.zeros((height, width))
     for y, x in np.ndindex(height, width):
@@ -115,7 +115,7 @@ def test_every_step_equals_the_loops(model, height, width, per_side, negated):
     np.testing.assert_allclose(result.embeddings, embeddings, atol=1e-5)
     np.testing.assert_allclose(result.consistency, naive_votes(result.embeddings, patch, stride), atol=1e-6)
     np.testing.assert_allclose(result.consistency, votes, atol=1e-5)
-    cells = naive_mean_shift(result.consistency)  # who is within the radius hangs on the last digits of the votes
+    cells = naive_mean_shift(result.consistency)  # the last digits of the votes matter to its radius
     np.testing.assert_allclose(result.raw, naive_stretch(cells, height, width), atol=1e-5)
     assert result.score == pytest.approx(votes.mean(), abs=1e-5)
     assert result.raw.dtype == np.float32 and result.raw.shape == result.mask.shape == (height, width)
@@ -141,7 +141,7 @@ def test_sequential_mean_shift_equals_the_loops(rows, cols, seed):
     np.testing.assert_allclose(SequentialMeanShift().fit_predict(consistency), expected, atol=1e-5)
 
 
-def test_the_order_of_the_rows_counts_as_it_does_not_in_the_batched_form():
+def test_the_order_of_rows_matters_unlike_in_the_batched_form():
     rng = np.random.default_rng(1)
     embeddings = rng.normal(size=(40, 3)) + np.repeat([[2, 0, 0], [0, 2, 0]], 20, axis=0)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -175,15 +175,15 @@ def test_the_stride_follows_the_longer_side(height, width, expected):
     assert reference_grid(height, width, 124, 30) == expected
 
 
-def test_pictures_that_crash_the_reference_are_looked_at_or_refused_by_name():
+def test_pictures_that_crash_the_reference_are_handled_or_refused():
     assert reference_grid(40, 30, 124, 30) == (30, 1)  # smaller than a window
     assert reference_grid(1, 1, 124, 30) == (1, 1)
     with pytest.raises(ImageError, match=rf"150 x 150 pixels.* more than {MOST_CELLS:,}.*protocol='default'"):
-        reference_grid(150, 150, 124, 30)  # a stride of nought there
+        reference_grid(150, 150, 124, 30)  # a stride of zero in the reference
 
 
 @given(st.integers(0, 255))
-def test_negation_is_what_the_conversion_to_eight_bits_does(value):
+def test_negation_equals_the_overflow_in_eight_bits(value):
     pixels = np.full((1, 1, 3), value, np.uint8)
     assert (negate_colors(pixels) == (256 - value) % 256).all()
     assert (negate_colors(pixels) == int(value * 255.0) % 256).all()
@@ -198,7 +198,7 @@ def test_stretching_is_bilinear(h, w, height, width):
     np.testing.assert_allclose(stretched, naive_stretch(cells, height, width), atol=1e-5)
 
 
-def test_settings_of_the_protocol():
+def test_unknown_protocols_and_readouts_are_refused():
     with pytest.raises(ValueError, match="unknown protocol 'paper': choose one of default, reference"):
         SpliceLocalizer(MeanColor(), protocol="paper")
     with pytest.raises(ValueError, match="unknown readout 'sequential_mean_shift'"):

@@ -1,4 +1,4 @@
-"""Relations of windows against their definitions in numpy, and what they must not depend on."""
+"""Relations of windows compared with their definitions in numpy, and their invariances."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def embeddings(rows: int, cols: int, seed: int = 0, dim: int = 6) -> torch.Tenso
 
 
 def three_origins(rows: int = 12, cols: int = 16, noise: float = 0.2, seed: int = 0) -> torch.Tensor:
-    """A host with two blocks of other origins."""
+    """A host with two blocks from other sources."""
     rng = np.random.default_rng(seed)
     host, first, second = unit(rng.normal(size=(3, 8)))
     values = np.broadcast_to(host, (rows, cols, 8)).copy()
@@ -46,7 +46,7 @@ def three_origins(rows: int = 12, cols: int = 16, noise: float = 0.2, seed: int 
 
 
 def loop_maps(values: np.ndarray) -> np.ndarray:
-    """`MAPS` window by window, all windows being references: float64 [rows, cols, M]."""
+    """`MAPS` window by window, with all windows as references: float64 [rows, cols, M]."""
     rows, cols, _ = values.shape
     cells = list(np.ndindex(rows, cols))
     smoothed = unit(gaussian_filter(values, (1, 1, 0), mode="nearest")).reshape(len(cells), -1)
@@ -100,7 +100,7 @@ def test_smoothing_is_a_gaussian_of_one_window(grid):
     np.testing.assert_allclose(centered.norm(dim=1), float(grid != (1, 1)), atol=1e-5)
 
 
-def test_cosines_are_those_of_centered_embeddings():
+def test_cosines_are_computed_on_centered_embeddings():
     values = three_origins()
     _, centered = smooth_unit(values)
     torch.testing.assert_close(window_relations(values).cosine, centered @ centered.T)
@@ -114,14 +114,14 @@ def test_eigenvectors_solve_their_equation(seed):
     value, vector = scipy.linalg.eigh(affinity, np.diag(affinity.sum(1)))  # ascending, the last is constant
     np.testing.assert_allclose(got.picture[len(MAPS) : -1], value[-2 : -2 - EIGENVECTORS : -1], atol=2e-3)
     far = got.maps[..., 1].double().numpy().ravel()
-    for k in range(2):  # those that tell the three origins apart; others are close to each other
+    for k in range(2):  # those that separate the three sources; others are close to each other
         v = got.maps[..., FIRST_EIGENVECTOR + k].double().numpy().ravel()
         assert abs(v.mean()) < 1e-4 and v.std() == pytest.approx(1, abs=1e-4)
         assert abs(np.corrcoef(v, vector[:, -2 - k])[0, 1]) > 0.999
         assert np.corrcoef(v, far)[0, 1] > -1e-4
 
 
-def test_blocks_of_other_origins_have_no_far_friends():
+def test_blocks_from_other_sources_have_no_far_friends():
     values = window_relations(three_origins()).maps
     block = torch.zeros(12, 16, dtype=torch.bool)
     block[2:4, 2:5] = True
@@ -133,12 +133,12 @@ def test_blocks_of_other_origins_have_no_far_friends():
         assert found[block].min() > found[host].max(), name
 
 
-# What they must not depend on
+# Invariances
 
 
 @settings(max_examples=10)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
-def test_a_turn_of_the_embedding_space_changes_nothing(rows, cols, seed):
+def test_rotating_the_embedding_space_changes_nothing(rows, cols, seed):
     values = embeddings(rows, cols, seed)
     q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 6)))
     got, turned = window_relations(values), window_relations(values @ torch.from_numpy(q).float())
@@ -147,7 +147,7 @@ def test_a_turn_of_the_embedding_space_changes_nothing(rows, cols, seed):
 
 
 @pytest.mark.parametrize("turn", [lambda x: x.flip(0), lambda x: x.flip(1), lambda x: x.transpose(0, 1)])
-def test_maps_turn_with_the_picture(turn):
+def test_maps_rotate_with_the_picture(turn):
     values = three_origins()
     got, turned = window_relations(values), window_relations(turn(values))
     first = slice(0, FIRST_EIGENVECTOR + 2)  # other eigenvectors are close to each other, and mix
@@ -168,7 +168,7 @@ def test_equal_embeddings_give_equal_relations():
 
 @pytest.mark.parametrize("grid", [*GRIDS, (1, 60)])
 @pytest.mark.parametrize("kind", ["equal", "constant", "two", "apart"])
-def test_odd_embeddings_give_finite_relations(grid, kind):
+def test_degenerate_embeddings_give_finite_relations(grid, kind):
     n = grid[0] * grid[1]
     vectors = {
         "equal": torch.ones(n, 8) / 8**0.5,  # with rounding
@@ -195,7 +195,7 @@ def test_broken_embeddings_are_refused(bad):
 
 
 @given(st.integers(1, 120), st.integers(1, 120), st.integers(1, 900))
-def test_references_are_spread_evenly_and_at_most_so_many(rows, cols, most):
+def test_references_are_evenly_spread_and_bounded_in_number(rows, cols, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MOST_REFERENCES", most)
         found = reference_windows(rows, cols)
@@ -207,17 +207,17 @@ def test_references_are_spread_evenly_and_at_most_so_many(rows, cols, most):
     if rows * cols <= most:
         assert found.tolist() == list(range(rows * cols))
     for places, side in ((ys, rows), (xs, cols)):
-        if len(places) > 1:  # what is left on both ends differs by no more than a step
+        if len(places) > 1:  # the margins at both ends differ by at most one step
             step = steps.copy().pop()
             assert places[0] < step and side - 1 - places[-1] < step
 
 
-def test_a_strip_has_as_few_references_as_a_picture():
+def test_the_number_of_references_is_bounded_for_any_shape():
     assert len(reference_windows(1, 5000)) <= module.MOST_REFERENCES
     assert len(reference_windows(60, 60)) <= module.MOST_REFERENCES
 
 
-def test_maps_by_some_references_are_close_to_those_by_all(monkeypatch):
+def test_maps_from_some_references_are_close_to_those_from_all(monkeypatch):
     values = three_origins(24, 32)
     every = window_relations(values)
     monkeypatch.setattr(module, "MOST_REFERENCES", 200)

@@ -22,7 +22,7 @@ from exiflang.models.model import ExifLang
 
 
 class ColorEncoder:
-    """Embeds a window as its mean color, and notes the batches."""
+    """Embeds a window as its mean color, and records the sizes of batches."""
 
     def __init__(self):
         self.batches = []
@@ -33,7 +33,7 @@ class ColorEncoder:
 
 
 class PixelEncoder:
-    """Embeds a window as its very pixels."""
+    """Embeds a window as its pixels."""
 
     def encode_image(self, patches):
         return patches.float().flatten(1)
@@ -53,7 +53,7 @@ def grid_cells(height: int, width: int, window: int, stride: int) -> tuple[int, 
 
 @settings(max_examples=300)
 @given(st.integers(1, 70_000), st.integers(1, 70_000), st.integers(1, 600), st.integers(1, 100))
-def test_window_grid_fits_every_picture(height, width, size, per_side):
+def test_the_window_grid_fits_every_picture(height, width, size, per_side):
     window, stride = window_grid(height, width, size, per_side)
     side, longest = min(height, width), max(height, width)
     assert window == min(side, size) and stride >= 1
@@ -87,8 +87,8 @@ def test_memory_of_pairs(height, width, megabytes):
 def test_window_grid_by_hand():
     assert window_grid(750, 1000, 64, 30) == (64, 32)  # (1000 - 64) / 30 = 31.2
     assert window_grid(800, 1200, 64, 30) == (64, 32)  # half a window at most
-    assert window_grid(4000, 6000, 64, 30) == (64, 99)  # or 186 windows a side
-    assert window_grid(100, 120, 64, 30) == (64, 4)  # no more than 16 cells a side for a window
+    assert window_grid(4000, 6000, 64, 30) == (64, 99)  # otherwise 186 windows per side
+    assert window_grid(100, 120, 64, 30) == (64, 4)  # no more than 16 cells per side in a window
     assert window_grid(100, 120, 25, 30) == (25, 4)
     assert window_grid(10, 30, 64, 30) == (10, 1)
     assert window_grid(1, 1, 64, 30) == (1, 1)
@@ -96,7 +96,7 @@ def test_window_grid_by_hand():
 
 @settings(max_examples=300)
 @given(st.integers(1, 70_000), st.integers(1, 70_000), st.integers(1, 200), st.integers(1, 100), st.integers(1, 20))
-def test_a_multiple_moves_the_stride_by_less_than_itself(height, width, size, per_side, multiple):
+def test_a_stride_multiple_changes_the_stride_by_less_than_the_multiple(height, width, size, per_side, multiple):
     window, free = window_grid(height, width, size, per_side)
     again, stride = window_grid(height, width, size, per_side, multiple)
     assert again == window and abs(stride - free) < multiple
@@ -105,7 +105,7 @@ def test_a_multiple_moves_the_stride_by_less_than_itself(height, width, size, pe
     assert (max(height, width) - window) // stride <= most
 
 
-def test_a_multiple_by_hand():
+def test_a_stride_multiple_by_hand():
     assert window_grid(256, 384, 36, 30) == (36, 12) and window_grid(256, 384, 36, 30, 8) == (36, 8)
     assert window_grid(768, 1024, 64, 30, 8) == (64, 32)
     assert window_grid(1500, 2000, 64, 30) == (64, 33) and window_grid(1500, 2000, 64, 30, 8) == (64, 40)
@@ -114,8 +114,8 @@ def test_a_multiple_by_hand():
 
 @settings(max_examples=300)
 @given(st.integers(1, 9000), st.integers(1, 9000), st.integers(1, 200), st.integers(1, 100))
-def test_windows_without_a_calibration_stay_as_measured(height, width, largest, per_side):
-    """Figures of models without a calibration are of a quarter of the side and no bound on a window's cells."""
+def test_windows_without_a_calibration_are_those_of_published_results(height, width, largest, per_side):
+    """Published results without a calibration use a quarter of the side, and any number of cells per window."""
     side, longest = min(height, width), max(height, width)
     window = min(largest, max(side // 4, 16), side)
     wanted, least = -(-(longest - window) // per_side), -(-(longest - window) // max(MOST_WINDOWS_PER_SIDE, per_side))
@@ -139,7 +139,7 @@ def test_windows_of_a_calibrated_model_by_hand(height, width, largest, window):
     assert picture_window(width, height, largest, calibrated=True) == window
 
 
-def test_a_given_window_is_taken_up_to_the_side():
+def test_a_given_window_is_limited_by_the_shorter_side():
     localizer = SpliceLocalizer(ColorEncoder(), windows_per_side=8, window_size=50)
     assert localizer.embed(noise(60, 90))[1] == localizer.embed(noise(60, 90), calibrated=True)[1] == 50
     assert localizer.embed(noise(20, 90))[1] == 20
@@ -164,7 +164,7 @@ def test_windows_equal_crops_in_raster_order(height, width, window, stride):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10_000])
-def test_batch_size_bounds_the_batch_and_changes_nothing(batch_size):
+def test_batch_size_limits_batches_and_does_not_change_results(batch_size):
     image, encoder = noise(50, 70), ColorEncoder()
     embeddings = embed_windows(encoder, image, 16, 8, batch_size)
     np.testing.assert_array_equal(embeddings, embed_windows(ColorEncoder(), image, 16, 8))
@@ -172,7 +172,7 @@ def test_batch_size_bounds_the_batch_and_changes_nothing(batch_size):
 
 
 @pytest.mark.parametrize("turn", [0, 1])
-def test_windows_of_a_read_only_or_turned_array(turn):
+def test_windows_of_a_read_only_or_rotated_array(turn):
     image = np.rot90(noise(30, 40), turn)
     expected = embed_windows(PixelEncoder(), image.copy(), 8, 4)
     image.flags.writeable = False
@@ -191,7 +191,7 @@ def without_padding(**changes) -> ExifLang:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 70), st.integers(0, 70), st.integers(0, 12), st.integers(1, 6), st.sampled_from([1, 5, 10_000]))
-def test_one_pass_gives_the_windows_own_embeddings(height, width, wider, every, stripe):
+def test_one_pass_equals_embedding_each_window(height, width, wider, every, stripe):
     model = without_padding()
     window, stride = model.receptive_field + wider, 4 * every
     image = noise(window + height, window + width)
@@ -204,7 +204,7 @@ def test_one_pass_gives_the_windows_own_embeddings(height, width, wider, every, 
 
 
 @pytest.mark.parametrize("changes", [{"pooling": "mean"}, {"residual_gain": 0.0}])
-def test_one_pass_of_other_heads(changes):
+def test_one_pass_with_other_heads(changes):
     if "residual_gain" in changes:
         tower = without_padding().config.image_config | {"num_channels": 3}
         changes = changes | {"image_config": tower}
@@ -215,7 +215,7 @@ def test_one_pass_of_other_heads(changes):
     )
 
 
-def test_who_shares_features():
+def test_only_towers_without_padding_share_features():
     assert shared_stride(without_padding()) == 4
     assert shared_stride(ColorEncoder()) is None
     assert shared_stride(ExifLang(ExifLangConfig.preset("tiny"))) is None
@@ -229,11 +229,11 @@ def test_who_shares_features():
         (60, 90, {"comparison": Comparison(fast=False)}, 0),
         (60, 90, {"comparison": Comparison(stride_multiple=5)}, 0),  # not a multiple of the tower's stride
         (10, 90, {}, 0),  # windows smaller than the tower's field
-        (40, 4000, {}, 0),  # windows with gaps between them: one by one is less work
+        (40, 4000, {}, 0),  # windows with gaps between them: embedding each is less work
         (1, 1, {}, 0),
     ],
 )
-def test_the_localizer_takes_one_pass_where_it_can(monkeypatch, height, width, options, passes):
+def test_the_localizer_uses_one_pass_if_possible(monkeypatch, height, width, options, passes):
     calls = []
     wrapped = lambda *given, **more: calls.append(given) or embed_in_one_pass(*given, **more)  # noqa: E731
     monkeypatch.setattr("exiflang.localization.localizer.embed_in_one_pass", wrapped)
@@ -243,8 +243,8 @@ def test_the_localizer_takes_one_pass_where_it_can(monkeypatch, height, width, o
     np.testing.assert_allclose(found, embed_windows(model, image, window, stride), rtol=0, atol=1e-5)
 
 
-def test_module_is_put_in_evaluation_mode():
-    """Batch norm would let a window's neighbors in the batch decide its embedding, and learn from the picture."""
+def test_a_module_is_set_to_evaluation_mode():
+    """Batch norm would make embeddings depend on the batch, and would be updated by the picture."""
     torch.manual_seed(0)
     model = ExifLang(ExifLangConfig.preset("tiny")).train()
     image = noise(80, 100)
@@ -292,8 +292,8 @@ def test_votes_of_values_equal_the_loop(rows, cols, spread, seed):
     np.testing.assert_allclose(cell_average(values, spread), loop_votes(values, spread, pairs=False), atol=1e-6)
 
 
-def test_votes_stay_exact_for_a_large_spread():
-    """16 windows a side for a cell: 65,536 votes for a pair in float32."""
+def test_votes_are_exact_for_a_large_spread():
+    """16 windows per side cover a cell: a pair gets 65,536 votes in float32."""
     values = np.random.default_rng(0).uniform(0, 2, (16, 16, 16, 16))
     membership = np.array([[i <= j < i + 16 for j in range(31)] for i in range(16)], float)  # [rows, h]
     total = np.einsum("abcd,ah,bw,cg,dv->hwgv", values, *[membership] * 4, optimize=True)
@@ -330,7 +330,7 @@ def loop_resize(cells: np.ndarray, height: int, width: int, window: int, stride:
     "height, width, window, stride",
     [(1, 1, 1, 1), (20, 33, 8, 4), (20, 33, 8, 3), (31, 17, 5, 8), (16, 64, 16, 5), (9, 30, 9, 1)],
 )
-def test_cells_lie_where_their_windows_vote(height, width, window, stride):
+def test_cells_are_placed_where_their_windows_vote(height, width, window, stride):
     cells = np.random.default_rng(0).uniform(size=grid_cells(height, width, window, stride)).astype(np.float32)
     got = resize_cells(cells, height, width, window, stride)
     assert got.shape == (height, width) and got.dtype == np.float32
@@ -338,12 +338,12 @@ def test_cells_lie_where_their_windows_vote(height, width, window, stride):
     np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
-def test_the_map_of_a_picture_wider_than_32767_pixels():
+def test_maps_may_be_wider_than_32767_pixels():
     got = resize_cells(np.array([[0.0, 1.0]]), 1, 40_000, 20_000, 20_000)
     assert got.shape == (1, 40_000) and got[0, 0] == 0 and got[0, -1] == 1 and (np.diff(got[0]) >= 0).all()
 
 
-def test_gaps_between_windows_leave_the_map_centerd():
-    """A picture symmetric about its middle has a symmetric map, though the stride is wider than the window."""
+def test_gaps_between_windows_keep_the_map_centered():
+    """A symmetric picture has a symmetric map, even if the stride is wider than the window."""
     got = resize_cells(np.array([[0.0, 1.0, 0.0]]), 4, 24, 4, 10)
     np.testing.assert_allclose(got, got[:, ::-1], atol=1e-6)
