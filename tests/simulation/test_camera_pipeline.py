@@ -1,4 +1,4 @@
-"""Scenes, lens, sensor and in-camera processing of the simulated cameras: each step does what its model says."""
+"""Scenes, lens, sensor and in-camera processing of the simulated cameras: each step follows its model."""
 
 from dataclasses import replace
 from itertools import product
@@ -23,7 +23,7 @@ def plain_settings(**changes):
 
 @given(st.integers(0, 10**6))
 @settings(deadline=None, max_examples=6)
-def test_scene_range(seed):
+def test_scenes_are_finite_float32_of_the_requested_size(seed):
     scene = render_scene(np.random.default_rng(seed), 72, 64)
     assert scene.shape == (64, 72, 3)
     assert scene.dtype == np.float32
@@ -32,7 +32,7 @@ def test_scene_range(seed):
     assert scene.max() <= 2
 
 
-def test_scenes_vary_inside_one_picture():
+def test_brightness_varies_within_a_scene():
     scene = render_scene(np.random.default_rng(5), 512, 384)
     blocks = scene.reshape(6, 64, 8, 64, 3).mean(axis=(1, 3, 4))  # [H, W, 3] -> [6, 8]
     assert np.quantile(blocks, 0.9) > 2.5 * np.quantile(blocks, 0.1)
@@ -108,7 +108,7 @@ def test_lens_darkens_and_shifts_the_corners_only():
     assert straight[60, 140, 2] - straight[60, 140, 1] == pytest.approx(-1.5 * per_pixel * 60.5 / 100, rel=0.05)
 
 
-def test_sharpness_setting_and_exposure_bias_act_on_pixels():
+def test_sharpness_setting_and_exposure_bias_affect_pixels():
     linear = np.random.default_rng(2).uniform(0.1, 0.4, (80, 80, 3)).astype(np.float32)
     camera = replace(PLAIN, sensor_scale=1.0, luma_denoise=0.0)
     soft, sharp = (

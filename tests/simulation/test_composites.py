@@ -20,7 +20,7 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 
 def places(height: int, width: int, blue: int) -> np.ndarray:
-    """A photo of at most 256 pixels a side whose red is the row and green the column: uint8 [H, W, 3]."""
+    """A photo of at most 256 pixels per side whose red is the row and green the column: uint8 [H, W, 3]."""
     ys, xs = np.indices((height, width))
     return np.stack([ys, xs, np.full_like(ys, blue)], axis=2).astype(np.uint8)
 
@@ -29,7 +29,7 @@ HOST, DONOR = places(121, 134, 0), places(130, 141, 255)
 
 
 def changed(picture: np.ndarray) -> np.ndarray:
-    """What comes from the donor: bool [H, W]."""
+    """Which pixels come from the donor: bool [H, W]."""
     return picture[..., 2] == 255
 
 
@@ -38,7 +38,7 @@ def changed(picture: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("on_grid", [True, False])
-def test_outside_is_the_host_and_inside_the_donor(shape, on_grid):
+def test_the_mask_separates_donor_and_host(shape, on_grid):
     for seed in range(20):
         picture, mask = compose(HOST, DONOR, Edit(SIZE, (0.1, 0.2), shape, on_grid=on_grid), generator(seed))
         part, (top, left) = cut(HOST, SIZE, on_grid, generator(seed))
@@ -53,14 +53,14 @@ def test_outside_is_the_host_and_inside_the_donor(shape, on_grid):
 
 
 def shifts(picture: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of the donor's pixels less those of the composite's, of each masked pixel."""
+    """For each masked pixel, its row and column in the donor minus those in the composite."""
     ys, xs = np.nonzero(mask)
     return picture[ys, xs, 0].astype(int) - ys, picture[ys, xs, 1].astype(int) - xs
 
 
 @pytest.mark.parametrize("feather", [0.0, 2.0])
 @pytest.mark.parametrize("on_grid", [True, False])
-def test_the_donors_grid_is_never_the_hosts(on_grid, feather):
+def test_the_grid_of_the_donor_is_never_aligned_with_the_hosts(on_grid, feather):
     for seed in range(40):
         edit = Edit(SIZE, (0.05, 0.3), on_grid=on_grid, feather=feather)
         picture, mask = compose(HOST, DONOR, edit, generator(seed))
@@ -72,8 +72,8 @@ def test_the_donors_grid_is_never_the_hosts(on_grid, feather):
 
 
 @pytest.mark.parametrize("width", [136, 141])
-def test_the_grid_of_a_mirrored_donor_is_not_the_hosts_either(width):
-    """A photo of 141 pixels has its grid 5 pixels further when it is mirrored."""
+def test_the_grid_of_a_mirrored_donor_is_not_aligned_either(width):
+    """Mirroring a photo that is 141 pixels wide shifts its grid by 5 pixels."""
     donor = places(130, width, 255)
     for seed in range(40):
         picture, mask = compose(HOST, donor, Edit(SIZE, (0.05, 0.3), mirrored=True), generator(seed))
@@ -82,7 +82,7 @@ def test_the_grid_of_a_mirrored_donor_is_not_the_hosts_either(width):
         borders = {
             (x + left) % 8
             for y, x in zip(ys, xs, strict=True)
-            if picture[y, x, 1] % 8 == 7  # in the mirror, the first column of a block of the donor
+            if picture[y, x, 1] % 8 == 7  # after mirroring, the first column of a block of the donor
         }
         assert len(borders) == 1 and borders != {0}
         assert set(picture[ys, xs, 1].astype(int) + xs) == {int(picture[ys[0], xs[0], 1]) + xs[0]}
@@ -95,7 +95,7 @@ def test_a_clone_is_another_part_of_the_host():
         _, (top, left) = cut(HOST, SIZE, True, generator(seed))
         down, across = shifts(picture, mask)
         assert len(set(down)) == len(set(across)) == 1
-        assert (down[0] - top) % 8 and (across[0] - left) % 8  # so that it is never the same part
+        assert (down[0] - top) % 8 and (across[0] - left) % 8  # so it is never the same part
 
 
 def test_a_smooth_fill_has_less_detail_than_its_surroundings():
@@ -109,14 +109,14 @@ def test_a_smooth_fill_has_less_detail_than_its_surroundings():
 
 
 @pytest.mark.parametrize("gain, level", [(0.0, 0), (0.5, 100), (1.2, 240), (9.0, 255)])
-def test_gain_brightens_what_is_filled_in(gain, level):
+def test_gain_changes_the_brightness_of_the_fill(gain, level):
     picture, mask = compose(HOST, np.full_like(DONOR, 200), Edit(SIZE, (0.1, 0.2), gain=gain), generator())
     assert (picture[mask] == level).all()
 
 
 @pytest.mark.parametrize("scale", [0.3, 0.7, 1.5, 3.0])
 def test_a_rescaled_donor_has_its_slope(scale):
-    """Of a ramp of one level a pixel; one too small for the region at this scale is enlarged as far as needed."""
+    """The donor is a ramp of one level per pixel; if too small at this scale, it is enlarged as needed."""
     picture, mask = compose(HOST, DONOR, Edit(SIZE, (0.05, 0.06), scale=scale), generator(3))
     height, width = np.ptp(np.argwhere(mask), axis=0) + 1
     needed = max(scale, (height + 8) / 130, (width + 8) / 141)
@@ -136,8 +136,8 @@ def test_a_donor_smaller_than_the_region_is_enlarged(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_feathered_edge_equals_blending_all_of_the_picture(shape):
-    """Also where the region meets its bounding box, which a box does on every side."""
+def test_a_feathered_edge_equals_blending_the_whole_picture(shape):
+    """Also where the region touches its bounding box, which a box does on every side."""
     host, donor = np.zeros((120, 140, 3), np.uint8), np.full((200, 200, 3), 200, np.uint8)
     picture, mask = compose(host, donor, Edit(SIZE, (0.1, 0.2), shape, feather=2.0), generator(1))
     expected = 200 * gaussian_filter(mask.astype(float), 2.0, mode="mirror")
@@ -150,7 +150,7 @@ def test_a_feathered_edge_equals_blending_all_of_the_picture(shape):
 
 @given(st.sampled_from(SHAPES), st.integers(0, 10**6), st.floats(0.02, 0.6), st.integers(60, 200), st.integers(60, 200))
 @settings(max_examples=60)
-def test_the_region_has_about_the_share_asked_for(shape, seed, share, width, height):
+def test_the_region_has_about_the_requested_area(shape, seed, share, width, height):
     host = np.zeros((height, width, 3), np.uint8)
     edit = Edit((width, height), (share * 0.9, min(share * 1.1, 0.65)), shape)
     _, mask = compose(host, host, edit, generator(seed))
@@ -160,14 +160,14 @@ def test_the_region_has_about_the_share_asked_for(shape, seed, share, width, hei
 
 @pytest.mark.parametrize("height", range(60, 80))
 def test_large_boxes_fit_at_any_height(height):
-    """Rounded down, the height of a box asked for more than the picture's width."""
+    """Regression: with its height rounded down, a box had to be wider than the picture."""
     host = np.zeros((height, 480, 3), np.uint8)
     for seed in range(30):
         _, mask = compose(host, host, Edit((480, height), (0.6, 0.65), "box"), generator(seed))
         assert mask.mean() == pytest.approx(0.625, abs=0.05)
 
 
-def test_boxes_are_boxes():
+def test_boxes_are_rectangles():
     _, mask = compose(HOST, DONOR, Edit(SIZE, (0.1, 0.2), "box"), generator())
     rows, cols = mask.any(1), mask.any(0)
     np.testing.assert_array_equal(mask, rows[:, None] & cols)
@@ -195,20 +195,20 @@ def test_equal_generators_give_equal_composites():
     np.testing.assert_array_equal(mask, again)
     host = HOST.copy()
     compose(host, DONOR, edit, generator(5))
-    np.testing.assert_array_equal(host, HOST)  # nothing is written into the host
+    np.testing.assert_array_equal(host, HOST)  # the host is not modified
 
 
 # Parts
 
 
 @pytest.mark.parametrize("on_grid", [True, False])
-def test_a_part_of_the_whole_size_is_the_photo(on_grid):
+def test_a_part_of_full_size_is_the_photo(on_grid):
     part, corner = cut(HOST, (134, 121), on_grid, generator())
     np.testing.assert_array_equal(part, HOST)
     assert corner == (0, 0)
 
 
-def test_all_places_on_the_grid_occur():
+def test_all_positions_on_the_grid_occur():
     corners = {cut(HOST, (96, 80), True, generator(seed))[1] for seed in range(100)}
     assert corners == {(top, left) for top in (0, 16, 32) for left in (0, 16, 32)}
 
@@ -239,7 +239,7 @@ def test_edits_out_of_range_are_refused(options, message):
         Edit(**{"size": SIZE, "area": (0.1, 0.2)} | options)
 
 
-def test_all_fills_and_shapes_go_together():
+def test_all_fills_and_shapes_can_be_combined():
     for fill in FILLS:
         for shape in SHAPES:
             _, mask = compose(HOST, DONOR, Edit(SIZE, (0.05, 0.2), shape, fill=fill, feather=0.5), generator())
@@ -250,7 +250,7 @@ def test_all_fills_and_shapes_go_together():
 
 
 @pytest.mark.parametrize("fmt, kind", [("png", "PNG"), ("jpeg1", "JPEG"), ("jpeg100", "JPEG")])
-def test_formats(fmt, kind):
+def test_files_have_the_requested_format(fmt, kind):
     with Image.open(io.BytesIO(encode_picture(HOST, fmt))) as image:
         assert image.format == kind and image.size == (134, 121)
         if kind == "PNG":

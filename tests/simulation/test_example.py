@@ -1,4 +1,4 @@
-"""The composite to try things on: the same each time, with its EXIF, and the packaged weights find the cat."""
+"""The example composite: reproducible, with EXIF, and the packaged weights find the cat."""
 
 import numpy as np
 from PIL import Image
@@ -9,7 +9,7 @@ from exiflang.inspection.inspector import Inspector
 from exiflang.simulation.example import example_mask, example_picture
 
 
-def test_it_is_a_photo_with_exif_the_same_each_time(tmp_path):
+def test_the_example_is_a_reproducible_photo_with_exif(tmp_path):
     first, second = example_picture(tmp_path / "a" / "b"), example_picture(tmp_path)
     assert first.read_bytes() == second.read_bytes()
     assert read_exif(first)["Make"]

@@ -1,4 +1,4 @@
-"""Simulated cameras: the EXIF tells the truth, each step does what it says, and splices are what their mask claims."""
+"""Simulated cameras: EXIF matches the settings, rendering is reproducible, and splices match their masks."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def pixels(data: bytes) -> np.ndarray:
     return np.array(opened(data).convert("RGB"))
 
 
-def test_cameras_are_many_and_distinct():
+def test_there_are_48_distinct_cameras():
     assert len(CAMERAS) == 48
     assert len({camera.make for camera in CAMERAS}) == 12
     assert len({camera.name for camera in CAMERAS}) == 48
@@ -42,7 +42,7 @@ def test_cameras_are_many_and_distinct():
 
 
 @pytest.mark.parametrize("camera", CAMERAS, ids=lambda camera: camera.name)
-def test_camera_parameters_make_sense(camera):
+def test_camera_parameters_are_plausible(camera):
     assert np.allclose(np.sum(camera.color_matrix, axis=1), 1, atol=1e-3)
     for quality in ("fine", "normal"):
         for table in camera.tables(quality):
@@ -86,7 +86,7 @@ def test_every_camera_renders_its_default_size():
         assert opened(render_photo(camera, 1)).size == camera.size
 
 
-def test_photo_depends_on_camera_seed_and_size_only():
+def test_a_photo_depends_only_on_camera_seed_and_size():
     first = render_photo(PLAIN, 3, SMALL)
     render_photo(CAMERAS[9], 4, SMALL)
     assert render_photo(PLAIN, 3, SMALL) == first
@@ -95,25 +95,25 @@ def test_photo_depends_on_camera_seed_and_size_only():
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 67), (101, 64)])
 @pytest.mark.parametrize("scale", [1.0, 1.37, 0.71])
-def test_odd_sizes(size, scale):
+def test_odd_sizes_are_rendered(size, scale):
     assert opened(render_photo(replace(PLAIN, sensor_scale=scale), 0, size)).size == size
 
 
 @pytest.mark.parametrize("size", [(0, 100), (63, 100), (100, 8193), (100.0, 100), (100,)])
-def test_wrong_size_is_refused(size):
+def test_a_wrong_size_is_refused(size):
     with pytest.raises(ValueError, match="size must be"):
         render_photo(PLAIN, 0, size)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "1"])
-def test_wrong_seed_is_refused(seed):
+def test_a_wrong_seed_is_refused(seed):
     with pytest.raises(ValueError, match="seed must be"):
         render_photo(PLAIN, seed, SMALL)
 
 
 @given(st.integers(0, 10**9), st.integers(64, 300), st.integers(64, 300))
 @settings(deadline=None, max_examples=40)
-def test_region_is_5_to_25_percent(seed, width, height):
+def test_a_region_covers_5_to_25_percent(seed, width, height):
     mask = splices.random_region(np.random.default_rng(seed), width, height)
     assert mask.shape == (height, width)
     assert mask.dtype == bool
@@ -122,14 +122,14 @@ def test_region_is_5_to_25_percent(seed, width, height):
 
 @given(st.integers(0, 10**6), st.integers(-40, 0), st.integers(16, 60), st.integers(1, 15))
 @settings(deadline=None, max_examples=40)
-def test_shifts_leave_every_grid(seed, low, span, other):
+def test_shifts_are_misaligned_with_every_grid(seed, low, span, other):
     shift = splices._misaligned(np.random.default_rng(seed), low, low + span, other)
     assert low <= shift <= low + span
     assert shift % 8
     assert (shift - other) % 8
 
 
-def test_splice_is_the_host_outside_its_mask_and_the_donor_inside():
+def test_a_splice_is_the_host_outside_its_mask_and_the_donor_inside():
     host, donor = CAMERAS[2], CAMERAS[30]
     splice = make_splice(host, donor, 11, (128, 96))
     authentic = make_authentic(host, 11, (128, 96))
@@ -142,8 +142,8 @@ def test_splice_is_the_host_outside_its_mask_and_the_donor_inside():
     assert not opened(splice.data).getexif()
 
 
-def test_splice_region_lies_off_grid_in_the_donor_photo(monkeypatch):
-    """Finds the pasted pixels in the donor's photo again and checks the offsets against all three grids."""
+def test_a_splice_region_is_misaligned_in_the_donor_photo(monkeypatch):
+    """Find the pasted pixels in the donor's photo and check their offsets against all three grids."""
     photos = {}
     original = splices.render_photo
 
@@ -173,18 +173,18 @@ def test_splice_region_lies_off_grid_in_the_donor_photo(monkeypatch):
 
 
 @pytest.mark.parametrize(("fmt", "kind"), [("png", "PNG"), ("jpeg95", "JPEG"), ("jpeg85", "JPEG")])
-def test_formats(fmt, kind):
+def test_files_have_the_requested_format(fmt, kind):
     splice = make_splice(CAMERAS[1], CAMERAS[40], 0, SMALL, fmt)
     assert opened(splice.data).format == kind
     assert opened(splice.data).size == SMALL
 
 
-def test_unknown_format_is_refused():
+def test_an_unknown_format_is_refused():
     with pytest.raises(ValueError, match="png, jpeg95, jpeg85"):
         make_splice(CAMERAS[1], CAMERAS[40], 0, SMALL, "webp")
 
 
-def test_write_splices_layout_and_same_bytes_for_any_number_of_workers(tmp_path):
+def test_write_splices_gives_the_same_bytes_for_any_number_of_workers(tmp_path):
     cameras = CAMERAS[:2] + CAMERAS[4:6]
     one = write_splices(tmp_path / "one", cameras, 4, 2, 5, workers=1, size=SMALL)
     two = write_splices(tmp_path / "two", cameras, 4, 2, 5, workers=2, size=SMALL)
@@ -215,7 +215,7 @@ def test_write_splices_layout_and_same_bytes_for_any_number_of_workers(tmp_path)
             assert row["donor_camera"] == ""
 
 
-def test_write_splices_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
+def test_write_splices_leaves_nothing_behind_on_failure(tmp_path, monkeypatch):
     def failing(*_):
         raise OSError("disk full")
 
@@ -236,7 +236,7 @@ def test_write_splices_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch
         (CAMERAS, 1, 0, 0, "workers must be"),
     ],
 )
-def test_write_splices_refuses_nonsense(tmp_path, cameras, count, authentic, workers, message):
+def test_write_splices_refuses_invalid_arguments(tmp_path, cameras, count, authentic, workers, message):
     with pytest.raises(ValueError, match=message):
         write_splices(tmp_path / "set", cameras, count, authentic, 0, workers, SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -249,7 +249,7 @@ def test_write_splices_keeps_an_existing_folder(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
-def test_simulate_photos_order_and_names():
+def test_simulated_photos_have_a_fixed_order_and_names():
     cameras = [replace(CAMERAS[12], size=SMALL), replace(CAMERAS[0], size=SMALL)]
     photos = list(simulate_photos(cameras, 2, seed=1, workers=1))
     assert [camera for _, camera, _ in photos] == [cameras[0]] * 2 + [cameras[1]] * 2
@@ -257,6 +257,6 @@ def test_simulate_photos_order_and_names():
     assert len(set(names)) == 4
     assert all("." not in name and " " not in name and "/" not in name for name in names)
     alone = list(simulate_photos(cameras[1:], 2, seed=1, workers=1))
-    assert alone == photos[2:]  # a camera's photos do not depend on the others
+    assert alone == photos[2:]  # the photos of a camera do not depend on the others
     with pytest.raises(ValueError, match="photos_per_camera"):
         next(simulate_photos(cameras, 0, seed=1, workers=1))
