@@ -1,4 +1,4 @@
-"""Cameras to train on, to choose the training step by and to report on: three groups that never meet."""
+"""Cameras for training, for choosing the training step and for reporting: three disjoint groups."""
 
 import json
 from collections import Counter
@@ -34,7 +34,7 @@ def album(folder: Path, cameras: int, photos: int = 2) -> Path:
 
 
 def cameras_of(folder: Path) -> dict[str, set[str]]:
-    """Of each split that holds photos."""
+    """The cameras of each split that holds photos."""
     return {path.name: {p.camera for p in photos_of(path)} for path in folder.iterdir() if list(path.glob("*.tar"))}
 
 
@@ -46,31 +46,31 @@ def test_shares_are_right_on_average():
 
 
 def test_a_group_is_stable():
-    """Written down: a data set made next year must have the same groups."""
+    """Recorded values: a data set made next year must have the same groups."""
     drawn = [group(f"Canon EOS {i}", seed=1) for i in range(8)]
     assert drawn == ["train", "choose", "train", "report", "train", "choose", "choose", "train"]
     assert [group(name, seed=1) for name in NAMES] != [group(name) for name in NAMES]
 
 
 @given(st.text(max_size=20), st.integers(0, 9), st.floats(0, 0.5), st.floats(0, 0.49))
-def test_a_larger_share_moves_cameras_out_of_training_only(name, seed, choose, report):
+def test_a_larger_share_only_moves_cameras_out_of_training(name, seed, choose, report):
     before, after = group(name, seed, choose, report), group(name, seed, choose + 0.01, report)
     assert after == before or (before, after) == ("train", "choose")
     assert camera_group(name, seed, Split()) == "train"
 
 
 @given(st.text("abcXYZ019", min_size=1, max_size=12), st.text(" -_.,()/", max_size=4), st.integers(0, 12))
-def test_spellings_of_one_camera_are_in_one_group(name, between, place):
+def test_all_spellings_of_a_camera_are_in_the_same_group(name, between, place):
     assert group(name[:place].upper() + between + name[place:].lower()) == group(name)
 
 
 @pytest.mark.parametrize("name", ["unknown unknown", "Canon unknown", "Canon Unknown"])
-def test_photos_that_name_no_model_are_trained_on(name):
+def test_photos_without_a_model_name_are_used_for_training(name):
     assert {group(name, seed) for seed in range(30)} == {"train"}
 
 
 # ----------------------------------------------- the data set -----------------------------------------------
-def test_a_folder_in_three_groups(tmp_path):
+def test_a_folder_is_split_into_three_groups(tmp_path):
     result = prepare(str(album(tmp_path / "album", 12, 4)), tmp_path / "set", heldout_share=0.25, **SMALL, **SHARES)
     found = cameras_of(tmp_path / "set")
     for split, cameras in found.items():
@@ -85,10 +85,10 @@ def test_a_folder_in_three_groups(tmp_path):
     assert result == json.loads((tmp_path / "set" / "dataset.json").read_text())
 
 
-def test_shards_in_three_groups_whatever_the_spelling(tmp_path):
+def test_shards_are_split_into_three_groups_regardless_of_spelling(tmp_path):
     made = samples(24, models=8)
     for number, one in enumerate(made):
-        if number % 4 < 2:  # every second photo
+        if number % 4 < 2:  # every other photo
             one.meta["exif"] = one.meta["exif"].replace("Canon", "CANON").replace("EOS ", "Eos-")
     write_shards(made, tmp_path / "source")
     result = prepare(str(tmp_path / "source"), tmp_path / "set", seed=1, **SMALL, **SHARES)
@@ -100,7 +100,7 @@ def test_shards_in_three_groups_whatever_the_spelling(tmp_path):
     assert {split: result["cameras"][split] for split in names} == {split: len(n) for split, n in names.items()}
 
 
-def test_a_grown_source_leaves_cameras_where_they_are(tmp_path):
+def test_cameras_keep_their_group_when_a_source_grows(tmp_path):
     prepare(str(album(tmp_path / "few", 6)), tmp_path / "a", seed=1, **SMALL, **SHARES)
     prepare(str(album(tmp_path / "many", 10)), tmp_path / "b", seed=1, **SMALL, **SHARES)
     few, many = cameras_of(tmp_path / "a"), cameras_of(tmp_path / "b")
@@ -108,7 +108,7 @@ def test_a_grown_source_leaves_cameras_where_they_are(tmp_path):
         assert few[split] <= many[split]
 
 
-def test_simulated_splices_of_seen_cameras_are_of_trained_ones(few_cameras, tmp_path):  # noqa: F811
+def test_simulated_splices_of_seen_cameras_use_only_training_cameras(few_cameras, tmp_path):  # noqa: F811
     seed = next(s for s in range(99) if _groups_of(few_cameras, s) == {"train", "choose", "report"})
     arguments = SMALL | TINY | SHARES | {"photos_per_camera": 1}
     result = prepare("simulated", tmp_path / "set", seed=seed, **arguments)
@@ -125,7 +125,7 @@ def _groups_of(cameras: list, seed: int) -> set[str]:
     return set(groups) if groups["train"] >= 2 else set()
 
 
-def test_off_by_default(tmp_path):
+def test_groups_are_off_by_default(tmp_path):
     source = album(tmp_path / "album", 4)
     result = prepare(str(source), tmp_path / "set", **SMALL)
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
@@ -136,7 +136,7 @@ def test_off_by_default(tmp_path):
     assert named["shards"] == result["shards"]
 
 
-def test_a_data_set_made_before_there_were_groups_is_used_as_it_is(tmp_path):
+def test_a_data_set_made_before_groups_existed_is_reused(tmp_path):
     source = album(tmp_path / "album", 2)
     prepare(str(source), tmp_path / "set", **SMALL)
     path = tmp_path / "set" / "dataset.json"
@@ -148,13 +148,13 @@ def test_a_data_set_made_before_there_were_groups_is_used_as_it_is(tmp_path):
         prepare(str(source), tmp_path / "set", **SMALL, report_share=0.2)
 
 
-def test_one_group_alone_and_an_empty_one(tmp_path):
+def test_a_single_group_and_an_empty_one(tmp_path):
     source = album(tmp_path / "album", 3)
     result = prepare(str(source), tmp_path / "set", **SMALL, choose_share=1e-9)
     assert result["photos"] == {"train": 6, "heldout": 0, "choose": 0} and result["cameras"]["choose"] == 0
 
 
-def test_nothing_left_to_train_on(tmp_path):
+def test_shares_that_leave_no_training_cameras_are_refused(tmp_path):
     source = album(tmp_path / "album", 1)
     with pytest.raises(DataError, match="no cameras are left to train on: lower choose_share and report_share"):
         prepare(str(source), tmp_path / "set", **SMALL, report_share=0.9999)
@@ -164,6 +164,6 @@ def test_nothing_left_to_train_on(tmp_path):
 
 
 @pytest.mark.parametrize("shares", [(-0.1, 0), (0, -0.1), (0.5, 0.5), (1.0, 0), (float("nan"), 0), (0, float("nan"))])
-def test_shares_out_of_range(tmp_path, shares):
+def test_shares_out_of_range_are_refused(tmp_path, shares):
     with pytest.raises(ValueError, match="they must be 0 or more and leave some cameras to train on"):
         prepare(str(tmp_path), tmp_path / "set", choose_share=shares[0], report_share=shares[1])

@@ -1,4 +1,4 @@
-"""A source becomes a data set, names what it left out, and keeps test cameras out of training."""
+"""Preparing a data set: it names what was left out, and keeps test cameras out of training."""
 
 import csv
 import hashlib
@@ -63,7 +63,7 @@ def photos_of(folder: Path) -> list:
 
 @pytest.fixture
 def few_cameras(monkeypatch) -> list:
-    """Three makes with small pictures: what is tested here is the order of the house, not the pictures."""
+    """Three makes with small pictures, since these tests concern the data set and not the pictures."""
     makes = sorted({camera.make for camera in CAMERAS})[:3]
     cameras = [replace(c, size=(160, 128)) for make in makes for c in [c for c in CAMERAS if c.make == make][:2]]
     monkeypatch.setattr(module, "CAMERAS", cameras)
@@ -72,7 +72,7 @@ def few_cameras(monkeypatch) -> list:
 
 
 # ----------------------------------------------- simulated -----------------------------------------------
-def test_simulated(few_cameras, tmp_path):
+def test_a_simulated_data_set_is_complete(few_cameras, tmp_path):
     result = prepare("simulated", tmp_path / "set", **SMALL, **TINY)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
     assert result == json.loads((tmp_path / "set" / "dataset.json").read_text())
@@ -100,7 +100,7 @@ def test_simulated(few_cameras, tmp_path):
     assert sorted(result["shards"]) == ["heldout/00000.tar", "train/00000.tar"]
 
 
-def test_simulated_is_repeatable_and_follows_its_seed(few_cameras, tmp_path):
+def test_a_simulated_data_set_depends_only_on_its_seed(few_cameras, tmp_path):
     arguments = SMALL | TINY | {"splices": 0, "authentic": 0}
     first, again, other = (
         prepare("simulated", tmp_path / n, seed=s, **arguments) for n, s in [("a", 0), ("b", 0), ("c", 1)]
@@ -109,7 +109,7 @@ def test_simulated_is_repeatable_and_follows_its_seed(few_cameras, tmp_path):
     assert not (tmp_path / "a" / "splices").exists()
 
 
-def test_splices_of_the_whole_fleet_stay_out_of_training():
+def test_seen_and_unseen_makes_are_disjoint():
     for seed in range(20):
         seen, unseen = split_makes(3, seed)
         assert not {camera.make for camera in seen} & {camera.make for camera in unseen}
@@ -119,18 +119,18 @@ def test_splices_of_the_whole_fleet_stay_out_of_training():
     assert len({tuple(camera.name for camera in split_makes(3, seed)[1]) for seed in range(20)}) > 10
 
 
-def test_default_number_of_unseen_cameras_is_enough():
+def test_the_default_number_of_unseen_makes_gives_enough_cameras():
     assert min(len(split_makes(3, seed)[1]) for seed in range(50)) >= 8
 
 
 @pytest.mark.parametrize("makes", [0, -1, len({camera.make for camera in CAMERAS})])
-def test_impossible_number_of_unseen_makes(makes):
+def test_an_impossible_number_of_unseen_makes_is_refused(makes):
     with pytest.raises(ValueError, match="unseen_makes is .* it must be 1 to 11"):
         split_makes(makes, 0)
 
 
 # ------------------------------------------- a folder of photos -------------------------------------------
-def test_folder_of_good_and_bad_photos(tmp_path):
+def test_a_folder_of_good_and_bad_photos(tmp_path):
     source = album(tmp_path / "album", 6)
     (source / "2019").mkdir()
     (source / "2019" / "UPPER.JPG").write_bytes(photo("EOS 5D", seed=9))
@@ -158,7 +158,7 @@ def test_folder_of_good_and_bad_photos(tmp_path):
 RAW = f"a camera's raw file; {DEVELOP}"
 
 
-def test_files_that_are_no_pictures_by_their_names_are_counted_and_named(tmp_path):
+def test_files_without_a_picture_extension_are_counted_and_named(tmp_path):
     source = album(tmp_path / "album", 1)
     (source / "Sub").mkdir()
     (source / "Sub" / "000.JFIF").write_bytes(photo(seed=5))
@@ -181,7 +181,7 @@ def test_files_that_are_no_pictures_by_their_names_are_counted_and_named(tmp_pat
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_names_that_are_no_utf_8_are_carried_through(tmp_path, workers):
+def test_names_that_are_not_utf_8_are_preserved(tmp_path, workers):
     source = album(tmp_path / os.fsdecode(b"f\xf6lder"), 1)
     for name in (b"caf\xe9.jpg", b"caf\xe8.jpg"):
         (source / os.fsdecode(name)).write_bytes(photo(seed=name[3]))
@@ -196,7 +196,7 @@ def test_names_that_are_no_utf_8_are_carried_through(tmp_path, workers):
     assert names == ["000.jpg", "br\\xf6ken.jpg", "caf\\xe8.jpg", "caf\\xe9.jpg"]
 
 
-def test_shards_whose_names_are_no_utf_8_are_copied(tmp_path):
+def test_shards_whose_names_are_not_utf_8_are_copied(tmp_path):
     made = samples(2)
     for sample in made:
         del sample.meta["photo"]
@@ -209,13 +209,13 @@ def test_shards_whose_names_are_no_utf_8_are_copied(tmp_path):
     assert len({one.id for one in photos_of(tmp_path / "set" / "train")}) == 4
 
 
-def test_a_pipe_among_the_photos_stops_nothing(tmp_path):
+def test_a_pipe_among_the_photos_is_skipped(tmp_path):
     source = album(tmp_path / "album", 2)
     os.mkfifo(source / "pipe.jpg")
     assert prepare(str(source), tmp_path / "set", **SMALL)["left_out"] == {"no such file": 1}
 
 
-def test_tiles_hold_the_photo_and_say_where_they_come_from(tmp_path):
+def test_tiles_match_the_photo_and_record_their_position(tmp_path):
     source = album(tmp_path / "album", 1)
     prepare(str(source), tmp_path / "set", **SMALL)
     pixels = load_image(source / "000.jpg")
@@ -235,7 +235,7 @@ def test_photos_with_few_tags_are_left_out(tmp_path):
         prepare(str(source), tmp_path / "set", **SMALL | {"min_tags": 9})
 
 
-def test_photos_that_cannot_be_opened_or_are_too_large(tmp_path, monkeypatch):
+def test_unreadable_and_too_large_photos_are_left_out(tmp_path, monkeypatch):
     source = album(tmp_path / "album", 3)
     (source / "large.jpg").write_bytes(photo() + bytes(100_000))
     monkeypatch.setattr(jobs, "MAX_BYTES", 90_000)
@@ -265,7 +265,7 @@ def test_only_the_first_of_many_bad_photos_are_named(tmp_path):
     ],
     ids=["missing", "a file", "empty", "no EXIF"],
 )
-def test_unusable_source(tmp_path, make, message):
+def test_unusable_sources_are_refused(tmp_path, make, message):
     make(tmp_path / "source")
     with pytest.raises(DataError, match=f"source: .*{message}"):
         prepare(str(tmp_path / "source"), tmp_path / "set", **SMALL)
@@ -348,7 +348,7 @@ def test_tiles_of_every_picture_format_are_copied(tmp_path, extension, kind):
         assert tar.extractfile(f"00000000_00.{kind}").read() == data.getvalue()
 
 
-def test_keys_that_come_twice_in_a_shard_are_counted_and_named(tmp_path):
+def test_duplicate_keys_in_a_shard_are_counted_and_named(tmp_path):
     first, other, third = samples(3)[::2]
     made = [first, replace(other, key=first.key), third, replace(third, extension="png")]
     write_shards(made, tmp_path / "source")
@@ -371,13 +371,13 @@ def test_a_tar_among_photos_is_named_and_shards_among_photos_are_refused(tmp_pat
         prepare(str(source), tmp_path / "other", **SMALL)
 
 
-def test_a_tar_among_photos(shared, tmp_path):
+def test_a_given_folder_with_a_tar_among_photos(shared, tmp_path):
     source = shared / "cases" / "photos_beside_tar" / "f"
     found = write_plan(str(source), Store(tmp_path), 0, Contents())
     assert found["kind"] == "files" and found["left_out_examples"] == {"no picture by its name": ["backup.tar"]}
 
 
-def test_what_lies_beside_shards_is_named(tmp_path):
+def test_other_files_beside_shards_are_named(tmp_path):
     write_shards(samples(2), tmp_path / "source")
     for name in ("00000_stats.json", "00001.tar.gz", "more/00000.tar"):
         (tmp_path / "source" / name).parent.mkdir(exist_ok=True)
@@ -388,14 +388,14 @@ def test_what_lies_beside_shards_is_named(tmp_path):
     assert found["left_out_examples"] == {"no shard by its name": named}
 
 
-def test_shards_of_one_name_at_urls_are_refused(tmp_path):
+def test_shards_with_the_same_name_at_urls_are_refused(tmp_path):
     for name in "ab":
         write_shards(samples(1), tmp_path / name)
     with pytest.raises(DataError, match="2 shards named 00000.tar: prepare the folders separately"):
         prepare(f"file://{tmp_path}/{{a,b}}/00000.tar", tmp_path / "set", **SMALL)
 
 
-def test_a_missing_shard_in_the_source(tmp_path):
+def test_a_missing_shard_in_the_source_is_reported(tmp_path):
     shards = write_shards(samples(6), tmp_path / "source", per_shard=4)
     shards[1].unlink()
     with pytest.raises(DataError, match="shard 00001.tar is missing"):
@@ -425,7 +425,7 @@ def test_held_out_share_of_later_shards(job, share, seed):
 
 
 def test_the_real_shards(shared, tmp_path):
-    """One shard of three is enough to see that nothing is lost on the way."""
+    """One shard of three is enough to check that nothing is lost."""
     (tmp_path / "source").mkdir()
     first = find_shards(shared / "photos")[-1]
     (tmp_path / "source" / first.name).symlink_to(first)

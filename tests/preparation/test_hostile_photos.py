@@ -1,4 +1,4 @@
-"""Photos and shards that are made to do harm: each is left out with a clear reason or does none."""
+"""Malicious photos and shards: each is left out with a clear reason or is harmless."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from tests.preparation.test_prepare_safety import contents
 
 
 def bomb(kind: str) -> bytes:
-    """A small file that says it has four thousand million pixels."""
+    """A small file that claims to have four billion pixels."""
     if kind == "JPEG":
         data = bytearray(photo())
         place = data.index(b"\xff\xc0") + 5
@@ -38,7 +38,7 @@ def with_tags(make: str) -> Image.Exif:
 
 
 def with_text(length: int) -> bytes:
-    """A picture whose Make is so long; in a PNG, since a JPEG's segments end at 64 kB."""
+    """A picture with a Make of this length; a PNG, since segments of a JPEG are limited to 64 kB."""
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(file, "PNG", exif=with_tags("Canon " + "x" * length))
@@ -46,7 +46,7 @@ def with_text(length: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_bombs(tmp_path, kind):
+def test_decompression_bombs_are_left_out(tmp_path, kind):
     source = tmp_path / "album"
     source.mkdir()
     (source / "bomb").with_suffix(f".{kind.lower()}").write_bytes(bomb(kind))
@@ -57,7 +57,7 @@ def test_bombs(tmp_path, kind):
     assert named.startswith("bomb.")
 
 
-def test_a_long_text_is_cut(tmp_path):
+def test_long_text_is_truncated(tmp_path):
     source = tmp_path / "album"
     source.mkdir()
     (source / "long.png").write_bytes(with_text(1 << 20))
@@ -67,7 +67,7 @@ def test_a_long_text_is_cut(tmp_path):
     assert pd.read_parquet(tmp_path / "set" / "index")["format"].tolist() == ["WEBP"]
 
 
-def test_shards_with_paths_that_lead_elsewhere(tmp_path):
+def test_shards_with_paths_outside_their_folder(tmp_path):
     (tmp_path / "source").mkdir()
     with tarfile.open(tmp_path / "source" / "00000.tar", "w") as tar:
         for name in ("../../evil", "/tmp/evil", "a/../../../evil"):
@@ -87,7 +87,7 @@ def test_shards_with_paths_that_lead_elsewhere(tmp_path):
         assert [name for name in tar.getnames() if "/" in name or ".." in name] == []
 
 
-def test_json_of_a_megabyte(tmp_path):
+def test_json_of_a_megabyte_is_left_out(tmp_path):
     one, two = samples(2)[::2]
     one.meta["exif"] = json.dumps({"Image Make": "x" * (1 << 20)})
     (tmp_path / "source").mkdir()
@@ -101,7 +101,7 @@ def test_json_of_a_megabyte(tmp_path):
     assert result["photos"]["train"] == 1 and result["left_out"] == {"JSON larger than 1 MB": 1}
 
 
-def test_private_tags_stay_out_unless_asked_for(tmp_path):
+def test_private_tags_are_kept_only_on_request(tmp_path):
     source = tmp_path / "album"
     source.mkdir()
     tags = with_tags("Canon")

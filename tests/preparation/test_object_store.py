@@ -1,4 +1,4 @@
-"""A data set at a server that speaks S3: written by workers in other processes, and read again."""
+"""A data set on an S3 server: written by workers in other processes, and read again."""
 
 import os
 
@@ -34,7 +34,7 @@ def bucket():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_data_set_at_s3(tmp_path, bucket, workers):
+def test_a_data_set_on_s3(tmp_path, bucket, workers):
     source, arguments = str(album(tmp_path / "album", 7)), SMALL | {"photos_per_shard": 2, "heldout_share": 0.4}
     near = prepare(source, tmp_path / "near", workers=1, **arguments)
     far = f"{bucket}/{os.getpid()}/set{workers}"
@@ -42,19 +42,19 @@ def test_a_data_set_at_s3(tmp_path, bucket, workers):
     store = Store(far)
     for name, data in contents(tmp_path / "near").items():
         assert store.read(name) == data
-    assert prepare(source, far, workers=workers, **arguments) == near  # found again
+    assert prepare(source, far, workers=workers, **arguments) == near  # reused
 
     shards = prepare(f"{far}/train", tmp_path / "again", workers=1, **SMALL)
     assert shards["photos"]["train"] + shards["photos"]["heldout"] == near["photos"]["train"]
     assert photos_of(tmp_path / "again" / "train")[0].id == "00000000"
 
 
-def test_no_such_bucket(tmp_path, bucket):
-    with pytest.raises(DataError, match="s3://nobody/set: no .tar shard there"):
-        prepare("s3://nobody/set", tmp_path / "set", workers=1, **SMALL)
+def test_a_missing_bucket_is_reported(tmp_path, bucket):
+    with pytest.raises(DataError, match="s3://no-such-bucket/set: no .tar shard there"):
+        prepare("s3://no-such-bucket/set", tmp_path / "set", workers=1, **SMALL)
 
 
-def test_nobody_there(tmp_path, bucket, monkeypatch):
+def test_an_unreachable_server_is_reported(tmp_path, bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()

@@ -1,4 +1,4 @@
-"""A data set is written whole or not at all, used again as it is, and never mixed with anything else."""
+"""A data set is written completely or not at all, reused unchanged, and never mixed with anything else."""
 
 import os
 import time
@@ -27,7 +27,7 @@ def test_a_second_call_does_no_work(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"tile_size": 64}, {"heldout_share": 0.2}, {"min_tags": 2}], ids=str)
-def test_other_arguments_are_refused(tmp_path, change):
+def test_a_data_set_with_other_arguments_is_not_overwritten(tmp_path, change):
     source = album(tmp_path / "album")
     prepare(str(source), tmp_path / "set", **SMALL)
     before = {path: path.read_bytes() for path in (tmp_path / "set").rglob("*") if path.is_file()}
@@ -37,7 +37,7 @@ def test_other_arguments_are_refused(tmp_path, change):
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, fault):
+def test_an_interrupted_run_resumes_where_it_stopped(tmp_path, monkeypatch, fault):
     source, arguments = album(tmp_path / "album", 6), SMALL | {"photos_per_shard": 2, "workers": 1}
     clean = prepare(str(source), tmp_path / "clean", **arguments)
     cut, calls = photos.cut_tiles, []
@@ -53,7 +53,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, fault):
         prepare(str(source), tmp_path / "set", **arguments)
     assert not (tmp_path / "set").exists()
     assert prepare(str(source), tmp_path / "set", **arguments) == clean
-    assert len(calls) == 4 + 4  # the first shard's two photos were not cut again
+    assert len(calls) == 4 + 4  # the two photos of the first shard were not cut again
     assert contents(tmp_path / "set") == contents(tmp_path / "clean")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "clean", "set"]
 
@@ -62,7 +62,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_draft_of_other_arguments_is_begun_anew(tmp_path, monkeypatch):
+def test_a_draft_with_other_arguments_is_discarded(tmp_path, monkeypatch):
     source, arguments = album(tmp_path / "album", 4), SMALL | {"photos_per_shard": 2, "workers": 1}
     with monkeypatch.context() as patch:
         patch.setattr(photos, "cut_tiles", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -73,7 +73,7 @@ def test_a_draft_of_other_arguments_is_begun_anew(tmp_path, monkeypatch):
     assert contents(tmp_path / "set") == contents(tmp_path / "clean")
 
 
-def test_a_killed_run_leaves_no_data_dir_and_its_draft_is_no_obstacle(tmp_path, monkeypatch):
+def test_a_killed_run_leaves_no_data_dir_and_can_be_repeated(tmp_path, monkeypatch):
     source = album(tmp_path / "album")
     with monkeypatch.context() as patch:
         patch.setattr(module.os, "replace", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -99,7 +99,7 @@ def test_other_files_in_data_dir_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_an_empty_or_new_nested_data_dir_is_fine(tmp_path, monkeypatch, relative):
+def test_an_empty_or_new_nested_data_dir_is_accepted(tmp_path, monkeypatch, relative):
     source = album(tmp_path / "album")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -109,7 +109,7 @@ def test_an_empty_or_new_nested_data_dir_is_fine(tmp_path, monkeypatch, relative
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"arguments": {}, "shards": null}'])
-def test_a_damaged_description(tmp_path, content):
+def test_a_damaged_description_is_reported(tmp_path, content):
     source = album(tmp_path / "album")
     prepare(str(source), tmp_path / "set", **SMALL)
     (tmp_path / "set" / "dataset.json").write_text(content)
@@ -117,7 +117,7 @@ def test_a_damaged_description(tmp_path, content):
         prepare(str(source), tmp_path / "set", **SMALL)
 
 
-def test_a_shard_gone_from_a_data_set(tmp_path):
+def test_a_missing_shard_of_a_data_set_is_reported(tmp_path):
     source = album(tmp_path / "album")
     prepare(str(source), tmp_path / "set", **SMALL)
     (tmp_path / "set" / "train" / "00000.tar").unlink()
@@ -131,7 +131,7 @@ def test_a_shard_gone_from_a_data_set(tmp_path):
      {"authentic": -1}, {"tile_size": 100}, {"tile_size": 0}, {"tiles_per_photo": 0}],
     ids=str,
 )  # fmt: skip
-def test_arguments_out_of_range(tmp_path, wrong):
+def test_arguments_out_of_range_are_refused(tmp_path, wrong):
     source = album(tmp_path / "album", 1)
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         prepare(str(source), tmp_path / "set", **SMALL | wrong)
@@ -147,7 +147,7 @@ def test_a_misspelled_option_is_refused_with_a_suggestion():
 
 @pytest.fixture
 def slow(monkeypatch):
-    """A run waits in its first photo: (it is there, it may go on, photos that were cut)."""
+    """A run that waits in its first photo: events for having reached it and for continuing, and photos cut so far."""
     there, go, seen, cut = Event(), Event(), [], photos.cut_tiles
 
     def waiting(*given):
@@ -192,8 +192,8 @@ def test_a_second_run_with_the_same_arguments_waits_for_the_first(tmp_path, slow
     assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "set"]
 
 
-def test_a_data_set_that_is_there_needs_no_lock(tmp_path, monkeypatch):
+def test_an_existing_data_set_needs_no_lock(tmp_path, monkeypatch):
     source = album(tmp_path / "album")
     made = prepare(str(source), tmp_path / "set", **SMALL)
-    monkeypatch.setattr(module, "hold", lambda *arguments: pytest.fail("a folder that may be read alone"))
+    monkeypatch.setattr(module, "hold", lambda *arguments: pytest.fail("locked a folder that may be read-only"))
     assert prepare(str(source), tmp_path / "set", **SMALL) == made

@@ -1,4 +1,4 @@
-"""Lists of URLs and YFCC100M's dumps, from a server to shards: what is there is kept, what is not is counted."""
+"""Lists of URLs and YFCC100M's dumps, from a server to shards: available photos are kept, missing ones counted."""
 
 import json
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def asked_once(monkeypatch):
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder and the address under which it is served."""
+    """A folder and the address at which it is served."""
     with serving(tmp_path / "served") as address:
         yield tmp_path / "served", address
 
@@ -53,7 +53,7 @@ def tiles_of(folder):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_a_list_gives_the_tiles_that_its_folder_gives(tmp_path, served, kind):
+def test_a_list_gives_the_same_tiles_as_its_folder(tmp_path, served, kind):
     folder, address = served
     album(folder / "album", 6)
     (folder / "page.html").write_text("<html></html>")
@@ -72,7 +72,7 @@ def test_a_list_gives_the_tiles_that_its_folder_gives(tmp_path, served, kind):
     assert not index.astype(str).apply(lambda column: column.str.contains("secret")).any(axis=None)
 
 
-def test_a_job_without_network_is_done_again(tmp_path, served):
+def test_a_job_without_network_is_repeated(tmp_path, served):
     folder, address = served
     album(folder / "album", 4)
     lines = [f"{address}/album/00{i}.jpg" for i in range(2)] + ["http://127.0.0.1:9/a.jpg", "http://127.0.0.1:9/b.jpg"]
@@ -86,7 +86,7 @@ def test_a_job_without_network_is_done_again(tmp_path, served):
     assert (tmp_path / ".set.part" / "train" / "00000.tar").stat().st_mtime_ns == first
 
 
-def test_private_addresses_are_left_out(tmp_path, served):
+def test_photos_at_private_addresses_are_left_out(tmp_path, served):
     folder, address = served
     album(folder / "album", 2)
     (tmp_path / "list.csv").write_text(f"url\n{address}/album/000.jpg\n")
@@ -94,7 +94,7 @@ def test_private_addresses_are_left_out(tmp_path, served):
         prepare(str(tmp_path / "list.csv"), tmp_path / "set", **SMALL, workers=1)
 
 
-def test_dumps_bring_their_own_exif(tmp_path, served):
+def test_exif_is_taken_from_dumps(tmp_path, served):
     folder, address = served
     (tmp_path / "dumps").mkdir()
     rows, told = [], []
@@ -114,12 +114,12 @@ def test_dumps_bring_their_own_exif(tmp_path, served):
     assert some["photos"]["train"] == 2 and some["rows_left_out"] == {"no EXIF": 1, "not drawn": 2}
 
 
-def test_a_sample_of_anything_else_is_refused(tmp_path):
+def test_sampling_other_sources_is_refused(tmp_path):
     with pytest.raises(ValueError, match="only YFCC100M's dumps are sampled"):
         prepare(str(album(tmp_path / "album")), tmp_path / "set", **SMALL, workers=1, sample=2)
 
 
-def test_shards_compressed_anew_are_warned_of(tmp_path):
+def test_re_encoded_shards_raise_a_warning(tmp_path):
     made = samples(4)
     for sample in made:
         sample.meta.pop("photo", None)

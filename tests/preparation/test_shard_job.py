@@ -1,4 +1,4 @@
-"""A data set is made in shard jobs, by one process or several, here or at a URL, with accidents or not: the same."""
+"""Shard jobs: one process or several, locally or at a URL, with failures or without, give the same data set."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ def test_shards_index_and_tags(tmp_path):
     assert TagVocabulary.from_dict(vocabulary).photos == 8
 
 
-def test_held_out_photos_of_later_shards(tmp_path):
+def test_later_shards_hold_out_photos_too(tmp_path):
     source = album(tmp_path / "album", 40)
     result = prepare(str(source), tmp_path / "set", workers=1, heldout_share=0.5, **SMALL, photos_per_shard=8)
     assert sum(result["photos"].values()) == 40 and 12 <= result["photos"]["heldout"] <= 25
@@ -68,7 +68,7 @@ def test_held_out_photos_of_later_shards(tmp_path):
     assert not {one.id for one in train} & {one.id for one in heldout}
 
 
-def test_one_job_or_many_keep_the_same_photos(tmp_path):
+def test_any_number_of_jobs_keeps_the_same_photos(tmp_path):
     source, found = str(pictures(tmp_path / "album")), []
     for size in (1, 2, 99):
         result = prepare(source, tmp_path / f"{size}", workers=1, **SMALL, photos_per_shard=size)
@@ -82,7 +82,7 @@ def test_one_job_or_many_keep_the_same_photos(tmp_path):
     assert found[0] == found[1] == found[2] and len(found[0][0]) == 8
 
 
-def test_shards_make_jobs_of_whole_shards(tmp_path, monkeypatch):
+def test_jobs_consist_of_whole_shards(tmp_path, monkeypatch):
     made = samples(9)
     write_shards(made, tmp_path / "source", per_shard=6)
     monkeypatch.setattr(sources, "SHARDS_BYTES", 1)
@@ -95,7 +95,7 @@ def test_shards_make_jobs_of_whole_shards(tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------ Dask ------------------------------------------------------
-def test_several_processes_do_what_one_does(tmp_path, capsys):
+def test_several_processes_give_the_same_as_one(tmp_path, capsys):
     source = str(pictures(tmp_path / "album"))
     one = prepare(source, tmp_path / "one", workers=1, **JOBS)
     assert prepare(source, tmp_path / "two", workers=2, **JOBS) == one
@@ -111,13 +111,13 @@ def test_a_running_scheduler_is_used(tmp_path):
     assert contents(tmp_path / "far") == contents(tmp_path / "one")
 
 
-def test_nobody_at_the_scheduler(tmp_path, monkeypatch):
+def test_an_unreachable_scheduler_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("exiflang.preparation.workers.PATIENCE", 1)
     with pytest.raises(DataError, match="tcp://127.0.0.1:9: no Dask scheduler responds"):
         prepare(str(album(tmp_path / "album")), tmp_path / "set", scheduler="tcp://127.0.0.1:9", **JOBS)
 
 
-def test_a_killed_workers_job_is_done_again(tmp_path):
+def test_the_job_of_a_killed_worker_is_repeated(tmp_path):
     source = str(pictures(tmp_path / "album", 60))
     arguments = SMALL | {"photos_per_shard": 2, "tile_size": 64}
     prepare(source, tmp_path / "calm", workers=1, **arguments)
@@ -136,11 +136,11 @@ def test_a_killed_workers_job_is_done_again(tmp_path):
     killer.start()
     prepare(source, tmp_path / "set", workers=4, **arguments)
     killer.join(5)
-    assert killed and killed[0] < 31  # in the middle
+    assert killed and killed[0] < 31  # in the middle of the run
     assert contents(tmp_path / "set") == contents(tmp_path / "calm")
 
 
-def test_jobs_that_fail_are_named_and_the_others_kept(tmp_path, monkeypatch):
+def test_failed_jobs_are_named_and_the_others_kept(tmp_path, monkeypatch):
     write_shards(samples(6), tmp_path / "source", per_shard=4)
     monkeypatch.setattr(sources, "SHARDS_BYTES", 1)
     middle = tmp_path / "source" / "00001.tar"
@@ -153,7 +153,7 @@ def test_jobs_that_fail_are_named_and_the_others_kept(tmp_path, monkeypatch):
     assert result["photos"]["train"] == 6
 
 
-def test_a_job_that_is_done_is_not_done_again(tmp_path, monkeypatch):
+def test_a_finished_job_is_not_repeated(tmp_path, monkeypatch):
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "00003.parquet").write_bytes(b"done")
     assert jobs.run_job(str(tmp_path), 3, Limits()) == "00003"
@@ -166,7 +166,7 @@ def test_a_data_set_in_memory(tmp_path):
     memory = fsspec.filesystem("memory")
     try:
         assert prepare(source, "memory://sets/far", workers=1, **JOBS) == one
-        assert prepare(source, "memory://sets/far/", workers=1, **JOBS) == one  # found again
+        assert prepare(source, "memory://sets/far/", workers=1, **JOBS) == one  # reused
         far = {name.removeprefix("/sets/far/"): memory.cat_file(name) for name in memory.find("/sets/far")}
         assert far == contents(tmp_path / "one")
         with pytest.raises(DataError, match="made with other arguments"):
@@ -199,7 +199,7 @@ def test_shards_at_a_url(tmp_path):
         memory.rm("/shards", recursive=True)
 
 
-def test_a_protocol_that_is_not_known(tmp_path):
+def test_unknown_protocols_are_refused(tmp_path):
     with pytest.raises(ValueError, match="nowhere"):
         prepare(str(album(tmp_path / "album")), "nowhere://set", **SMALL)
     with pytest.raises(ValueError, match="simulated photos need a data_dir on this machine"):
@@ -208,7 +208,7 @@ def test_a_protocol_that_is_not_known(tmp_path):
 
 # --------------------------------------------------- storage itself ---------------------------------------------------
 @pytest.mark.parametrize("kind", ["folder", "memory"])
-def test_a_store(tmp_path, kind):
+def test_a_store_reads_writes_and_lists(tmp_path, kind):
     root = (
         tmp_path / "store"
         if kind == "folder"
@@ -246,7 +246,7 @@ def test_a_killed_write_leaves_the_old_file(tmp_path):
     assert Store(tmp_path).read("a") == b"old"
 
 
-def test_the_index_has_the_shards_digests(tmp_path):
+def test_the_index_holds_the_digests_of_shards(tmp_path):
     result = prepare(str(album(tmp_path / "album")), tmp_path / "set", **SMALL)
     metadata = pq.read_schema(tmp_path / "set" / "index" / "00000.parquet").metadata
     assert json.loads(metadata[b"shards"]) == result["shards"]

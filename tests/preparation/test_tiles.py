@@ -1,4 +1,4 @@
-"""Tiles are the photo's own pixels: DCT blocks, tables and decoded values are compared with the photo's."""
+"""Tiles are exact parts of the photo: DCT blocks, tables and decoded values are compared with the photo's."""
 
 import io
 import subprocess
@@ -43,7 +43,7 @@ def upright_crop(photo: bytes, tile) -> np.ndarray:
 
 
 def assert_lossless_jpeg(photo: bytes, tiles, folder, unit: tuple[int, int]) -> None:
-    """Blocks and tables are identical; pixels too, but for 2 at the border."""
+    """Blocks and tables are identical; so are pixels, except within 2 of the border."""
     whole = dct(photo, folder)
     for tile in tiles:
         assert tile.extension == "jpg"
@@ -71,7 +71,7 @@ def test_jpeg_blocks_and_tables_are_copied(subsampling, options, tmp_path):
     assert_lossless_jpeg(photo, tiles, tmp_path, SUBSAMPLINGS[subsampling])
 
 
-def test_vertical_subsampling_4_4_0(tmp_path):
+def test_vertical_subsampling_4_4_0_is_copied(tmp_path):
     rng = np.random.default_rng(2)
     planes = [np.zeros((rows, 24, 8, 8), np.int16) for rows in (22, 11, 11)]
     for plane in planes:
@@ -85,8 +85,8 @@ def test_vertical_subsampling_4_4_0(tmp_path):
     assert_lossless_jpeg(photo, tiles, tmp_path, (2, 1))
 
 
-def test_factors_larger_than_needed_are_kept(tmp_path):
-    """Some cameras write 4:4:4 with factors of 2 throughout: the same pixels in larger units."""
+def test_unnecessarily_large_sampling_factors_are_kept(tmp_path):
+    """Some cameras write 4:4:4 with all factors 2: the same pixels in larger MCUs."""
     planes = [np.zeros((22, 24, 8, 8), np.int16) for _ in range(3)]
     for plane in planes:
         plane[..., 0, 0] = np.random.default_rng(0).integers(-60, 60, plane.shape[:2])
@@ -101,7 +101,7 @@ def test_factors_larger_than_needed_are_kept(tmp_path):
         assert np.array_equal(load_image(tile.data), upright_crop(photo, tile))
 
 
-def test_own_tables_for_each_component(tmp_path):
+def test_separate_tables_for_each_component(tmp_path):
     tables = [[8 + i] * 64 for i in range(3)]
     photo = encoded(picture(), qtables=tables, subsampling=0)
     tiles = cut_tiles(photo, 2, SIZE, np.random.default_rng(1))
@@ -110,7 +110,7 @@ def test_own_tables_for_each_component(tmp_path):
 
 @settings(max_examples=25)
 @given(st.integers(64, 150), st.integers(64, 150), st.integers(1, 12), st.sampled_from(sorted(SUBSAMPLINGS)), st.data())
-def test_places_are_distinct_and_inside(width, height, count, subsampling, data):
+def test_positions_are_distinct_and_inside_the_photo(width, height, count, subsampling, data):
     fmt = data.draw(st.sampled_from(["JPEG", "PNG"]))
     options = {"subsampling": subsampling} if fmt == "JPEG" else {}
     tiles = cut_tiles(encoded(picture(width, height), fmt, **options), count, SIZE, np.random.default_rng(0))
@@ -122,7 +122,7 @@ def test_places_are_distinct_and_inside(width, height, count, subsampling, data)
     assert all(load_image(tile.data).shape == (SIZE, SIZE, 3) for tile in tiles)
 
 
-def test_same_generator_same_tiles():
+def test_equal_generators_give_equal_tiles():
     photo = encoded(picture())
     first, again, other = (cut_tiles(photo, 3, SIZE, np.random.default_rng(seed)) for seed in (7, 7, 8))
     assert first == again
@@ -147,7 +147,7 @@ def other_pictures() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", other_pictures())
-def test_other_pictures_give_lossless_webp(kind):
+def test_other_formats_give_lossless_webp(kind):
     photo = other_pictures()[kind]
     tiles = cut_tiles(photo, 3, SIZE, np.random.default_rng(0))
     assert [tile.extension for tile in tiles] == ["webp"] * 3
@@ -156,8 +156,8 @@ def test_other_pictures_give_lossless_webp(kind):
 
 
 @pytest.mark.parametrize("keep_rgb", [False, True])
-def test_orientation(keep_rgb):
-    """JPEG tiles stay as stored, WebP tiles are upright: either way no pixel is resampled."""
+def test_orientation_does_not_resample_pixels(keep_rgb):
+    """JPEG tiles are as stored, WebP tiles are upright: in both cases no pixel is resampled."""
     exif = Image.Exif()
     exif[0x0112] = 6
     image = picture(160, 96)
@@ -169,7 +169,7 @@ def test_orientation(keep_rgb):
         assert np.array_equal(load_image(tile.data)[inside], upright_crop(reference, tile)[inside])
 
 
-def test_metadata_is_left_behind_and_many_segments_do_no_harm(tmp_path):
+def test_metadata_is_dropped_and_many_segments_are_harmless(tmp_path):
     exif = Image.Exif()
     exif[0x010F] = "SecretMake"
     plain = encoded(picture(), exif=exif, comment=b"SecretComment")
@@ -180,8 +180,8 @@ def test_metadata_is_left_behind_and_many_segments_do_no_harm(tmp_path):
     assert not any(b"Secret" in tile.data for tile in tiles)
 
 
-def test_what_the_block_reader_refuses_becomes_webp():
-    """Pillow decodes arithmetic coding, the block reader does not; a header that claims it shows the way taken."""
+def test_jpegs_that_the_block_reader_refuses_become_webp():
+    """Pillow decodes arithmetic coding, the block reader does not; a header that claims it shows which one was used."""
     photo = encoded(picture())
     claimed = photo.replace(b"\xff\xc0", b"\xff\xc9", 1)
     assert {tile.extension for tile in cut_tiles(claimed, 2, SIZE, np.random.default_rng(0))} == {"webp"}
@@ -198,13 +198,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_block_reader_never_sees_what_pillow_refuses(kind, monkeypatch):
+def test_files_that_pillow_refuses_never_reach_the_block_reader(kind, monkeypatch):
     monkeypatch.setattr(jpeglib, "read_dct", lambda path: pytest.fail("the block reader saw a damaged file"))
     with pytest.raises(ImageError, match="^holiday/1.jpg: "):
         cut_tiles(HOSTILE[kind], 2, SIZE, np.random.default_rng(0), name="holiday/1.jpg")
 
 
-def test_too_small_names_the_photo_and_both_sizes(monkeypatch):
+def test_the_error_for_a_small_photo_names_it_and_both_sizes(monkeypatch):
     monkeypatch.setattr(jpeglib, "read_dct", lambda path: pytest.fail("too small to be read"))
     with pytest.raises(ImageError, match="^a.jpg: 63 x 100 pixels, smaller than a tile of 64: choose a smaller"):
         cut_tiles(encoded(picture(63, 100)), 1, SIZE, np.random.default_rng(0), name="a.jpg")
@@ -218,12 +218,12 @@ def test_exactly_one_tile_fits():
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, 64), (-1, 64), (1, 0), (1, 16), (1, 100)])
-def test_impossible_requests(count, size):
+def test_impossible_requests_are_refused(count, size):
     with pytest.raises(ValueError, match="multiple of 32"):
         cut_tiles(encoded(picture()), count, size, np.random.default_rng(0))
 
 
-def test_no_file_is_left_behind(tmp_path, monkeypatch):
+def test_no_temporary_file_is_left_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for photo in (encoded(picture()), *other_pictures().values(), *HOSTILE.values()):
         try:
@@ -235,7 +235,7 @@ def test_no_file_is_left_behind(tmp_path, monkeypatch):
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
-def test_mutated_photos_give_tiles_or_one_kind_of_error(seed, flips):
+def test_mutated_photos_give_tiles_or_an_image_error(seed, flips):
     rng = np.random.default_rng(seed)
     photo = bytearray(encoded(picture(100, 90), subsampling=2, progressive=bool(seed % 2)))
     for position in rng.integers(2, len(photo), flips):
@@ -248,7 +248,7 @@ def test_mutated_photos_give_tiles_or_one_kind_of_error(seed, flips):
         assert all(load_image(tile.data).shape == (SIZE, SIZE, 3) for tile in tiles)
 
 
-def test_real_bad_files(shared):
+def test_real_bad_files_give_tiles_or_an_image_error(shared):
     left_out = 0
     for path in sorted((shared / "badfiles").iterdir()):
         try:
@@ -261,7 +261,7 @@ def test_real_bad_files(shared):
     assert 0 < left_out < 19
 
 
-def test_real_photos_are_copied_in_blocks(shared, tmp_path):
+def test_blocks_of_real_photos_are_copied(shared, tmp_path):
     for path in sorted((shared / "camera_photos").iterdir())[:12]:
         photo = path.read_bytes()
         (tile,) = cut_tiles(photo, 1, 256, np.random.default_rng(0), path.name)

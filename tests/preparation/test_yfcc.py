@@ -1,4 +1,4 @@
-"""YFCC100M's dumps: joined by id, drawn uniformly, whatever their form; rows that are of no use are counted."""
+"""YFCC100M's dumps in all their forms: joined by id, sampled uniformly; unusable rows are counted."""
 
 import bz2
 from collections import Counter
@@ -30,7 +30,7 @@ def dumps(folder, ending=""):
 
 
 def row(photo="1", **changes):
-    """A row of the dataset by hand."""
+    """A row of the dataset."""
     fields = {number: "x" for number in range(23)} | {0: photo, 14: f"http://a/{photo}.jpg", 16: "http://cc", 17: "5"}
     fields |= {20: "0a1b", 21: "jpg", 22: "0"} | {int(name[1:]): value for name, value in changes.items()}
     return "\t".join(fields.values())
@@ -46,7 +46,7 @@ def write(folder, dataset, exif, end="\n"):
 
 @pytest.mark.parametrize("columns", [23, 25])
 @pytest.mark.parametrize("ending", ["", ".bz2"])
-def test_all_photos_come_once_with_their_own(tmp_path, columns, ending):
+def test_all_photos_are_read_once_with_their_own_exif(tmp_path, columns, ending):
     paths = dumps(tmp_path, ending)
     truth = yfcc_writer.write(*paths, rows=3000, columns=columns)
     rows, left_out = read(*paths)
@@ -67,11 +67,11 @@ def test_photos_with_few_tags_are_left_out_and_counted(tmp_path):
     assert all(row["exif"].count(":") >= 11 for row in rows)
 
 
-def test_a_sample_is_uniform_and_depends_on_seed_and_ids_alone(tmp_path):
+def test_a_sample_is_uniform_and_depends_only_on_seed_and_ids(tmp_path):
     (tmp_path / "other").mkdir()
     paths, others = dumps(tmp_path), dumps(tmp_path / "other")
     truth = yfcc_writer.write(*paths, rows=4000)
-    for path, other in zip(paths, others, strict=True):  # the same rows in another order
+    for path, other in zip(paths, others, strict=True):  # the same rows in a different order
         other.write_text("".join(sorted(path.read_text().splitlines(keepends=True), key=lambda line: line[::-1])))
     drawn, left_out = read(*paths, sample=1000)
     assert drawn == read(*others, sample=1000)[0]
@@ -85,7 +85,7 @@ def test_a_sample_is_uniform_and_depends_on_seed_and_ids_alone(tmp_path):
     assert everything == read(*paths)
 
 
-def test_more_photos_than_are_sorted_at_once(tmp_path, monkeypatch):
+def test_more_photos_than_fit_in_one_sorted_piece(tmp_path, monkeypatch):
     yfcc_writer.write(*dumps(tmp_path), rows=1000)
     expected = read(*dumps(tmp_path))
     monkeypatch.setattr("exiflang.preparation.yfcc.PIECE", 50)
@@ -94,7 +94,7 @@ def test_more_photos_than_are_sorted_at_once(tmp_path, monkeypatch):
     assert read(*dumps(tmp_path)) == expected
 
 
-def test_rows_that_are_of_no_use(tmp_path):
+def test_unusable_rows_are_counted(tmp_path):
     exif = [f"{number}\tExif+IFD0.Make:Canon" for number in range(1, 9)]
     dataset = [
         row("1"),
@@ -129,7 +129,7 @@ def test_rows_that_are_of_no_use(tmp_path):
     }
 
 
-def test_both_numbers_of_columns_and_both_ends_of_lines_may_mix(tmp_path):
+def test_column_counts_and_line_endings_may_be_mixed(tmp_path):
     newer = row("2").split("\t")
     newer = ["17", newer[0], "hash", *newer[1:]]
     paths = write(tmp_path, [row("1"), "\t".join(newer)], ["1\tA.B:1", "2\tA.B:1"], end="\r\n")
@@ -137,14 +137,14 @@ def test_both_numbers_of_columns_and_both_ends_of_lines_may_mix(tmp_path):
     assert {row["photo"]: row["exif"] for row in rows} == {"1": "A.B:1", "2": "A.B:1"}
 
 
-def test_a_photo_whose_exif_repeats_comes_once(tmp_path):
-    told = ["1\tA.B:1", "1\tA.B:1,C.D:2", "2\tA.B:1", "1\tA.B:1", "1\t"] * 30
-    rows, left_out = read(*write(tmp_path, [row("1"), row("2")], told))
+def test_a_photo_with_repeated_exif_is_read_once(tmp_path):
+    exif = ["1\tA.B:1", "1\tA.B:1,C.D:2", "2\tA.B:1", "1\tA.B:1", "1\t"] * 30
+    rows, left_out = read(*write(tmp_path, [row("1"), row("2")], exif))
     assert sorted((row["photo"], row["exif"]) for row in rows) == [("1", "A.B:1,C.D:2"), ("2", "A.B:1")]
     assert not left_out
 
 
-def test_compressed_in_pieces(tmp_path):
+def test_dumps_may_be_compressed_in_pieces(tmp_path):
     paths = dumps(tmp_path)
     yfcc_writer.write(*paths, rows=300)
     expected = read(*paths)
@@ -157,7 +157,7 @@ def test_compressed_in_pieces(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-200], lambda data: data[:50], lambda data: b"no bz2" + data])
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_damaged_dump_is_named(tmp_path, damage, which):
+def test_the_error_names_a_damaged_dump(tmp_path, damage, which):
     paths = dumps(tmp_path, ".bz2")
     yfcc_writer.write(*paths, rows=300)
     paths[which].write_bytes(damage(paths[which].read_bytes()))
@@ -165,14 +165,14 @@ def test_a_damaged_dump_is_named(tmp_path, damage, which):
         read(*paths)
 
 
-def test_a_row_without_end_is_named(tmp_path, monkeypatch):
+def test_the_error_names_a_dump_with_an_endless_row(tmp_path, monkeypatch):
     monkeypatch.setattr("exiflang.preparation.yfcc.BLOCK", 1 << 16)
     paths = write(tmp_path, [row("1")], ["1\t" + "A.B:1," * 100_000])
     with pytest.raises(DataError, match="yfcc100m_exif: cannot be read"):
         read(*paths)
 
 
-def test_empty_dumps(tmp_path):
+def test_empty_dumps_give_no_photos(tmp_path):
     assert read(*write(tmp_path, [], [])) == ([], Counter())
     assert read(*write(tmp_path, [row("1")], [])) == ([], Counter({"no EXIF": 1}))
     assert read(*write(tmp_path, [], ["1\tA.B:1"])) == ([], Counter())
@@ -180,7 +180,7 @@ def test_empty_dumps(tmp_path):
         read(tmp_path / "gone", tmp_path / "gone")
 
 
-def test_whoever_stops_early_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_stopping_early_leaves_nothing_behind(tmp_path, monkeypatch):
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     paths = dumps(tmp_path)
@@ -193,7 +193,7 @@ def test_whoever_stops_early_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 @given(st.dictionaries(st.text(min_size=1).filter(str.strip), st.text(min_size=1)))
-def test_what_is_encoded_comes_back(tags):
+def test_encoded_tags_are_decoded(tags):
     field = ",".join(f"{quote_plus(name)}:{quote_plus(value)}" for name, value in tags.items())
     assert decode_exif(field) == tags
 
@@ -214,17 +214,17 @@ def test_what_is_encoded_comes_back(tags):
         ("a:b:c", {"a": "b:c"}),
     ],
 )
-def test_odd_fields(field, tags):
+def test_malformed_fields_are_decoded(field, tags):
     assert decode_exif(field) == tags
 
 
-def test_hostile_fields_end_soon():
+def test_hostile_fields_are_decoded_quickly():
     assert len(decode_exif("x" * 10**7)) == 0
     assert len(decode_exif(",".join(f"{number}:1" for number in range(10**6)))) < 10**6
     assert decode_exif("%" * 10**6 + ":1") == {}
 
 
-def test_a_field_and_a_file_are_one_language():
+def test_a_field_and_a_file_give_the_same_tags():
     field = "Exif+IFD0.Make:Canon,Exif+SubIFD.F-Number:F2.8,Exif+SubIFD.Exposure+Time:1%2F125+sec,GPS.GPS+Latitude:48"
     own = {"Image Make": "Canon", "EXIF FNumber": "14/5", "EXIF ExposureTime": "1/125"}
     assert canonical_tags(decode_exif(field)) == canonical_tags(own)
@@ -239,7 +239,7 @@ def test_dumps_become_a_plan(tmp_path):
 
 
 def split(folder, rows=200, ending=""):
-    """Dumps in a folder, that of photos in three parts as if the middle one did not end its last line."""
+    """Dumps in a folder; the one of photos is in three parts, split in the middle of a line."""
     dataset, exif = dumps(folder)
     truth = yfcc_writer.write(dataset, exif, rows=rows)
     lines = dataset.read_text().splitlines()
@@ -252,7 +252,7 @@ def split(folder, rows=200, ending=""):
 
 
 @pytest.mark.parametrize("ending", ["", ".bz2"])
-def test_all_parts_of_a_dump_are_read_and_nothing_else_is_taken_for_one(tmp_path, ending):
+def test_all_parts_of_a_dump_and_no_other_files_are_read(tmp_path, ending):
     truth = split(tmp_path, ending=ending)
     names = [f"yfcc100m_dataset-{number}{ending}" for number in range(3)] + ["yfcc100m_exif"]
     others = ["README", "yfcc100m_dataset-0.md5", "yfcc100m_dataset.README", "yfcc100m_autotags.bz2"]
@@ -271,7 +271,7 @@ def test_all_parts_of_a_dump_are_read_and_nothing_else_is_taken_for_one(tmp_path
     }
 
 
-def test_a_damaged_part_is_named(tmp_path):
+def test_the_error_names_a_damaged_part(tmp_path):
     split(tmp_path, ending=".bz2")
     part = tmp_path / "yfcc100m_dataset-1.bz2"
     part.write_bytes(part.read_bytes()[:-100])
@@ -279,7 +279,7 @@ def test_a_damaged_part_is_named(tmp_path):
         read([tmp_path / f"yfcc100m_dataset-{number}.bz2" for number in range(3)], tmp_path / "yfcc100m_exif")
 
 
-def test_a_missing_part_or_dump_is_named(tmp_path):
+def test_the_error_names_a_missing_part_or_dump(tmp_path):
     split(tmp_path)
     (tmp_path / "yfcc100m_dataset-1").unlink()
     with pytest.raises(DataError, match="part 1 of yfcc100m_dataset is missing, the next is .*-2: download it"):
@@ -292,6 +292,6 @@ def test_a_missing_part_or_dump_is_named(tmp_path):
         write_plan(str(tmp_path), Store(tmp_path / "set"), 0, Contents())
 
 
-def test_three_parts_as_published(shared, tmp_path):
+def test_a_dump_in_three_parts_as_published(shared, tmp_path):
     plan = write_plan(str(shared / "cases" / "yfcc_split" / "dumps"), Store(tmp_path), 0, Contents(min_tags=1))
     assert len(pq.read_table(tmp_path / "plan" / "00000.parquet")) == 30 and len(plan["dumps"]) == 4
