@@ -318,10 +318,10 @@ def _protocol(protocol: Mapping[str, Any]) -> str:
     recipe, photos = protocol["recipe"], protocol["photos"]
     text = (
         f"{recipe['steps']} steps of {recipe['batch_size']} photos, patches of "
-        f"{' and '.join(map(str, recipe['crop_sizes']))} px, no step chosen. Pictures, spliced + authentic: "
-        f"{counted(protocol['pictures'])}; about {protocol['windows_per_side']} windows on the longer side, of a "
-        "calibrated model's size, for the tower without padding a multiple of 8 px apart. *ap*, *ciou*, *auc*, "
-        f"*detection_ap* (splices) and casia_1 by {_plain(protocol['readouts'][0])}."
+        f"{' and '.join(map(str, recipe['crop_sizes']))} px, last step. Pictures, spliced + authentic: "
+        f"{counted(protocol['pictures'])}; about {protocol['windows_per_side']} windows along the longer side, "
+        "sized as for a calibrated model, and a multiple of 8 px apart for the tower without padding. *ap*, *ciou*, "
+        f"*auc*, *detection_ap* (splices) and casia_1 by {_plain(protocol['readouts'][0])}."
     )
     if photos:
         unseen = photos["choose"] + photos["report"]

@@ -162,16 +162,16 @@ def all_figures(
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
-    """The table."""
+    """A table per group of photos."""
     tables = []
     for group, part in figures["groups"].items():
         methods = [name for name, found in part.items() if isinstance(found, Mapping)]
         rows = []
         for key, label, beside in MEASURED:
             first, *others = (f"{part[name][key]:.2f}" for name in methods)
-            guess = f"{part[beside]:.2f}" if beside in part else ""
-            rows.append([f"{label[0].lower()}{label[1:]}", f"**{first}**", *others, guess])
-        tables.append(table([f"{part['photos']} photos of {part['cameras']} {group}", *methods, "a guess"], rows))
+            chance = f"{part[beside]:.2f}" if beside in part else ""
+            rows.append([f"{label[0].lower()}{label[1:]}", f"**{first}**", *others, chance])
+        tables.append(table([f"{part['photos']} photos of {part['cameras']} {group}", *methods, "chance"], rows))
     return "\n\n".join(tables)
 
 

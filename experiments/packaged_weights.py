@@ -38,9 +38,9 @@ print(loaded - began, time.perf_counter() - began)
 REPEATS = 5
 NOTE = (
     "`flagged` and `false_alarms` are the fractions of spliced and of authentic pictures with a p-value of at most "
-    "0.05. Most photos of `authentic` calibrated the learned readout, so its false alarms there are too few: see the "
-    "row *authentic, measured* of the learned readout instead. The readout was trained and calibrated on the model's "
-    "windows; with the windows of the baselines it only serves as a comparison.\n\n"
+    "0.05. Most photos of `authentic` were used to calibrate the learned readout, so its false alarms there are too "
+    "few; see the row *authentic, measured* of the learned readout instead. The readout was trained and calibrated on "
+    "the model's windows; with the windows of the baselines it only serves as a comparison.\n\n"
 )
 
 

@@ -197,23 +197,23 @@ def headline(found: Mapping[str, Any]) -> str:
         aps = [f"**{detected['ap'][LEARNED]:.2f}**", f"{detected['ap'][_METHODS[2]]:.2f}"]
         counts = f"{detected['spliced']} + {detected['authentic']}"
         rows.append([about, counts, *scores, *aps, f"**{detected['flagged']['share']:.2f}**"])
-    columns = ["pictures", "spliced + authentic", "p-mAP", "of a hand-made readout"]
-    columns += ["detection AP", f"of the {_METHODS[2]}", "flagged"]
+    columns = ["pictures", "spliced + authentic", "p-mAP", "p-mAP, hand-made readout"]
+    columns += ["detection AP", f"AP, {_METHODS[2]}", "flagged"]
     alarms = found["detection"]["authentic, measured"]["false_alarms"]
     said = (
-        f"*flagged*: at a nominal false-alarm rate of {FALSE_ALARMS:.0%}. {alarms['pictures']} authentic photos of "
-        f"cameras that calibrated nothing show a rate of {alarms['share']:.2f} (95 % limits {alarms['low']:.2f} to "
+        f"*flagged*: at a nominal false-alarm rate of {FALSE_ALARMS:.0%}. On {alarms['pictures']} authentic photos "
+        f"from cameras not used for calibration, the rate is {alarms['share']:.2f} (95 % limits {alarms['low']:.2f} to "
         f"{alarms['high']:.2f})."
     )
     return f"{table(columns, rows)}\n\n{said}"
 
 
-#: What the README calls the sets.
+#: Names of the sets in the README.
 ABOUT = {
-    "splices": "composites of cameras that training never saw",
+    "splices": "composites from cameras not seen in training",
     "casia_1": "CASIA 1 (small pictures)",
     "forgeries": "forgeries made by people",
-    "yardstick": "composites on the host's JPEG grid and off it",
+    "yardstick": "composites on and off the host's JPEG grid",
 }
 _METHODS = (LEARNED, BEST_HAND_MADE, "quantization table alone")
 

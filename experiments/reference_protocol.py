@@ -63,14 +63,14 @@ def markdown(found: Mapping[str, Any]) -> str:
     """The table: a row per variant; for each set, p-mAP and its difference from the first variant."""
     sets = found["sets"]
     counts = [f"{next(iter(ways.values()))['pictures']} spliced pictures of {name}" for name, ways in sets.items()]
-    columns = [column for name in sets for column in (f"{name}: p_map", "difference, of one picture at most")]
+    columns = [column for name in sets for column in (f"{name}: p_map", "difference (largest for one picture)")]
     first = next(iter(WAYS))
     rows = []
     for way in WAYS:
         cells = []
         for ways in sets.values():
             row = ways[way]
-            apart = f"{row['difference']:+.3f} ± {row['difference_se']:.3f}, {row['largest']:.2f}"
+            apart = f"{row['difference']:+.3f} ± {row['difference_se']:.3f} ({row['largest']:.2f})"
             cells += [f"{row['p_map']:.3f} ± {row['se']:.3f}", "" if way == first else apart]
         rows.append([way, *cells])
     text = f"{found['model']}, windows of its own size; {', '.join(counts)}."

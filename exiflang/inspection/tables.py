@@ -14,18 +14,18 @@ from exiflang.viz.html import fragment
 SHOWN = 8
 #: A percentile below this is called unusual; that applies to one authentic photo in twenty.
 UNUSUAL = 0.05
-#: Key of a figure, its label (also in README.md and the model card), and the key of the value for a guess.
+#: Key of a result, its label (also in the model card), and the key of its value at chance.
 MEASURED = (
-    ("auc", "Own EXIF told from that of another camera (area under the curve)", "guess"),
+    ("auc", "Own EXIF against that of another camera (AUC)", "guess"),
     ("false_alarms", "Authentic photos called unusual", "unusual"),
-    ("noticed", "Photos with EXIF of another camera called unusual", "unusual"),
-    ("Make first", "The true make is the likeliest", "Make majority"),
-    ("Make sure", "Mean probability of the likeliest make", ""),
-    ("Make similar", "The true make is the most similar, asked as a mere fragment", "Make majority"),
-    ("Flash first", "The true state of the flash is the likeliest", "Flash majority"),
-    ("PhotographicSensitivity first", "The true ISO speed is the likeliest", "PhotographicSensitivity majority"),
-    ("window_auc", "A window of another camera told by its misfit (area under the curve)", "guess"),
-    ("tag_beats", "A tag's true value fits better than another common one", "guess"),
+    ("noticed", "Photos with another camera's EXIF called unusual", "unusual"),
+    ("Make first", "True make ranked most likely", "Make majority"),
+    ("Make sure", "Mean probability of the most likely make", ""),
+    ("Make similar", "True make ranked most similar, asked as a short text", "Make majority"),
+    ("Flash first", "True state of the flash ranked most likely", "Flash majority"),
+    ("PhotographicSensitivity first", "True ISO speed ranked most likely", "PhotographicSensitivity majority"),
+    ("window_auc", "Windows of another camera detected by their misfit (AUC)", "guess"),
+    ("tag_beats", "True value of a tag fits better than another common one", "guess"),
 )
 _fragment = partial(fragment, "metadata.html.j2")
 
@@ -64,7 +64,7 @@ def metadata_table(inspection: Inspection) -> str:
 
 
 def answer_table(answer: Answer) -> str:
-    """The likeliest candidates of an answer, and the ranks of those that were typed."""
+    """The most likely candidates of an answer, and the ranks of those that were typed."""
     table = answer.table
     shown = table[(table.index < SHOWN) | table["asked"]]
     return _fragment("answer_table", answer, list(shown.itertuples()))

@@ -127,7 +127,7 @@ def high_pass(image: np.ndarray) -> np.ndarray:
 def residual_row(tiles: Sequence[np.ndarray], label: str, size: int = 64) -> list[LabeledImage]:
     """A patch of a camera, its residual (see `high_pass`), and the median power spectrum of the residuals of its tiles.
 
-    Tiles uint8 [H, W, 3], at least `size` a side -> three pictures uint8; residuals from -10 to 10 gray levels.
+    Tiles uint8 [H, W, 3], at least `size` per side -> three pictures uint8; residuals from -10 to 10 gray levels.
     """
     residuals = [high_pass(tile) for tile in tiles]
     side = min(min(residual.shape) for residual in residuals)

@@ -47,7 +47,7 @@ def plot_training(log: Sequence[Mapping[str, float]], batch_size: int) -> go.Fig
 
 
 def plot_similarities(matrices: Mapping[str, np.ndarray]) -> go.Figure:
-    """Cosines of a batch's patches and sentences on one color scale: {title: float [B, B], a row a patch}, in a row."""
+    """Cosines of patches and sentences, side by side, on one scale: {title: float [B, B], a row per patch}."""
     figure = make_subplots(rows=1, cols=len(matrices), subplot_titles=list(matrices), horizontal_spacing=0.08)
     for col, matrix in enumerate(matrices.values(), 1):
         said = "patch %{y}, sentence %{x}: %{z:.2f}<extra></extra>"
@@ -61,7 +61,7 @@ def plot_similarities(matrices: Mapping[str, np.ndarray]) -> go.Figure:
 
 
 def plot_scores(summary: pd.DataFrame, metric: str = "p_map") -> go.Figure:
-    """Grouped bars of one metric: a group per set and readout, a bar per method, whiskers of one standard error."""
+    """Grouped bars of one metric: one group per set and readout, one bar per method, whiskers of one standard error."""
     figure = go.Figure()
     for method, part in summary.groupby("method", sort=False):
         error = {"type": "data", "array": part["p_map_se"]} if metric == "p_map" else None

@@ -146,25 +146,25 @@ def markdown(found: Mapping[str, Any]) -> str:
         "",
         "| what | figure |",
         "|---|---|",
-        f"| whole photos → shards, one worker | {rates['1']} photos a second |",
-        f"| two workers on two cores | {rates['2']} photos a second, {found['workers']['scaling']} times |",
-        f"| existing shards, copied | {shards['photos_per_second']} photos a second; {shards['tiles_that_differ']} of "
-        f"{shards['tiles']:,} tiles differ |",
+        f"| whole photos → shards, one worker | {rates['1']} photos per second |",
+        f"| two workers on two cores | {rates['2']} photos per second, {found['workers']['scaling']} times |",
+        f"| existing shards, copied | {shards['photos_per_second']} photos per second; {shards['tiles_that_differ']} "
+        f"of {shards['tiles']:,} tiles differ |",
         f"| 4 workers, one killed after {killed['done_when_killed']} shards | {killed['shards']} shards, "
-        f"{'all equal' if killed['equal'] else 'NOT equal'} to those of an undisturbed run |",
+        f"{'all equal' if killed['equal'] else 'NOT equal'} to those of an uninterrupted run |",
         f"| {photos['files']} real photos | {photos['kept']} kept; {_reasons(photos['left_out'])} |",
-        f"| {bad['files']} files, all but one broken or odd | {bad['kept']} kept; {_reasons(bad['left_out'])} |",
+        f"| {bad['files']} files, all but one broken or unusual | {bad['kept']} kept; {_reasons(bad['left_out'])} |",
     ]
     lines += [
-        f"| YFCC100M's dumps, {row['rows']:,} rows, {kind} | {row['rows_per_second']:,} rows a second, "
+        f"| YFCC100M's dumps, {row['rows']:,} rows, {kind} | {row['rows_per_second']:,} rows per second, "
         f"{row['peak_mb']:,} MB at most |"
         for kind, row in yfcc.items()
     ]
     lines += [
         "",
-        f"{MILLIONS} million photos at {rates['1']} a second and core are {MILLIONS}e6 / {rates['1']} / 86,400 = "
+        f"{MILLIONS} million photos at {rates['1']} per second and core are {MILLIONS}e6 / {rates['1']} / 86,400 = "
         f"{days:,.0f} core-days, {days / 256:.1f} days on 256 cores, if the network delivers "
-        f"{rates['1'] * 256 * photos['mb_per_photo'] / 1e3:.1f} GB a second.",
+        f"{rates['1'] * 256 * photos['mb_per_photo'] / 1e3:.1f} GB per second.",
     ]
     return "\n".join(lines)
 

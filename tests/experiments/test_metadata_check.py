@@ -69,7 +69,7 @@ def test_all_results_and_their_table(model, text_bank, pixels):
     pixels(text_bank.text[:12], text_bank.text[:12])
     figures = all_figures({"model": (model, text_bank), "untrained": (model, text_bank)}, {"seen": photos(12)})
     table = markdown(figures)
-    assert "12 photos of 12 seen" in table and "| model | untrained | a guess |" in table
+    assert "12 photos of 12 seen" in table and "| model | untrained | chance |" in table
     assert table.count("\n") == 1 + len(MEASURED)
     assert json.loads(json.dumps(figures))["groups"]["seen"]["photos"] == 12
 
