@@ -1,4 +1,4 @@
-"""Sentences encoded in buckets by length: the same embeddings and gradients, from fewer tokens."""
+"""Encoding sentences in buckets by length: the same embeddings and gradients, with fewer tokens."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def model(request) -> ExifLang:
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 99), st.sampled_from(["right", "left"]))
 @settings(max_examples=30)
-def test_buckets_hold_every_sentence_once_and_all_that_is_attended_to(count, longest, seed, side):
+def test_buckets_hold_every_sentence_once_with_all_attended_tokens(count, longest, seed, side):
     mask = tokens(count, longest, seed, side)["attention_mask"]
     buckets = length_buckets(mask)
     assert sorted(torch.cat([rows for rows, _ in buckets]).tolist()) == list(range(count))
@@ -45,14 +45,14 @@ def test_buckets_hold_every_sentence_once_and_all_that_is_attended_to(count, lon
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("count", [0, 1, 2, 31, 32, 33, 150])
-def test_embeddings_are_those_of_the_padded_sentences(model, count, side):
+def test_embeddings_equal_those_of_padded_sentences(model, count, side):
     given = tokens(count, 23, side=side)
     found, expected = model.encode_tokens(**given), model.encode_tokens(**given, bucketed=False)
     assert found.shape == (count, 32) and found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_embeddings_are_those_of_each_sentence_alone(model):
+def test_embeddings_equal_those_of_each_sentence_alone(model):
     given = tokens(40, 23, seed=1)
     ids, mask = given["input_ids"], given["attention_mask"]
     lengths = mask.sum(1).clamp(min=1).tolist()
@@ -63,7 +63,7 @@ def test_embeddings_are_those_of_each_sentence_alone(model):
     torch.testing.assert_close(model.encode_tokens(**given), torch.cat(alone), rtol=0, atol=1e-5)
 
 
-def test_gradients_are_those_of_the_padded_sentences(model):
+def test_gradients_equal_those_of_padded_sentences(model):
     given, weight = tokens(70, 23), torch.randn(70, 32, generator=torch.Generator().manual_seed(1))
     gradients = []
     for bucketed in (True, False):

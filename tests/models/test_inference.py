@@ -1,4 +1,4 @@
-"""Fast ways of embedding against the plain ones."""
+"""Fast ways of embedding compared with the plain ones."""
 
 import time
 from functools import cache
@@ -18,7 +18,7 @@ from exiflang.models.model import ExifLang
 
 
 def trained(preset: str, **changes) -> ExifLang:
-    """Random weights, and batch norms with the statistics that training would have left."""
+    """A model with random weights, and with batch norm statistics as after training."""
     torch.manual_seed(0)
     model = ExifLang(ExifLangConfig.preset(preset, **changes)).eval()
     for part in model.image_tower.modules():
@@ -62,7 +62,7 @@ def norms(model: ExifLang) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_folding_leaves_no_batch_norm_and_the_same_embeddings(kind):
+def test_folding_removes_batch_norms_and_keeps_embeddings(kind):
     model = model_of(kind)
     before, expected = norms(model), model.encode_image(patches())
     ready = for_inference(model)
@@ -71,7 +71,7 @@ def test_folding_leaves_no_batch_norm_and_the_same_embeddings(kind):
     torch.testing.assert_close(model.encode_image(patches()), expected, rtol=0, atol=0)
 
 
-def test_a_model_in_training_goes_on_training():
+def test_the_given_model_stays_in_training_mode():
     model = trained("tiny").train()
     ready = for_inference(model)
     assert model.training and model.text_tower.training
@@ -81,7 +81,7 @@ def test_a_model_in_training_goes_on_training():
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_bf16_is_near_and_comes_as_float32(kind):
+def test_bf16_embeddings_are_close_and_returned_as_float32(kind):
     model = model_of(kind)
     found, expected = for_inference(model, "bf16").encode_image(patches()), model.encode_image(patches())
     assert found.dtype == torch.float32
@@ -89,14 +89,14 @@ def test_bf16_is_near_and_comes_as_float32(kind):
 
 
 @pytest.mark.parametrize("hardware, half_seconds, taken", [(True, 1, True), (True, 3, False), (False, 1, False)])
-def test_auto_takes_bf16_where_it_is_measured_to_be_faster(monkeypatch, hardware, half_seconds, taken):
+def test_auto_uses_bf16_if_it_is_measured_to_be_faster(monkeypatch, hardware, half_seconds, taken):
     seconds = {torch.bfloat16: half_seconds, torch.float32: 2}
     monkeypatch.setattr(inference, "has_fast_bf16", lambda device: hardware)
     monkeypatch.setattr(inference, "_seconds", lambda model: seconds[model.image_tower.dtype])
     assert (for_inference(trained("tiny"), "auto").image_tower.dtype == torch.bfloat16) is taken
 
 
-def test_what_is_measured_is_the_time_of_windows(monkeypatch):
+def test_the_time_is_measured_on_windows(monkeypatch):
     model, shapes = trained("tiny"), []
 
     def slowly(patches):
@@ -118,7 +118,7 @@ def test_unknown_precision():
 
 
 def loop_dense(model: ExifLang, image: np.ndarray, window: int, stride: int) -> np.ndarray:
-    """Every cell of the picture's features painted over the pixels that it stands for, and windows cut from that."""
+    """Paint each cell of the picture's feature map over the pixels that it represents, and cut windows from that."""
     with torch.inference_mode():
         features = model.image_features(torch.from_numpy(image).permute(2, 0, 1)[None])
         step = (
@@ -141,7 +141,7 @@ def loop_dense(model: ExifLang, image: np.ndarray, window: int, stride: int) -> 
 
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(["basic", "bottleneck", "padded"]), st.integers(0, 40), st.integers(0, 70), st.integers(1, 31))
-def test_dense_windows_are_those_of_the_pictures_features(kind, height, width, stride):
+def test_dense_windows_are_cut_from_the_features_of_the_picture(kind, height, width, stride):
     model, image = model_of(kind), noise(32 + height, 32 + width)
     found = embed_densely(model, image, 32, stride)
     assert found.dtype == np.float32
@@ -149,7 +149,7 @@ def test_dense_windows_are_those_of_the_pictures_features(kind, height, width, s
 
 
 @pytest.mark.parametrize("stride", [7, 16])
-def test_stripes_change_nothing_where_the_field_is_smaller_than_their_margin(stride, monkeypatch):
+def test_stripes_change_nothing_if_their_margin_exceeds_the_field(stride, monkeypatch):
     model, image = trained("tiny"), noise(500, 90)
     whole = embed_densely(model, image, 32, stride)
     monkeypatch.setattr("exiflang.localization.windows.STRIPE_PIXELS", 1)
@@ -180,11 +180,11 @@ SLOW = Comparison(fast=False)
         ("base", {"comparison": SLOW}, False),
     ],
 )
-def test_what_is_an_approximation_says_so(preset, options, preview):
+def test_only_approximations_are_marked_as_previews(preset, options, preview):
     assert SpliceLocalizer(trained(preset), **options)(noise(150, 200)).preview is preview
 
 
-def test_dense_where_windows_do_not_overlap_is_exact():
+def test_dense_mode_is_exact_if_windows_do_not_overlap():
     model, image = trained("tiny"), noise(40, 6000)
     dense, exact = (SpliceLocalizer(model, window_size=32, mode=mode)(image) for mode in ("dense", "exact"))
     assert not dense.preview and dense.stride > dense.window_size
@@ -192,7 +192,7 @@ def test_dense_where_windows_do_not_overlap_is_exact():
 
 
 @pytest.mark.parametrize("preset", ["tiny", "base"])
-def test_fast_ways_give_the_plain_heatmap(preset):
+def test_fast_and_plain_ways_give_the_same_heatmap(preset):
     model, image = trained(preset), noise(150, 200)
     image[40:90, 60:120] //= 2
     plain = SpliceLocalizer(model, comparison=SLOW)(image)
@@ -201,7 +201,7 @@ def test_fast_ways_give_the_plain_heatmap(preset):
     assert np.corrcoef(fast.heatmap.ravel(), plain.heatmap.ravel())[0, 1] > 0.999
 
 
-def test_fast_is_one_switch():
+def test_one_switch_turns_off_all_fast_ways():
     localizer = SpliceLocalizer(trained("tiny"), comparison=SLOW)
     assert localizer.encoder is localizer.model
     for options in ({"mode": "dense"}, {"precision": "bf16"}):
@@ -214,7 +214,7 @@ class Baseline:
         return patches.float().flatten(1)
 
 
-def test_other_encoders_have_one_way():
+def test_other_encoders_have_no_modes():
     assert SpliceLocalizer(Baseline()).encoder.__class__ is Baseline
     with pytest.raises(ValueError, match="need an ExifLang"):
         SpliceLocalizer(Baseline(), mode="dense")
@@ -226,6 +226,6 @@ def test_unknown_mode():
 
 
 @pytest.mark.parametrize("name", ["windows_per_side", "window_size", "batch_size"])
-def test_counts_are_named(name):
+def test_the_error_names_a_wrong_count(name):
     with pytest.raises(ValueError, match=f"^{name} must be at least 1"):
         SpliceLocalizer(Baseline(), **{name: 0})

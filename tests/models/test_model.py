@@ -63,19 +63,19 @@ def test_flat_pictures_have_an_embedding_and_a_gradient(tokenizer, value):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_bytes_and_floats_mean_the_same(model, dtype):
+def test_bytes_and_floats_give_the_same_embedding(model, dtype):
     picture = patches(2, 32)
     assert torch.equal(model.encode_image(picture), model.encode_image(picture.to(dtype) / 255))
 
 
-def test_memory_layout_and_neighbors_in_the_batch_do_not_matter(model):
+def test_memory_layout_and_batch_composition_do_not_matter(model):
     picture = patches(4, 32)
     whole = model.encode_image(picture)
     torch.testing.assert_close(model.encode_image(picture.to(memory_format=torch.channels_last)), whole)
     torch.testing.assert_close(torch.cat([model.encode_image(one[None]) for one in picture]), whole)
 
 
-def test_an_empty_batch_is_an_empty_answer(model):
+def test_an_empty_batch_gives_an_empty_result(model):
     assert model.encode_image(torch.zeros(0, 3, 32, 32)).shape == (0, 32)
     assert model.encode_exif([]).shape == (0, 32)
 
@@ -97,7 +97,7 @@ def test_an_empty_batch_is_an_empty_answer(model):
         (np.zeros((1, 3, 8, 8), np.uint8), "tensor .*not ndarray"),
     ],
 )
-def test_what_is_no_picture_is_refused(model, bad, message):
+def test_invalid_pictures_are_refused(model, bad, message):
     with pytest.raises(ValueError, match=message):
         model.encode_image(bad)
 
@@ -111,7 +111,7 @@ def test_sentences_have_unit_norm(model):
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(6))
 
 
-def test_tags_are_written_as_their_sentence(model):
+def test_tags_are_embedded_as_their_sentence(model):
     tags = {"Make": "Canon", "Model": "Canon EOS 40D", "ISOSpeedRatings": "400"}
     from_tags, from_text = model.encode_exif([tags]), model.encode_exif([exif_to_text(tags)])
     assert torch.equal(from_tags, from_text)
@@ -120,18 +120,18 @@ def test_tags_are_written_as_their_sentence(model):
 
 
 @pytest.mark.parametrize("single", ["Make: Canon", {"Make": "Canon"}])
-def test_a_single_one_must_be_wrapped(model, single):
+def test_a_single_sentence_must_be_wrapped_in_a_list(model, single):
     with pytest.raises(ValueError, match=r"wrap a single one in \[ \]"):
         model.encode_exif(single)
 
 
 @pytest.mark.parametrize("strange", [None, 5, b"Make: Canon", ["Make: Canon"]])
-def test_what_is_no_exif_is_refused(model, strange):
+def test_values_that_are_not_exif_are_refused(model, strange):
     with pytest.raises(ValueError, match=rf"not {type(strange).__name__}"):
         model.encode_exif(["Make: Canon", strange])
 
 
-def test_a_sentence_too_long_is_cut(model):
+def test_a_long_sentence_is_truncated(model):
     long = ", ".join(f"Tag{i}: {i}" for i in range(2000))
     tokens = model.tokenize([long, "Make: Canon"])
     limit = model.text_tower.config.max_position_embeddings
@@ -149,22 +149,22 @@ def test_padding_does_not_change_an_embedding(model, sentences):
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
 
 
-def test_the_masked_mean_is_that_of_a_loop(model):
+def test_the_masked_mean_equals_a_loop(model):
     tokens = model.tokenize(SENTENCES)
     hidden = model.text_tower(**tokens).last_hidden_state
     for row, (states, mask) in enumerate(zip(hidden, tokens["attention_mask"], strict=True)):
         mean = sum(state for state, kept in zip(states, mask, strict=True) if kept) / int(mask.sum())
-        expected = mean / mean.norm()  # the tiny text tower is as wide as the space: no projection
+        expected = mean / mean.norm()  # the tiny text tower is as wide as the embedding, so there is no projection
         torch.testing.assert_close(model.encode_tokens(**tokens)[row], expected, atol=1e-6, rtol=1e-5)
 
 
-def test_forward_is_both_towers(model):
+def test_forward_runs_both_towers(model):
     picture, tokens = patches(2, 32), model.tokenize(SENTENCES)
     image, text = model(picture, **tokens)
     assert torch.equal(image, model.encode_image(picture)) and torch.equal(text, model.encode_exif(SENTENCES))
 
 
-def test_without_a_tokenizer_there_are_pictures_only(tokenizer, tmp_path):
+def test_without_a_tokenizer_only_pictures_can_be_embedded(tokenizer, tmp_path):
     model = tiny(tokenizer)
     model.tokenizer = None
     with pytest.raises(ValueError, match="no tokenizer: set model.tokenizer"):
@@ -193,7 +193,7 @@ sentences = st.lists(st.tuples(st.sampled_from(["Make", "Model", "Föö", "ISO"]
 
 @given(sentences)
 @settings(max_examples=60)
-def test_no_token_crosses_from_one_tag_to_the_next(tokenizer, sentence):
+def test_no_token_spans_two_tags(tokenizer, sentence):
     assert all(",Ġ" not in piece[:-2] for piece in tokenizer.tokenize(sentence))  # byte-level BPE prints a space as Ġ
 
 
@@ -203,7 +203,7 @@ def test_no_value_is_out_of_vocabulary(tokenizer, sentence):
     encoded = tokenizer(sentence, split_special_tokens=True)["input_ids"]
     assert encoded[0] == tokenizer.cls_token_id and all(0 <= token < len(tokenizer) for token in encoded)
     text = tokenizer.backend_tokenizer.normalizer.normalize_str(sentence)
-    assert tokenizer.backend_tokenizer.decoder is None  # nothing decodes; the bytes are all there, in order
+    assert tokenizer.backend_tokenizer.decoder is None  # there is no decoder, but all bytes are there in order
     characters = "".join(tokenizer.convert_ids_to_tokens(encoded[1:]))
     assert len(characters) == len(text.encode())
 
@@ -214,24 +214,24 @@ def test_frequent_tags_become_one_token():
     assert tokenizer.tokenize(SENTENCES[0]) == pieces
 
 
-def test_markup_in_exif_is_text(model):
+def test_special_tokens_in_exif_are_treated_as_text(model):
     tokens = model.tokenize(["Make: [PAD][CLS]"])["input_ids"][0]
     assert (tokens == model.tokenizer.pad_token_id).sum() == 0
     assert (tokens == model.tokenizer.cls_token_id).sum() == 1
 
 
-def test_the_tokenizer_follows_from_the_sentences_alone(tokenizer):
+def test_the_tokenizer_depends_only_on_the_sentences(tokenizer):
     first, again = (json.loads(train_tokenizer(SENTENCES, 320).backend_tokenizer.to_str()) for _ in range(2))
     assert first == again
     assert first["model"] == json.loads(tokenizer.backend_tokenizer.to_str())["model"]
 
 
-def test_the_bytes_are_always_there():
+def test_the_vocabulary_always_contains_all_bytes():
     assert len(train_tokenizer(["a"], vocab_size=1)) == 2 + 256
 
 
 @pytest.mark.parametrize(("bad", "message"), [([], "contain no EXIF"), ("Make: Canon", "a list of sentences")])
-def test_no_sentences_no_tokenizer(bad, message):
+def test_a_tokenizer_without_sentences_is_refused(bad, message):
     with pytest.raises(ValueError, match=message):
         train_tokenizer(bad)
 
@@ -260,14 +260,14 @@ def test_a_wrong_configuration_is_refused(changes, message):
         ExifLangConfig(**changes)
 
 
-def test_a_preset_must_exist_and_towers_must_be_named():
+def test_unknown_presets_and_unnamed_towers_are_refused():
     with pytest.raises(ValueError, match="unknown preset 'huge': choose one of tiny, demo, base, padded, paper"):
         ExifLangConfig.preset("huge")
     with pytest.raises(ValueError, match="image tower has no model_type"):
         ExifLang(ExifLangConfig())
 
 
-def test_presets_are_not_changed_by_their_users():
+def test_presets_are_not_modified_by_their_users():
     config = ExifLangConfig.preset("tiny")
     config.embed_dim = 7
     config.text_config = config.text_config | {"vocab_size": 9}
@@ -277,7 +277,7 @@ def test_presets_are_not_changed_by_their_users():
 
 
 @pytest.mark.parametrize("name", ["tiny", "demo"])
-def test_presets_project_where_widths_differ(tokenizer, name):
+def test_presets_add_projections_if_widths_differ(tokenizer, name):
     config = ExifLangConfig.preset(name, embed_dim=24)
     config.text_config = config.text_config | {"vocab_size": len(tokenizer)}
     model = ExifLang(config, tokenizer).eval()
@@ -286,13 +286,13 @@ def test_presets_project_where_widths_differ(tokenizer, name):
 
 @pytest.mark.parametrize(
     ("preset", "text", "parameters"),
-    [  # as published, less the poolers' 768 x 768 + 768
+    [  # as published, without the poolers' 768 x 768 + 768
         ("paper", DistilBertModel, 66_362_880),
         ("paper-albert", AlbertModel, 11_683_584 - 590_592),
         ("paper-roberta", RobertaModel, 124_645_632 - 590_592),
     ],
 )
-def test_the_papers_towers(preset, text, parameters):
+def test_paper_presets_have_the_published_towers(preset, text, parameters):
     with torch.device("meta"):
         model = ExifLang(ExifLangConfig.preset(preset))
     assert model.image_projection.weight.shape == (768, 2048) and model.image_projection.bias.shape == (768,)
@@ -300,7 +300,7 @@ def test_the_papers_towers(preset, text, parameters):
     assert [len(stage.layers) for stage in model.image_tower.encoder.stages] == [3, 4, 6, 3]  # ResNet-50
     assert isinstance(model.text_tower, text) and model.text_tower.config.hidden_size == 768
     assert sum(p.numel() for p in model.text_tower.parameters()) == parameters
-    assert sum(p.numel() for p in model.image_tower.parameters()) == 23_508_032  # torchvision's 25,557,032 less its fc
+    assert sum(p.numel() for p in model.image_tower.parameters()) == 23_508_032  # torchvision's 25,557,032 minus fc
     config = model.config
     assert (config.patch_size, config.pooling, config.logit_scale) == (124, "mean", 100.0)
     assert tuple(config.pixel_mean) == CLIP_MEAN and tuple(config.pixel_std) == CLIP_STD
@@ -308,7 +308,7 @@ def test_the_papers_towers(preset, text, parameters):
 
 
 @pytest.mark.parametrize("preset", ["paper", "paper-albert", "paper-roberta"])
-def test_every_parameter_of_the_papers_text_towers_has_a_gradient(tokenizer, preset):
+def test_all_parameters_of_the_papers_text_towers_have_gradients(tokenizer, preset):
     sizes = {"n_layers": 1, "dim": 24, "n_heads": 2, "hidden_dim": 8, "vocab_size": len(tokenizer)}
     if preset != "paper":
         sizes |= {"num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 8}
@@ -323,7 +323,7 @@ def test_every_parameter_of_the_papers_text_towers_has_a_gradient(tokenizer, pre
     torch.testing.assert_close(together[1:], model.encode_exif(["Make: X"]), atol=1e-5, rtol=1e-4)
 
 
-def test_the_scale_is_a_parameter_or_fixed(tokenizer):
+def test_the_logit_scale_is_learned_or_fixed(tokenizer):
     learned, fixed = tiny(tokenizer), tiny(tokenizer, learn_logit_scale=False, logit_scale=100)
     assert learned.logit_scale.item() == pytest.approx(20) and learned.log_logit_scale.requires_grad
     assert fixed.logit_scale.item() == pytest.approx(100) and not fixed.log_logit_scale.requires_grad
@@ -355,7 +355,7 @@ def without_padding() -> ExifLang:
     return ExifLang(config).eval()
 
 
-def test_without_padding_the_border_of_a_patch_only_serves_its_residual():
+def test_without_padding_the_border_of_a_patch_is_used_only_for_its_residual():
     model, seen = without_padding(), {}
     assert model.receptive_field == model.image_tower.config.receptive_field + 2 == 35
     hook = model.image_tower.register_forward_pre_hook(lambda _, given: seen.update(pixels=given[0]))
@@ -374,7 +374,7 @@ def test_without_padding_the_border_of_a_patch_only_serves_its_residual():
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (34, 40), (50, 3)])
-def test_without_padding_a_small_patch_is_continued(height, width):
+def test_without_padding_a_small_patch_is_extended(height, width):
     model = without_padding()
     small = torch.randint(256, (2, 3, height, width), dtype=torch.uint8)
     rows, columns = max(0, 35 - height), max(0, 35 - width)

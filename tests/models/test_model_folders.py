@@ -32,7 +32,7 @@ def model(tokenizer) -> ExifLang:
 
 
 def lasting(tokenizer) -> dict:
-    """All of a tokenizer but the padding and truncation of its last call."""
+    """The state of a tokenizer except the padding and truncation of its last call."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     return {key: value for key, value in state.items() if key not in ("padding", "truncation")}
 
@@ -45,7 +45,7 @@ def test_a_round_trip_changes_nothing(model, tmp_path, capfd):
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
     assert lasting(loaded.tokenizer) == lasting(model.tokenizer)
     strange = [*SENTENCES, "", "Make: [PAD]日本", "Make: x, " * 900]
-    # Equal weights at other addresses may take another kernel: equal to rounding.
+    # Equal weights at other addresses may use a different kernel: results are equal up to rounding.
     torch.testing.assert_close(loaded.encode_image(patches(2, 32)), model.encode_image(patches(2, 32)))
     torch.testing.assert_close(loaded.encode_exif(strange), model.encode_exif(strange))
     again = tmp_path / "again"
@@ -55,7 +55,7 @@ def test_a_round_trip_changes_nothing(model, tmp_path, capfd):
         assert (again / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_weights_of_other_sentences_are_refused(model, tmp_path):
+def test_weights_for_another_sentence_version_are_refused(model, tmp_path):
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["sentence_version"] == SENTENCE_VERSION
@@ -64,7 +64,7 @@ def test_weights_of_other_sentences_are_refused(model, tmp_path):
         ExifLang.from_pretrained(tmp_path)
 
 
-def test_weights_that_do_not_fit_are_not_filled_in_at_random(model, tmp_path):
+def test_missing_weights_are_not_replaced_by_random_ones(model, tmp_path):
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["text_config"]["n_layers"] = 2
@@ -77,7 +77,7 @@ def test_weights_that_do_not_fit_are_not_filled_in_at_random(model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["missing", "deep/er/missing", "."])
-def test_a_missing_folder_is_named_without_asking_the_network(tmp_path, monkeypatch, name):
+def test_a_missing_folder_is_reported_without_using_the_network(tmp_path, monkeypatch, name):
     def refuse(*_):
         raise AssertionError("asked the network")
 
@@ -130,7 +130,7 @@ def test_pretrained_towers(tokenizer, image_folder, tmp_path, name):
 
 
 @pytest.mark.parametrize("pretrained", ["image", "text", "neither"])
-def test_random_towers_are_asked_for(tokenizer, image_folder, tmp_path, pretrained):
+def test_random_towers_are_created_on_request(tokenizer, image_folder, tmp_path, pretrained):
     text = DistilBertModel(TEXTS["distilbert"][1])
     text.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -150,7 +150,7 @@ def test_random_towers_are_asked_for(tokenizer, image_folder, tmp_path, pretrain
 
 
 @pytest.mark.parametrize("nothing", ["", None])
-def test_no_tower_is_random_silently(nothing):
+def test_towers_are_never_random_by_default(nothing):
     config = ExifLangConfig.preset("tiny")
     with pytest.raises(ValueError, match=f"image_tower is {nothing!r}: give a folder or hub id .* or 'random'"):
         ExifLang.from_towers(config, nothing, "random")
@@ -158,7 +158,7 @@ def test_no_tower_is_random_silently(nothing):
         ExifLang.from_towers(config, "random", nothing)
 
 
-def test_towers_on_the_wrong_side_or_missing(tokenizer, image_folder, tmp_path):
+def test_swapped_or_missing_towers_are_refused(tokenizer, image_folder, tmp_path):
     DistilBertModel(TEXTS["distilbert"][1]).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="distilbert cannot be the image tower: .* no hidden_sizes"):

@@ -32,7 +32,7 @@ from exiflang.release.packaging import FILES, MOST_BYTES
 from tests.shard_writer import write_shards
 
 CALIBRATION = {"diffused_cut": {"cells": [-0.5, 0.0], "scores": [0.01, 0.02], "pictures": 3}}
-# Localizes, exports from the inspector and trains, with relative paths -> what files were opened to be written.
+# Localizes, exports from the inspector and trains, with relative paths -> files that were opened for writing.
 USE_OF_A_WHEEL = """
 import io, json, os, runpy, sys
 
@@ -98,13 +98,13 @@ def save_tiny(folder: Path) -> None:
 
 @pytest.fixture
 def places(tmp_path, monkeypatch) -> list[Path]:
-    """The two places where weights are looked for, empty."""
+    """The two folders that are searched for weights, empty."""
     folders = [tmp_path / "wheel", tmp_path / "checkout"]
     monkeypatch.setattr(weights, "_PLACES", folders)
     return folders
 
 
-def test_without_weights_the_error_names_the_places_and_what_to_do(places):
+def test_the_error_without_weights_lists_the_folders_and_what_to_do(places):
     for ask in (packaged_model, SpliceLocalizer):
         with pytest.raises(FileNotFoundError, match="install a release .* python -m exiflang.release") as error:
             ask()
@@ -112,20 +112,20 @@ def test_without_weights_the_error_names_the_places_and_what_to_do(places):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_half_a_folder_is_none(places, name):
+def test_an_incomplete_folder_is_ignored(places, name):
     save_tiny(places[0])
     (places[0] / name).unlink()
     with pytest.raises(FileNotFoundError):
         packaged_model()
 
 
-def test_a_setting_out_of_its_range_is_refused_before_weights_are_sought(places):
+def test_invalid_settings_are_refused_before_weights_are_searched(places):
     with pytest.raises(ValueError, match="unknown readout"):
         SpliceLocalizer(readout="far_frends")
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_no_model_means_the_packaged_one_from_any_folder(places, place, tmp_path, monkeypatch):
+def test_the_packaged_model_is_the_default_from_any_folder(places, place, tmp_path, monkeypatch):
     save_tiny(places[place])
     monkeypatch.chdir(tmp_path)
     localizer = SpliceLocalizer(windows_per_side=6)
@@ -134,7 +134,7 @@ def test_no_model_means_the_packaged_one_from_any_folder(places, place, tmp_path
     assert 0 <= result.heatmap.min() and result.heatmap.max() < 1 and 0 < result.score < 1
 
 
-def test_places_do_not_depend_on_the_working_folder():
+def test_places_do_not_depend_on_the_working_directory():
     assert all(place.is_absolute() for place in weights._PLACES)
     assert weights._PLACES[1] == project_path("data/models/exiflang-base")
 
@@ -148,7 +148,7 @@ def base() -> Path:
 
 
 def copy_tree(folder: Path) -> Path:
-    """What a wheel is built from, without weights."""
+    """Copy what a wheel is built from, without weights."""
     folder.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(project_path(name), folder)
@@ -196,7 +196,7 @@ def installed(base, tmp_path_factory) -> Installed:
     return Installed(python, site / "exiflang")
 
 
-def test_a_wheel_has_the_whole_package_and_no_more(installed):
+def test_a_wheel_contains_exactly_the_package(installed):
     def names(folder: Path) -> set[str]:
         paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
         return {str(path) for path in paths if not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts)}
@@ -212,13 +212,13 @@ def test_a_wheel_has_the_whole_package_and_no_more(installed):
     assert {"notebooks/sanitize.cfg", "notebooks/04_inspect.ipynb", "notebooks/params/demo.yaml"} <= found
 
 
-def test_a_wheel_works_and_writes_into_the_working_folder_alone(installed, tmp_path):
+def test_a_wheel_works_and_writes_only_into_the_working_directory(installed, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     write_shards(samples(8), work / "photos/train")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HOME": str(work), "TMPDIR": str(work), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment |= {"TORCHINDUCTOR_CACHE_DIR": str(work / "inductor")}  # torch makes it at its import
+    environment |= {"TORCHINDUCTOR_CACHE_DIR": str(work / "inductor")}  # torch creates it on import
     done = subprocess.run(
         [str(installed.python), "-c", USE_OF_A_WHEEL], cwd=work, env=environment, capture_output=True, text=True
     )
@@ -232,7 +232,7 @@ def test_a_wheel_works_and_writes_into_the_working_folder_alone(installed, tmp_p
     assert list((work / "reports").rglob("*.png")) and (work / "models/mine/model.safetensors").is_file()
 
 
-def test_an_editable_install_takes_the_checkouts_weights(tmp_path):
+def test_an_editable_install_uses_the_weights_of_the_checkout(tmp_path):
     tree, hooks = copy_tree(tmp_path / "tree"), tmp_path / "hooks"
     save_tiny(tree / "data/models/exiflang-base")
     hooks.mkdir()
@@ -242,7 +242,7 @@ def test_an_editable_install_takes_the_checkouts_weights(tmp_path):
         wheel.extractall(hooks)
     (start,) = hooks.glob("*.pth")
     command = [sys.executable, "-W", "error", "-c", f"{start.read_text().strip()}\n{LOAD}"]
-    # the hook comes last: the environment's own must not answer first
+    # the hook comes last, so that the environment's own does not take precedence
     command[-1] = (
         f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'Editable' not in str(f)]\n{command[-1]}"
     )
@@ -262,13 +262,13 @@ def test_the_packaged_folder_is_small_and_complete(base):
     assert sum(path.stat().st_size for path in files) <= MOST_BYTES
 
 
-def test_the_packaged_files_tell_nothing_of_where_they_were_made(base):
+def test_the_packaged_files_reveal_no_paths_or_private_data(base):
     for path in (base / "README.md", base / "config.json", base / "tokenizer_config.json"):
         text = path.read_text(encoding="utf-8")
         assert not any(word in text for word in ("/work", "/home", "/root", "/tmp", "GPS", "SerialNumber"))
 
 
-def test_the_packaged_text_bank_holds_no_sentence_and_nothing_private(base):
+def test_the_packaged_text_bank_holds_no_sentences_or_private_data(base):
     text_bank = TextBank.load(base)
     assert len(text_bank.text) > 1000 and {"familiar", "unfamiliar"} == text_bank.ranks.keys() and text_bank.figures
     assert not [tag for tag in text_bank.values if is_private(tag) or "Date" in tag]
@@ -276,7 +276,7 @@ def test_the_packaged_text_bank_holds_no_sentence_and_nothing_private(base):
     assert b"Make: " not in data and b"GPS" not in data
 
 
-def test_the_packaged_model_is_calibrated_and_answers(base, monkeypatch, tmp_path):
+def test_the_packaged_model_is_calibrated_and_works(base, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     localizer = SpliceLocalizer()
     model = localizer.model

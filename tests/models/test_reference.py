@@ -15,7 +15,7 @@ from exiflang.models.model import ExifLang
 from exiflang.models.reference import convert, load_tokenizer, read_reference_checkpoint
 from tests.models.test_model import patches
 
-# ResNet-50, anew, in torchvision's names: stride in the 3 x 3, batch norm behind each convolution
+# ResNet-50, reimplemented with torchvision's names: stride in the 3 x 3, batch norm after each convolution
 
 
 class Bottleneck(nn.Module):
@@ -77,7 +77,7 @@ def towers() -> tuple[ResNet50, DistilBertModel]:
 
 @pytest.fixture(scope="module")
 def pruned(towers) -> dict[str, torch.Tensor]:
-    """The layout without "model." and leftovers."""
+    """The layout without the prefix "model." and without leftovers."""
     visual, transformer = ({f"{side}.{key}": value for key, value in tower.state_dict().items()}
                            for side, tower in zip(("visual", "transformer"), towers, strict=True))  # fmt: skip
     return visual | transformer | {"logit_scale": torch.tensor(math.log(100))}
@@ -120,7 +120,7 @@ def like() -> dict[str, torch.Tensor]:
         return ExifLang(ExifLangConfig.preset("paper")).state_dict()
 
 
-def test_pictures_are_embedded_as_by_torchvisions_network(model, towers):
+def test_pictures_are_embedded_as_by_the_torchvision_network(model, towers):
     picture = patches(2, 124)
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     pixels = (picture / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
@@ -142,14 +142,14 @@ def test_sentences_are_embedded_as_by_distilbert(model, towers):
             torch.testing.assert_close(embedding, mean / mean.norm(), rtol=0, atol=1e-5)
 
 
-def test_it_is_the_papers_model_and_ready(model):
+def test_the_converted_model_has_the_papers_settings(model):
     assert not any(part.training for part in model.modules())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert model.config.sentence_version == 0 and model.config.patch_size == 124
     assert model.logit_scale.item() == pytest.approx(100) and not model.log_logit_scale.requires_grad
 
 
-def test_it_survives_a_round_trip(model, tmp_path):
+def test_the_converted_model_survives_a_round_trip(model, tmp_path):
     picture, tags = patches(1, 40), [{"Make": "Canon"}, {"X Resolution": "72/1"}]
     model.save_pretrained(tmp_path)
     loaded = ExifLang.from_pretrained(str(tmp_path))
@@ -171,7 +171,7 @@ def test_it_survives_a_round_trip(model, tmp_path):
 
 
 def empty(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same names and shapes without the memory."""
+    """The same names and shapes, without using memory."""
     return {key: torch.zeros((), dtype=value.dtype).expand(value.shape) for key, value in weights.items()}
 
 
@@ -184,7 +184,7 @@ def test_both_layouts_are_the_same_weights(pruned, authors, like):
     )
 
 
-def test_half_precision_becomes_single(pruned, like):
+def test_half_precision_is_converted_to_float32(pruned, like):
     found = convert({key: value.half() for key, value in empty(pruned).items()}, like)
     assert {value.dtype for value in found.values()} == {torch.float32}
 
@@ -209,13 +209,13 @@ FC, NORM = "visual.fc.weight", "visual.layer1.0.bn1.running_mean"
         ({NORM: torch.full((64,), 1e300, dtype=torch.float64)}, f"NaN or infinite values in {NORM}"),
     ],
 )
-def test_what_does_not_fit_is_named(pruned, like, changes, message):
+def test_the_error_names_mismatched_weights(pruned, like, changes, message):
     changed = {key: value for key, value in (empty(pruned) | changes).items() if value is not None}
     with pytest.raises(ValueError, match=message):
         convert(changed, like)
 
 
-def test_many_names_are_counted(pruned, like):
+def test_long_lists_of_names_are_shortened_and_counted(pruned, like):
     transformer = {key: value for key, value in empty(pruned).items() if key.startswith("transformer")}
     with pytest.raises(ValueError, match=r"missing .*and 247 more, 267 in all") as error:
         convert(transformer, like)
@@ -242,13 +242,13 @@ def test_a_file_cannot_run_code(tmp_path, like):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 broken", b"\x80\x02}q\x00", b"\xff" * 300])
-def test_no_checkpoint(tmp_path, like, content):
+def test_files_that_are_not_checkpoints_are_refused(tmp_path, like, content):
     (tmp_path / "file.pth").write_bytes(content)
     with pytest.raises(ValueError, match=r"file\.pth: not a checkpoint that can be read safely: give a complete file"):
         read_reference_checkpoint(tmp_path / "file.pth", like)
 
 
-def test_a_file_cut_short(tmp_path, like):
+def test_a_truncated_file_is_refused(tmp_path, like):
     torch.save({"model": {"x": torch.ones(1000)}}, tmp_path / "file.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "file.pth").read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"cut\.pth: not a checkpoint that can be read safely"):
@@ -258,13 +258,13 @@ def test_a_file_cut_short(tmp_path, like):
 @pytest.mark.parametrize(
     "content", [{}, {"model": {}}, {"model": 5}, [torch.ones(1)], torch.ones(1), {"optimizer": {}}]
 )
-def test_no_weights_in_it(tmp_path, like, content):
+def test_checkpoints_without_weights_are_refused(tmp_path, like, content):
     torch.save(content, tmp_path / "file.pth")
     with pytest.raises(ValueError, match=r"file\.pth: holds no weights: expected a dict of tensors"):
         read_reference_checkpoint(tmp_path / "file.pth", like)
 
 
-def test_the_file_of_wrong_weights_is_named(tmp_path, like):
+def test_the_error_names_the_file_with_wrong_weights(tmp_path, like):
     torch.save({"model": {"visual.fc.weight": torch.ones(1)}}, tmp_path / "file.pth")
     with pytest.raises(
         ValueError, match=r"file\.pth: not the weights of the paper's ResNet-50 and DistilBERT: missing"
@@ -272,7 +272,7 @@ def test_the_file_of_wrong_weights_is_named(tmp_path, like):
         read_reference_checkpoint(tmp_path / "file.pth", like)
 
 
-def test_a_missing_file_and_a_folder(tmp_path, like):
+def test_missing_files_and_folders_are_refused(tmp_path, like):
     with pytest.raises(FileNotFoundError, match=r"none\.pth: cannot be read \(No such file"):
         read_reference_checkpoint(tmp_path / "none.pth", like)
     with pytest.raises(OSError, match="cannot be read"):
@@ -280,7 +280,7 @@ def test_a_missing_file_and_a_folder(tmp_path, like):
 
 
 @pytest.mark.parametrize("name", ["distilbert-base-uncased", "./none", "."])
-def test_a_tokenizer_out_of_reach(tmp_path, monkeypatch, name):
+def test_an_unreachable_tokenizer_is_reported(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match=rf"^{name}: no tokenizer found: give a folder with tokenizer.json, or a hub id"):
         load_tokenizer(name)

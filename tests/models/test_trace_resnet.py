@@ -20,7 +20,7 @@ def features(tower: TraceResNet, pixels: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 40, 64, 96, 128])
-def test_padding_keeps_a_cell_for_every_stride_pixels(size):
+def test_with_padding_there_is_one_cell_per_stride(size):
     tower = small_tower()
     assert tower.config.stride == 4
     found = features(tower, torch.rand(2, 2, size, size + 3))
@@ -28,10 +28,10 @@ def test_padding_keeps_a_cell_for_every_stride_pixels(size):
 
 
 @pytest.mark.parametrize("depths", [[0, 0], [1, 0], [0, 1], [1, 2]])
-def test_the_receptive_field_is_what_a_gradient_reaches(depths):
+def test_the_receptive_field_is_the_extent_of_gradients(depths):
     tower = small_tower(depths=depths, padded=False)
     side = tower.config.receptive_field
-    # Rectifiers hide some paths: sum over many pictures.
+    # ReLUs block some paths, so sum over many pictures.
     reached = torch.zeros(side + 8, side + 8)
     for seed in range(30):
         torch.manual_seed(seed)
@@ -42,7 +42,7 @@ def test_the_receptive_field_is_what_a_gradient_reaches(depths):
     assert (int(rows[0]), int(rows[-1])) == (4, 4 + side - 1)  # the second cell begins one stride further
 
 
-def test_without_padding_one_pass_holds_every_windows_features():
+def test_without_padding_one_pass_gives_the_features_of_every_window():
     tower = small_tower(padded=False)
     window, stride = tower.config.receptive_field + 8, tower.config.stride
     picture = torch.rand(1, 2, window + 5 * stride, window + 7 * stride)
@@ -54,7 +54,7 @@ def test_without_padding_one_pass_holds_every_windows_features():
         torch.testing.assert_close(whole[..., row : row + cells, column : column + cells], alone, rtol=0, atol=1e-5)
 
 
-def test_with_padding_a_window_is_not_a_part_of_the_picture():
+def test_with_padding_the_features_of_a_window_differ_from_those_of_the_picture():
     tower = small_tower()
     picture = torch.rand(1, 2, 48, 48)
     assert not torch.allclose(features(tower, picture)[..., 4:8, 4:8], features(tower, picture[..., 16:32, 16:32]))
@@ -77,12 +77,12 @@ def test_a_window_smaller_than_the_field_is_refused():
         ({"depths": [1, -1]}, "depths at least 0"),
     ],
 )
-def test_configurations_that_make_no_sense(changes, message):
+def test_invalid_configurations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         TraceResNetConfig(**{**SMALL, **changes})
 
 
-def test_transformers_knows_it_by_name(tmp_path):
+def test_the_tower_is_registered_with_transformers(tmp_path):
     tower = AutoModel.from_config(AutoConfig.for_model("trace_resnet", **SMALL))
     assert isinstance(tower, TraceResNet)
     tower.save_pretrained(tmp_path)
@@ -91,7 +91,7 @@ def test_transformers_knows_it_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["base", "padded"])
-def test_towers_for_traces_are_small_and_take_all_their_window_sizes(preset, tmp_path):
+def test_trace_towers_are_small_and_accept_all_their_window_sizes(preset, tmp_path):
     torch.manual_seed(0)
     model = ExifLang(ExifLangConfig.preset(preset)).eval()
     assert sum(p.numel() for p in model.image_tower.parameters()) <= 4e6
