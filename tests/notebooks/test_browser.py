@@ -1,4 +1,4 @@
-"""The inspector where people meet it: 04_inspect in JupyterLab, in a real browser, and what the kernel makes of it."""
+"""The inspector as users see it: 04_inspect in JupyterLab, in a real browser, and the resulting state of the kernel."""
 
 import json
 import re
@@ -20,8 +20,8 @@ from tests.lab import CHROMIUM, PATIENCE, copy_notebook, jupyterlab, run_noteboo
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
 
-SIZE = (640, 448)  # of the picture, pixels: windows of 32 pixels, each 16 pixels
-# JupyterLab's own words, of which none is about a widget.
+SIZE = (640, 448)  # of the picture, in pixels: windows of 32 pixels, 16 pixels apart
+# Messages of JupyterLab itself, none of which concerns widgets.
 ALLOWED = re.compile(r"Synchronizing|does not have a corresponding|Autoplay|ResizeObserver loop")
 
 
@@ -57,7 +57,7 @@ def browser():
 
 
 class Kernel:
-    """Asks the notebook's own kernel for values, as the page's clicks have left them."""
+    """Asks the notebook's kernel for values, after clicks in the page."""
 
     def __init__(self, connection: Path):
         self.client = BlockingKernelClient(connection_file=str(connection))
@@ -85,7 +85,7 @@ class Kernel:
 
 
 def click(page, kernel: Kernel, panel: int, row: int, col: int, trait: str) -> None:
-    """Point at a window until the figure names it, and click; again if the figure was just being drawn anew, which
+    """Point at a window until the figure names it, and click; retry if the figure was being redrawn, which
     swallows a click."""
     window, stride = kernel.ask("[panel.inspection.result.window_size, panel.inspection.result.stride]")
     for _ in range(5):
@@ -172,7 +172,7 @@ def test_an_investigator_clicks_through_the_notebook(server, folder, browser):
     )
     assert page.evaluate(ranges) == zoomed
 
-    # A report leaves the machine's network alone, and shows its pictures.
+    # A report does not access the network, and shows its pictures.
     inspector.get_by_role("tab", name="Export").click()
     inspector.get_by_label("To folder").fill(str(folder / "exported"))
     inspector.get_by_role("button", name="Report (HTML)").click()

@@ -1,4 +1,4 @@
-"""The notebooks themselves: run with the tiny preset, then run again by nbval, which must show the same outputs."""
+"""The notebooks: run with the tiny preset, then run again by nbval, which must produce the same outputs."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from exiflang.utils.hardware import has_fast_bf16
 from tests.shard_writer import write_shards
 
 NOTEBOOKS = project_path("notebooks")
-# Of 06_speed: each of its parts once, at its smallest.
+# For 06_speed: each part once, at its smallest size.
 SPEED = {
     "rounds": 1,
     "curve_rounds": 1,
@@ -39,9 +39,9 @@ SPEED = {
 
 
 def nbval(copies: list[Path]) -> subprocess.CompletedProcess:
-    """Runs the executed `copies` again, in order and apart from this pytest's settings, and compares their outputs."""
+    """Run the executed `copies` again, in order and without the settings of this pytest, and compare their outputs."""
     root = Path(__file__).parents[2]
-    (copies[0].parent / "notebooks" / "params").mkdir(parents=True, exist_ok=True)  # the copies' project
+    (copies[0].parent / "notebooks" / "params").mkdir(parents=True, exist_ok=True)  # makes it the project of the copies
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(copies[0].parent), "-q"]
     command += ["-p", "no:cacheprovider", "-p", "tests.nbval_plotly", "--nbval", "--nbval-current-env"]
     command += ["--nbval-kernel-startup-timeout=600"]
@@ -50,13 +50,13 @@ def nbval(copies: list[Path]) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
 
 
-def test_tiny_run_and_its_repetition_show_the_same_outputs(tmp_path):
+def test_a_tiny_run_and_its_repetition_give_the_same_outputs(tmp_path):
     folders = {"data_dir": tmp_path / "data", "model_dir": tmp_path / "model"}
     overrides = {name: str(folder) for name, folder in folders.items()}
     run = run_pipeline("tiny", overrides, run_id="tiny", runs_dir=tmp_path / "runs")
     first = json.loads((run / "metrics.json").read_text())
 
-    # nbval on a finished run would find everything made and compute nothing.
+    # On a finished run, nbval would find all results and compute nothing.
     for folder in [*folders.values(), *(run / stem for stem in STEPS)]:
         shutil.rmtree(folder)
         folder.mkdir()
@@ -67,7 +67,7 @@ def test_tiny_run_and_its_repetition_show_the_same_outputs(tmp_path):
     assert again["check"] == first[STEPS[-1]]["check"]
 
 
-def test_nbval_sees_a_changed_number_and_overlooks_bars_times_and_figures(tmp_path):
+def test_nbval_detects_changed_numbers_and_ignores_bars_times_and_figures(tmp_path):
     def notebook(number, seconds, rate):
         cells = [
             ("print('loss', 0.5)", nbformat.v4.new_output("stream", name="stdout", text=f"loss {number}\n")),
@@ -94,7 +94,7 @@ def test_nbval_sees_a_changed_number_and_overlooks_bars_times_and_figures(tmp_pa
     assert "other.ipynb::Cell 0" in answer.stdout
 
 
-def test_speed_and_its_repetition_show_the_same_but_for_times(tmp_path):
+def test_speed_and_its_repetition_give_the_same_outputs_except_times(tmp_path):
     torch.manual_seed(0)
     ExifLang(ExifLangConfig.preset("tiny")).save_pretrained(str(tmp_path / "model"))
     write_splices(tmp_path / "splices", CAMERAS[:2], 1, authentic=0, seed=0, size=(256, 192))
@@ -112,7 +112,7 @@ def test_speed_and_its_repetition_show_the_same_but_for_times(tmp_path):
     assert second.returncode == 0, second.stdout + second.stderr
 
 
-def test_probes_and_their_repetition_show_the_same(tmp_path):
+def test_probes_and_their_repetition_give_the_same_outputs(tmp_path):
     torch.manual_seed(0)
     ExifLang(ExifLangConfig.preset("tiny"), train_tokenizer(["Make: A, Model: M0"], 300)).save_pretrained(
         str(tmp_path / "model")
@@ -136,17 +136,17 @@ def test_probes_and_their_repetition_show_the_same(tmp_path):
 
 
 def tags(number: int) -> str:
-    """As the shards hold it: two makes in turn, a flash now and then."""
+    """EXIF as in shards: two alternating makes, sometimes with flash."""
     camera = number % 4
     found = {"Image Make": "AB"[camera % 2], "Image Model": f"M{camera}", "EXIF Flash": "01"[number // 4 % 2]}
     return json.dumps(found | {"EXIF FNumber": str(2 + number % 3)})
 
 
 @pytest.mark.parametrize("packaged", [False, True], ids=["tiny", "packaged"])
-def test_inspect_and_its_repetition_show_the_same(tmp_path, packaged):
+def test_inspect_and_its_repetition_give_the_same_outputs(tmp_path, packaged):
     torch.manual_seed(0)
     ExifLang(ExifLangConfig.preset("tiny")).save_pretrained(str(tmp_path / "model"))
-    given = {"interactive": False, "windows_per_side": 12, "window": [99, 0]}  # beyond the grid: its last row
+    given = {"interactive": False, "windows_per_side": 12, "window": [99, 0]}  # outside the grid: its last row is used
     found = run_notebook(
         "notebooks/04_inspect.ipynb", given | ({} if packaged else {"model_dir": str(tmp_path / "model")}), tmp_path
     )
