@@ -1,4 +1,4 @@
-"""Reports are self-contained: a page fetches nothing, and text from a picture's EXIF stays text."""
+"""Reports are self-contained: a page fetches nothing, and text from a picture's EXIF is escaped."""
 
 import re
 from html.parser import HTMLParser
@@ -11,7 +11,7 @@ from exiflang.pipeline.parameters import project_path
 
 
 class Loads(HTMLParser):
-    """Collects every address that a page would fetch by itself, and the texts of its scripts."""
+    """Collects every address that a page would load automatically, and the texts of its scripts."""
 
     def __init__(self, page):
         super().__init__()
@@ -32,7 +32,7 @@ class Loads(HTMLParser):
         self._in_script = False
 
 
-def test_html_loads_nothing_and_has_one_library_for_all_figures(tmp_path):
+def test_html_loads_nothing_and_embeds_the_plotting_library_once(tmp_path):
     mime = "application/vnd.plotly.v1+json"
     figure = {"data": [{"type": "bar", "y": [1], "name": "</script><script>alert('figure')</script>"}], "layout": {}}
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "a widget"}
@@ -77,7 +77,7 @@ def test_html_loads_nothing_and_has_one_library_for_all_figures(tmp_path):
         "",
     ],
 )
-def test_text_without_formulas_stays_as_it_is(text):
+def test_text_without_formulas_is_unchanged(text):
     assert with_mathml(text) == text
 
 
@@ -95,7 +95,7 @@ def test_every_formula_of_the_notebooks_becomes_mathml(path):
     assert [text for text in drawn if "$" in re.sub(r"`[^`]*`", "", text)] == []
 
 
-def test_a_page_draws_its_formulas(tmp_path):
+def test_formulas_in_a_page_are_rendered(tmp_path):
     cells = [nbformat.v4.new_markdown_cell("with $p \\le \\alpha$ it is")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "n.ipynb")
     page = write_html(tmp_path / "n.ipynb", tmp_path / "n.html").read_text()

@@ -73,7 +73,7 @@ def write_notebook(path, *sources, parameters=PARAMETERS):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A toy project that takes the place of the real one; its folder."""
+    """The folder of a toy project that replaces the real one."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "notebooks"
     write_notebook(folder / "01_prepare_data.ipynb", PREPARE)
@@ -96,7 +96,7 @@ def declared(project):
 # ---- parameters
 
 
-def test_declared_parameters_are_literals_where_they_can_be(project):
+def test_declared_parameters_are_literals_if_possible(project):
     path = write_notebook(project / "notebooks/x.ipynb", parameters="a = [1, 2]  # list\nb = 2 * 3  # int\nc = None\n")
     assert declared_parameters(path) == {"a": [1, 2], "b": "2 * 3", "c": None}
     assert declared_parameters(write_notebook(path, parameters="")) == {}
@@ -123,18 +123,18 @@ write_json(Path(out_dir, "metrics.json"), {"steps": steps, "training": training}
 TRAINS = 'steps = 7  # int: steps\ntraining = {}  # dict: the rest\nout_dir = ""  # str: of metrics.json\n'
 
 
-def test_what_a_training_takes_goes_into_its_mapping(project):
+def test_training_parameters_are_collected_in_a_mapping(project):
     write_notebook(project / "notebooks/02_train.ipynb", TRAIN, parameters=TRAINS)
     write_preset(project, "demo", "02_train: {ema: 9e-1, tag_dropout: 0.25, steps: 3}\n")
     run = run_pipeline("demo", {"tag_dropout": 0.5, "crop_sizes": Typed("[40, 64]")}, "run", only=["02_train"])
     found = json.loads((run / "metrics.json").read_text())["02_train"]
-    assert found["steps"] == 3  # the notebook's own
+    assert found["steps"] == 3  # the notebook's own parameter
     assert found["training"].items() >= {"ema": 0.9, "tag_dropout": 0.5, "crop_sizes": [40, 64]}.items()
     given = json.loads((run / "manifest.json").read_text())["steps"]["02_train"]["parameters"]
     assert given.items() >= {"steps": 3, "ema": 0.9, "loss": "infonce"}.items() and "training" not in given
 
 
-def test_what_a_training_does_not_take_is_refused_before_anything_runs(project):
+def test_unknown_training_parameters_are_refused_before_anything_runs(project):
     path = write_notebook(project / "notebooks/02_train.ipynb", TRAIN, parameters=TRAINS)
     write_preset(project, "demo", "02_train: {steps: 3}\n")
     with pytest.raises(UsageError, match=r"parameter 'tag_drop'; did you mean tag_dropout .*known: .*steps"):
@@ -147,7 +147,7 @@ def test_what_a_training_does_not_take_is_refused_before_anything_runs(project):
     assert not (project / "run").exists() and not (project / "reports").exists()
 
 
-def test_a_notebook_without_a_training_is_given_none(project):
+def test_a_notebook_without_training_gets_no_training_parameters(project):
     path = project / "notebooks/01_prepare_data.ipynb"
     assert "ema" not in declared_parameters(path)
     assert injected_parameters(path, {"seed": 1}) == {"seed": 1}
@@ -158,7 +158,7 @@ def test_a_notebook_without_a_training_is_given_none(project):
     [(0.5, "1e-4", 1e-4), (0.5, 2, 2.0), (1, 2, 2), ("a", "b", "b"), (True, False, False), (None, None, None)]
     + [(None, "any", "any"), ([1], [2, 3], [2, 3]), ((1, 2), [3, 4], [3, 4]), ({}, {"a": 1}, {"a": 1})],
 )
-def test_value_of_the_declared_type_is_taken(tmp_path, default, value, taken):
+def test_values_of_the_declared_type_are_accepted(tmp_path, default, value, taken):
     values = resolve_parameters("x", {"p": default, "out_dir": ""}, {"p": value}, tmp_path)
     assert values == {"p": taken, "out_dir": str(tmp_path / "x")}
     assert type(values["p"]) is type(taken)
@@ -169,13 +169,13 @@ def test_value_of_the_declared_type_is_taken(tmp_path, default, value, taken):
     [(0.5, "fast"), (0.5, True), (1, 1.5), (1, "1"), (1, True), (True, 1), ("a", 1), ([1], "a")]
     + [(3, None), ("a", None), (True, None), (0.5, None), ([1], None)],
 )
-def test_value_of_another_type_is_refused(tmp_path, default, value):
+def test_values_of_another_type_are_refused(tmp_path, default, value):
     with pytest.raises(UsageError, match=f"^x: p is {re.escape(repr(value))}: it must be .*, like "):
         resolve_parameters("x", {"p": default, "out_dir": ""}, {"p": value}, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["/x/trip #2", "#mine", "~", "", "null", "yes", "1e-3", "[a", "a: b", " a ", "'a'"])
-def test_typed_text_stands_as_it_is(tmp_path, text):
+def test_text_parameters_are_not_parsed(tmp_path, text):
     values = resolve_parameters("x", {"p": "simulated", "out_dir": ""}, {"p": Typed(text)}, tmp_path)
     assert values["p"] == text and type(values["p"]) is str
 
@@ -191,11 +191,11 @@ def test_typed_text_stands_as_it_is(tmp_path, text):
         (None, "7", 7),
     ],
 )
-def test_what_is_no_text_is_typed_as_yaml(tmp_path, default, text, taken):
+def test_other_parameters_are_parsed_as_yaml(tmp_path, default, text, taken):
     assert resolve_parameters("x", {"p": default, "out_dir": ""}, {"p": Typed(text)}, tmp_path)["p"] == taken
 
 
-def test_paths_become_absolute_and_other_texts_stay(project):
+def test_paths_become_absolute_and_other_text_is_unchanged(project):
     defaults = {"data_dir": "data", "out_dir": "", "source": "simulated", "empty_dir": ""}
     assert resolve_parameters("x", defaults, {"source": "../photos"}, project / "run") == {
         "data_dir": str(project / "data"),
@@ -205,7 +205,7 @@ def test_paths_become_absolute_and_other_texts_stay(project):
     assert resolve_parameters("x", defaults, {"source": "a/b"}, project)["source"] == "a/b"
 
 
-def test_a_path_that_no_notebook_can_hold_is_named(tmp_path):
+def test_the_error_names_a_path_that_is_not_utf_8(tmp_path):
     defaults, odd = {"source": "", "out_dir": ""}, os.fsdecode(b"/caf\xe9")
     with pytest.raises(UsageError, match=r"x: source is /caf\\xe9, which is not UTF-8"):
         resolve_parameters("x", defaults, {"source": odd}, tmp_path)
@@ -213,14 +213,14 @@ def test_a_path_that_no_notebook_can_hold_is_named(tmp_path):
         resolve_parameters("x", defaults, {}, Path(odd))
 
 
-def test_out_dir_belongs_to_the_runner(tmp_path):
+def test_out_dir_is_set_only_by_the_runner(tmp_path):
     with pytest.raises(UsageError, match="out_dir is set by the runner"):
         resolve_parameters("x", {"out_dir": ""}, {"out_dir": "/tmp"}, tmp_path)
     with pytest.raises(UsageError, match="x declares no out_dir"):
         resolve_parameters("x", {}, {}, tmp_path)
 
 
-def test_preset_gives_shared_values_to_each_and_own_values_win(project):
+def test_a_preset_shares_values_and_those_of_a_notebook_win(project):
     write_preset(project, "p", "shared: {seed: 1, rate: 0.1}\n02_train: {rate: 0.2}\n03_evaluate:\n")
     assert load_preset("p", declared(project)) == {
         "01_prepare_data": {"seed": 1, "rate": 0.1},
@@ -243,13 +243,13 @@ def test_preset_gives_shared_values_to_each_and_own_values_win(project):
         ("a: [", "p.yaml: not valid YAML"),
     ],
 )
-def test_wrong_preset_is_refused(project, text, message):
+def test_a_wrong_preset_is_refused(project, text, message):
     write_preset(project, "p", text)
     with pytest.raises(UsageError, match=message):
         load_preset("p", declared(project))
 
 
-def test_unknown_preset_names_the_known(project):
+def test_the_error_for_an_unknown_preset_lists_the_known_ones(project):
     with pytest.raises(UsageError, match=r"'dem'; did you mean demo\? known: demo"):
         load_preset("dem", declared(project))
 
@@ -257,7 +257,7 @@ def test_unknown_preset_names_the_known(project):
 # ---- running
 
 
-def test_pipeline_leaves_a_complete_record(project, capsys):
+def test_the_pipeline_writes_a_complete_record(project, capsys):
     run = run_pipeline("demo", {"rate": 0.25}, run_id="first")
 
     assert run == project / "reports/runs/first"
@@ -271,7 +271,7 @@ def test_pipeline_leaves_a_complete_record(project, capsys):
     assert manifest["files"] == {shard: hashlib.sha256(b"shard").hexdigest()}
     assert manifest["status"] == "finished"
     assert (manifest["preset"], manifest["overrides"]) == ("demo", {"rate": 0.25})
-    assert manifest["git"] == {"sha": None, "dirty": False}  # the toy project is no repository
+    assert manifest["git"] == {"sha": None, "dirty": False}  # the toy project is not a repository
     assert manifest["packages"]["numpy"] == np.__version__
     assert list(manifest["steps"]) == list(pipeline.STEPS)
     for stem, step in manifest["steps"].items():
@@ -280,7 +280,7 @@ def test_pipeline_leaves_a_complete_record(project, capsys):
         assert step["peak_memory_mb"] > 10
     assert not list(run.rglob("*.tmp"))
 
-    # Bars: seen while it runs, one line in the copy, no widget.
+    # Progress bars are shown during the run and leave one line in the copy, without a widget.
     assert "shards:" in capsys.readouterr().err
     copy = nbformat.read(run / "01_prepare_data.ipynb", as_version=4)
     (bar,) = [output for cell in copy.cells for output in cell.get("outputs", [])]
@@ -294,7 +294,7 @@ def test_pipeline_leaves_a_complete_record(project, capsys):
         run_pipeline("demo", run_id="../first")
 
 
-def test_failing_notebook_names_the_cell_and_keeps_the_copy(project):
+def test_a_failing_notebook_reports_the_cell_and_keeps_the_copy(project):
     write_notebook(project / "notebooks/02_train.ipynb", "import warnings", "open('absent/photos.tar')", LAST)
     with pytest.raises(PipelineError, match=r"02_train, cell In \[\d\] failed: FileNotFoundError: .*absent/photos.tar"):
         run_pipeline("demo", run_id="broken")
@@ -306,7 +306,7 @@ def test_failing_notebook_names_the_cell_and_keeps_the_copy(project):
     assert list(json.loads((run / "metrics.json").read_text())) == ["01_prepare_data"]
 
 
-def test_notebook_that_writes_no_metrics_is_an_error(project):
+def test_a_notebook_that_writes_no_metrics_is_an_error(project):
     write_notebook(project / "notebooks/x.ipynb", "pass")
     with pytest.raises(PipelineError, match="x did not write .*metrics.json: its last cell must"):
         run_notebook("notebooks/x.ipynb", {}, project / "run")
@@ -329,13 +329,13 @@ def test_write_json_is_strict_and_atomic(tmp_path):
 
 
 @given(st.floats(-1, 1), st.floats(-1, 1), st.one_of(st.none(), st.floats()))
-def test_golden_check_fails_exactly_outside_its_spread(one, other, value):
+def test_the_golden_check_fails_exactly_outside_the_spread(one, other, value):
     low, high = sorted([one, other])
     inside = value is not None and low <= value <= high
     assert (golden_failures({"m": value}, {"m": {"low": low, "high": high}}) == []) == inside
 
 
-def test_golden_check_looks_only_at_golden_names_and_misses_none():
+def test_the_golden_check_covers_all_golden_names_and_no_others():
     golden = {"m": {"mean": 1.0, "sd": 0.1, "low": 0.8, "high": 1.2}}
     assert golden_failures({"m": 1.0, "new": 9.0}, golden) == []
     assert golden_failures({}, golden) == ["m: not measured, golden 0.8 to 1.2"]
@@ -346,7 +346,7 @@ def test_golden_check_looks_only_at_golden_names_and_misses_none():
 # ---- command line
 
 
-def test_command_line_prints_the_table_and_checks_the_golden_spread(project, capsys):
+def test_the_command_line_prints_the_table_and_checks_the_golden_spread(project, capsys):
     golden = project / "reports/golden/demo.json"
     golden.parent.mkdir(parents=True)
     golden.write_text(json.dumps({"metrics": {"pmap": {"low": 0.7, "high": 0.8}}}))
@@ -364,7 +364,7 @@ def test_command_line_prints_the_table_and_checks_the_golden_spread(project, cap
     assert "outside its golden range: pmap: 0.9, golden 0.7 to 0.8" in capsys.readouterr().err
 
 
-def test_the_probe_runs_when_it_is_named_and_prints_its_own_table(project, capsys):
+def test_the_probe_runs_if_named_and_prints_its_own_table(project, capsys):
     assert main(["--only", "05_probe", "--out", "runs"]) == 0
     answer = capsys.readouterr()
     assert re.search(r"model +0.432", answer.out)
@@ -384,13 +384,13 @@ def test_the_probe_runs_when_it_is_named_and_prints_its_own_table(project, capsy
         (["--check", "--only", "02_train"], "--check needs 03_evaluate"),
     ],
 )
-def test_usage_errors_are_told_without_a_traceback(project, capsys, arguments, message):
+def test_usage_errors_are_reported_without_a_traceback(project, capsys, arguments, message):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not (project / "reports").exists()
 
 
-def test_damaged_golden_file_is_named(project, capsys):
+def test_the_error_names_a_damaged_golden_file(project, capsys):
     path = project / "reports/golden/demo.json"
     path.parent.mkdir(parents=True)
     path.write_text("[]")
@@ -398,32 +398,32 @@ def test_damaged_golden_file_is_named(project, capsys):
     assert "demo.json: expected" in capsys.readouterr().err
 
 
-def test_failing_notebook_exits_with_1(project, capsys):
+def test_a_failing_notebook_exits_with_1(project, capsys):
     write_notebook(project / "notebooks/01_prepare_data.ipynb", "raise ValueError('no photos in data')")
     assert main(["--only", "01_prepare_data"]) == 1
     assert "error: 01_prepare_data, cell In [" in (message := capsys.readouterr().err)
     assert "ValueError: no photos in data" in message
 
 
-# ---- what cannot be written, what does not start
+# ---- unwritable outputs, kernels that do not start
 
 
 def only_line(capsys) -> str:
-    """The one line that was said as an error."""
+    """The only line on stderr that reports an error."""
     said = capsys.readouterr().err
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     return line
 
 
-def test_an_output_folder_that_is_a_file_is_named(project, capsys):
+def test_the_error_names_an_output_folder_that_is_a_file(project, capsys):
     (project / "taken").write_text("mine")
     assert main(["--only", "01_prepare_data", "--out", "taken"]) == 1
     assert re.search(r"taken/demo-\S+: Not a directory; a file exists where a folder is needed", only_line(capsys))
     assert (project / "taken").read_text() == "mine"
 
 
-def test_a_full_disk_is_named_with_what_to_do(project, capsys, monkeypatch):
+def test_the_error_for_a_full_disk_says_what_to_do(project, capsys, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -433,7 +433,7 @@ def test_a_full_disk_is_named_with_what_to_do(project, capsys, monkeypatch):
     assert re.search(r"runs/demo-\S+: No space left on device; free some space, and run it again", said)
 
 
-def test_a_kernel_that_does_not_start_is_told_in_one_line(project, capsys, monkeypatch):
+def test_a_kernel_that_does_not_start_is_reported_in_one_line(project, capsys, monkeypatch):
     kernel = project / "jupyter/kernels/python3"
     kernel.mkdir(parents=True)
     (kernel / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"}))
