@@ -1,4 +1,4 @@
-"""Authentic pictures of each kind, and the calibration that a readout gets from them."""
+"""Authentic pictures of each kind, and the calibration of a readout on them."""
 
 import io
 from pathlib import Path
@@ -26,7 +26,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def kind_of(data: bytes) -> str:
-    """By the size of the picture and the steps of its file."""
+    """The kind according to the size of the picture and the quantization steps of its file."""
     image = load_image(data)
     return picture_kind(*image.shape[:2], gather_evidence(image[:8, :8], read_history(data), 8, 8))
 
@@ -43,7 +43,7 @@ def localizer(learned: bool = True) -> SpliceLocalizer:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("height, width", [(800, 1100), (1100, 800), (768, 1024), (500, 720)])
-def test_pictures_are_of_their_kind(kind, height, width):
+def test_pictures_have_the_requested_kind(kind, height, width):
     for seed in range(4):
         data = picture_of_kind(photo(height, width), kind, np.random.default_rng(seed))
         assert kind_of(data) == kind
@@ -52,13 +52,13 @@ def test_pictures_are_of_their_kind(kind, height, width):
 
 
 @pytest.mark.parametrize("file", QUALITIES)
-def test_each_quality_is_of_its_kind(file):
+def test_each_quality_belongs_to_its_kind(file):
     for quality in range(*QUALITIES[file]):
         assert kind_of(encode_picture(photo(16, 16), f"jpeg{quality}")) == f"small, {file}"
 
 
 @pytest.mark.parametrize("height, width", [(300, 400), (1, 1), (200, 3000), (64, 9000)])
-def test_too_small_photos_make_no_large_pictures(height, width):
+def test_small_photos_give_no_large_pictures(height, width):
     for seed in range(4):
         for kind in KINDS:
             data = picture_of_kind(photo(height, width), kind, np.random.default_rng(seed))
@@ -66,17 +66,17 @@ def test_too_small_photos_make_no_large_pictures(height, width):
             assert data is None or kind_of(data) == kind
 
 
-def test_a_photo_just_large_enough():
+def test_a_photo_that_is_just_large_enough():
     side = int(np.ceil(np.sqrt(LARGE)))
     for seed in range(6):
         data = picture_of_kind(photo(side, side), KINDS[0], np.random.default_rng(seed))
-        # Reduced, or cut to 4 : 3 of 1024 pixels, it may be too small; never is it of another kind.
+        # Reduced, or cropped to 4 : 3 of 1024 pixels, it may be too small, but never of another kind.
         assert data is None or kind_of(data) == KINDS[0]
 
 
-def test_half_of_the_pictures_are_cut_on_the_photos_grid():
+def test_half_of_the_pictures_are_cropped_on_the_grid_of_the_photo():
     image = photo(800, 1100)
-    image[..., 0], image[..., 1] = np.indices((800, 1100)) % 251  # which tells where a pixel was
+    image[..., 0], image[..., 1] = np.indices((800, 1100)) % 251  # which reveals the original position of a pixel
     cuts = 0
     for seed in range(12):
         made = load_image(picture_of_kind(image, "small, no JPEG", np.random.default_rng(seed)))
@@ -93,7 +93,7 @@ def test_half_of_the_pictures_are_cut_on_the_photos_grid():
     assert 2 < cuts < 10
 
 
-def test_a_picture_depends_on_the_random_numbers_alone():
+def test_a_picture_depends_only_on_the_random_numbers():
     first, second = (picture_of_kind(photo(400, 500), KINDS[-1], np.random.default_rng(3)) for _ in range(2))
     assert first == second != picture_of_kind(photo(400, 500), KINDS[-1], np.random.default_rng(4))
 
@@ -107,7 +107,7 @@ def albums() -> list[tuple[str, np.ndarray, Path | None]]:
     return list(zip(("Canon", "Nikon", "Canon"), photos, (None, None, None), strict=True))
 
 
-def test_each_photo_is_once_in_each_kind_that_it_is_large_enough_for(albums):
+def test_each_photo_is_used_once_in_each_kind_that_its_size_allows(albums):
     calibration = authentic_calibration(localizer(), albums)
     assert set(calibration.records) == set(KINDS)
     for kind, records in calibration.records.items():
@@ -116,7 +116,7 @@ def test_each_photo_is_once_in_each_kind_that_it_is_large_enough_for(albums):
         assert all(np.isfinite(record.peak) for record in records)
 
 
-def test_records_are_what_the_readout_makes_of_the_pictures(albums):
+def test_records_are_the_scores_of_the_readout(albums):
     own = localizer()
     own.readout = "learned"
     calibration = authentic_calibration(own, albums[1:2])
@@ -131,7 +131,7 @@ def test_records_are_what_the_readout_makes_of_the_pictures(albums):
         assert record.peak == score == float(values.max())
 
 
-def test_every_second_file_stands_for_itself_in_its_own_kind(albums, tmp_path):
+def test_every_other_file_is_used_unchanged_in_its_own_kind(albums, tmp_path):
     file = tmp_path / "camera.jpg"
     file.write_bytes(encode_picture(albums[0][1], "jpeg95"))
     photos = [("Canon", load_image(file), file), ("Nikon", load_image(file), file)]
@@ -144,7 +144,7 @@ def test_every_second_file_stands_for_itself_in_its_own_kind(albums, tmp_path):
     assert all(found[1].peak != score for found in records.values())
 
 
-def test_it_is_the_same_each_time(albums):
+def test_the_calibration_is_reproducible(albums):
     first, second = (authentic_calibration(localizer(), iter(albums[1:])).to_dict() for _ in range(2))
     assert first == second
 
@@ -154,11 +154,11 @@ def test_without_photos_nothing_is_calibrated():
     assert calibration.nearest(KINDS[0]) is None
 
 
-def test_without_a_learned_readout_it_says_so(albums):
+def test_calibrating_without_a_learned_readout_is_an_error(albums):
     with pytest.raises(ValueError, match="no learned readout to calibrate: train one first"):
         authentic_calibration(localizer(learned=False), albums)
 
 
-def test_a_photo_that_was_never_compressed_stays_so():
+def test_uncompressed_photos_stay_uncompressed():
     data = picture_of_kind(photo(400, 500), "small, no JPEG", np.random.default_rng(0))
     assert Image.open(io.BytesIO(data)).format == "PNG" and read_history(data) is None

@@ -1,4 +1,4 @@
-"""From a trained folder to one that can be handed out: float16, calibration, model card, and nothing half written."""
+"""From a training run to a folder for publication: float16, calibration, model card, and atomic writes."""
 
 import io
 import json
@@ -71,17 +71,17 @@ def trained(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch) -> None:
-    """Few and small pictures: what is tested here does not depend on their number."""
+    """Few and small pictures, since these tests do not depend on their number."""
     for name, value in FEW.items():
         monkeypatch.setattr(authentic, name, value)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    """Three photos, the last of them standing, and three files that cannot be used."""
+    """Three photos, the last in portrait orientation, and three unusable files."""
     folder = album(tmp_path_factory.mktemp("whole") / "whole", 2, (200, 150))
     (folder / "deeper").mkdir()
-    (folder / "deeper" / "standing.JPG").write_bytes(jpeg(9, (150, 200)))
+    (folder / "deeper" / "portrait.JPG").write_bytes(jpeg(9, (150, 200)))
     (folder / "broken.jpg").write_bytes(b"no photo")
     (folder / "half.jpg").write_bytes(jpeg(1, (200, 150))[:900])
     (folder / "thumbnail.jpg").write_bytes(jpeg(1, (95, 64)))
@@ -104,8 +104,8 @@ def patches(seed: int) -> torch.Tensor:
     return torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def lived_in(preset: str) -> ExifLang:
-    """A model whose batch norms have seen pictures."""
+def with_statistics(preset: str) -> ExifLang:
+    """A model whose batch norm statistics come from pictures."""
     torch.manual_seed(0)
     model = ExifLang(ExifLangConfig.preset(preset)).train()
     with torch.no_grad():
@@ -115,8 +115,8 @@ def lived_in(preset: str) -> ExifLang:
 
 
 @pytest.mark.parametrize("preset", ["tiny", "demo", "base", "padded"])
-def test_half_the_bytes_and_the_same_embeddings(preset, tmp_path):
-    model = lived_in(preset)
+def test_float16_weights_take_half_the_bytes_and_give_the_same_embeddings(preset, tmp_path):
+    model = with_statistics(preset)
     model.save_pretrained(str(tmp_path), state_dict=half_weights(model))
     whole = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     assert (tmp_path / "model.safetensors").stat().st_size < 0.52 * whole + 20_000
@@ -128,8 +128,8 @@ def test_half_the_bytes_and_the_same_embeddings(preset, tmp_path):
         torch.testing.assert_close(loaded.encode_tokens(**tokens), model.encode_tokens(**tokens), atol=1e-3, rtol=0)
 
 
-def test_running_statistics_beyond_float16_survive(tmp_path):
-    model = lived_in("tiny")
+def test_running_statistics_beyond_float16_are_kept(tmp_path):
+    model = with_statistics("tiny")
     for name, buffer in model.named_buffers():
         if "running" in name:
             buffer[:3] = torch.tensor([1e-9, 3e-6, 7e4])
@@ -139,16 +139,16 @@ def test_running_statistics_beyond_float16_survive(tmp_path):
 
 
 @pytest.mark.parametrize("value", [7e4, 1e-9, float("nan")])
-def test_what_float16_cannot_hold_stays(value):
-    model = lived_in("tiny")
+def test_weights_that_float16_cannot_hold_stay_in_float32(value):
+    model = with_statistics("tiny")
     with torch.no_grad():
         model.image_projection.weight.fill_(value)
     assert half_weights(model)["image_projection.weight"].dtype == torch.float32
     assert half_weights(model)["text_tower.embeddings.word_embeddings.weight"].dtype == torch.float16
 
 
-def test_weights_are_float32_unless_asked_for_otherwise(tmp_path):
-    model = lived_in("tiny")
+def test_weights_are_loaded_as_float32_by_default(tmp_path):
+    model = with_statistics("tiny")
     model.save_pretrained(str(tmp_path), state_dict=half_weights(model))
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
@@ -163,7 +163,7 @@ def test_weights_are_float32_unless_asked_for_otherwise(tmp_path):
 
 @settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 30), st.integers(1, 30))
-def test_the_middle_is_cut_and_never_resampled(height, width, one, other):
+def test_the_middle_is_cropped_and_never_resampled(height, width, one, other):
     longer, shorter = max(one, other), min(one, other)
     picture = np.arange(height * width * 3).reshape(height, width, 3)
     cut = middle(picture, longer, shorter)
@@ -175,7 +175,7 @@ def test_the_middle_is_cut_and_never_resampled(height, width, one, other):
     assert abs((height - rows - top) - top) <= 1 and abs((width - cols - left) - left) <= 1
 
 
-def test_pictures_by_kind_size_and_reason(photos, trained):
+def test_pictures_are_counted_by_kind_size_and_reason(photos, trained):
     pictures = AuthenticPictures([photos], trained[1] / "heldout")
     shapes = [picture.shape for picture in pictures]
     assert dict(pictures.counts) == {
@@ -191,18 +191,18 @@ def test_pictures_by_kind_size_and_reason(photos, trained):
     ]  # fmt: skip
     assert all(reason for _, reason in pictures.left_out)
     assert len(shapes) == sum(pictures.counts.values()) and len(pictures) >= len(shapes) + len(pictures.left_out)
-    assert shapes.count((128, 160, 3)) == 5 and shapes.count((160, 128, 3)) == 1  # the photo that stands
+    assert shapes.count((128, 160, 3)) == 5 and shapes.count((160, 128, 3)) == 1  # the photo in portrait orientation
     assert shapes.count((64, 96, 3)) == 4
 
 
-def test_pictures_are_the_same_each_time(photos, trained):
+def test_pictures_are_reproducible(photos, trained):
     drawn = AuthenticPictures([photos], trained[1] / "heldout")
     first, again = list(drawn), list(drawn)
     for other in (again, list(AuthenticPictures([photos], trained[1] / "heldout"))):
         assert all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-def test_too_few_tiles_for_a_mosaic_are_none(tmp_path, monkeypatch):
+def test_too_few_tiles_give_no_mosaic(tmp_path, monkeypatch):
     monkeypatch.setattr(authentic, "SIMULATED", 1)
     fixed = {"heldout_share": 0.5, "tile_size": 64, "tiles_per_photo": 1, "min_tags": 3}
     prepare(str(album(tmp_path / "photos", 4, (160, 128))), tmp_path / "data", **fixed)
@@ -210,14 +210,14 @@ def test_too_few_tiles_for_a_mosaic_are_none(tmp_path, monkeypatch):
     assert len(list(pictures)) == 2 and {kind for kind, _ in pictures.counts} == {"simulated photos"}
 
 
-def test_only_so_many_photos_are_drawn(photos, trained, monkeypatch):
+def test_the_number_of_photos_is_limited(photos, trained, monkeypatch):
     monkeypatch.setattr(authentic, "MOST_PHOTOS", 2)
     pictures = AuthenticPictures([photos, photos], trained[1] / "heldout")
     list(pictures)
     assert pictures.counts["whole photos", "large"] + len(pictures.left_out) == 2
 
 
-def test_folders_without_photos(tmp_path, trained):
+def test_folders_without_photos_are_refused(tmp_path, trained):
     with pytest.raises(DataError, match="missing: no such folder"):
         AuthenticPictures([tmp_path / "missing"], trained[1] / "heldout")
     with pytest.raises(DataError, match="no photos in it"):
@@ -226,7 +226,7 @@ def test_folders_without_photos(tmp_path, trained):
         AuthenticPictures([], tmp_path)
 
 
-def test_files_of_the_folders_that_are_no_pictures_are_logged(photos, trained, caplog):
+def test_files_that_are_not_pictures_are_logged(photos, trained, caplog):
     (photos / "notes.txt").touch()
     AuthenticPictures([photos], trained[1] / "heldout")
     (photos / "notes.txt").unlink()
@@ -243,7 +243,7 @@ def test_real_files_that_break_decoders_are_left_out(shared, trained, monkeypatc
 # The released folder
 
 
-def test_a_released_model_is_calibrated_and_answers(released, trained):
+def test_a_released_model_is_calibrated_and_works(released, trained):
     folder = released.folder
     assert {path.name for path in folder.iterdir()} <= FILES
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in folder.iterdir())
@@ -270,7 +270,7 @@ def test_unusable_photos_are_named_and_counted(released):
     assert "3 could not be used" in (released.folder / "README.md").read_text()
 
 
-def test_a_second_release_gives_the_same_bytes_in_the_old_ones_place(released, trained, photos, capsys):
+def test_a_second_release_replaces_the_first_with_the_same_bytes(released, trained, photos, capsys):
     names = ("config.json", "model.safetensors", "README.md", "tokenizer.json", "text_bank.safetensors")
     before = {name: (released.folder / name).read_bytes() for name in names}
     release(*trained, released.folder, [photos], hardware="a | machine")
@@ -289,7 +289,7 @@ def test_a_released_folder_is_not_released_again(released, trained, tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    """Without calibrating."""
+    """Skip the calibration."""
     known = {"diffusion": {"cells": [-0.5, 0.0], "scores": [0.01, 0.02], "pictures": 3}}
     monkeypatch.setattr(module, "calibrate", lambda *_: known)
 
@@ -304,7 +304,7 @@ def kill(*_, **__):
 
 @pytest.mark.parametrize("failure, error", [(full, ReleaseError), (kill, KeyboardInterrupt)])
 @pytest.mark.parametrize("place", ["tokenizer", "card", "swap"])
-def test_a_failed_write_leaves_the_old_folder_whole(trained, tmp_path, monkeypatch, quick, failure, error, place):
+def test_a_failed_write_leaves_the_old_folder_intact(trained, tmp_path, monkeypatch, quick, failure, error, place):
     out = tmp_path / "exiflang-base"
     release(*trained, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -321,7 +321,7 @@ def test_a_failed_write_leaves_the_old_folder_whole(trained, tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
-def test_a_second_release_into_one_folder_is_refused(trained, tmp_path, quick):
+def test_a_concurrent_release_into_the_same_folder_is_refused(trained, tmp_path, quick):
     model, data = trained
     with hold(tmp_path / ".out.lock", "", ValueError):
         with pytest.raises(ReleaseError, match=r"out: another run is using it \(process"):
@@ -329,7 +329,7 @@ def test_a_second_release_into_one_folder_is_refused(trained, tmp_path, quick):
         assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
 
 
-def test_a_kill_between_the_renames_is_mended_by_the_next_release(trained, tmp_path, quick):
+def test_the_next_release_recovers_from_a_kill_between_renames(trained, tmp_path, quick):
     out = tmp_path / "exiflang-base"
     release(*trained, out)
     before = (out / "config.json").read_bytes()
@@ -349,7 +349,7 @@ def test_other_files_are_never_replaced(trained, tmp_path):
         release(*trained, tmp_path / "file")
 
 
-def test_a_folder_too_large_for_the_package(trained, tmp_path, monkeypatch, quick):
+def test_a_folder_too_large_for_the_package_is_refused(trained, tmp_path, monkeypatch, quick):
     monkeypatch.setattr(module, "MOST_BYTES", 10_000)
     with pytest.raises(ReleaseError, match="0 MB, at most 0 MB fit"):
         release(*trained, tmp_path / "out")
@@ -365,7 +365,7 @@ def test_a_folder_too_large_for_the_package(trained, tmp_path, monkeypatch, quic
         ("dataset.json", "[]", "lacks what the model card needs"),
     ],
 )
-def test_facts_that_are_missing_are_found_before_calibrating(trained, tmp_path, monkeypatch, name, content, match):
+def test_missing_facts_are_reported_before_calibrating(trained, tmp_path, monkeypatch, name, content, match):
     monkeypatch.setattr(module, "calibrate", kill)
     data = tmp_path / "data"
     data.mkdir()
@@ -384,7 +384,7 @@ def read_card(text: str) -> tuple[dict, str]:
     return yaml.safe_load(front), body
 
 
-def test_the_card_tells_the_facts(released, trained):
+def test_the_card_states_the_facts(released, trained):
     front, body = read_card((released.folder / "README.md").read_text(encoding="utf-8"))
     assert front["license"] == "mit" and front["library_name"] == "exiflang" and front["model_name"] == "exiflang-base"
     assert front["pipeline_tag"] == "image-segmentation" and "hf upload USER/exiflang-base data/models/" in body
@@ -440,7 +440,7 @@ def test_names_cannot_break_the_card(name):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
-def test_a_card_of_simulated_photos_with_a_validated_run():
+def test_the_card_of_a_validated_run_on_simulated_photos():
     body = read_card(card())[1]
     assert "Tiles of 1,200 simulated photos" in body and "are simulated, by the package itself" in body
     assert "0.5 hours of training. These weights are those of step 1" in body and "cameras set apart: 0.700" in body
@@ -453,7 +453,7 @@ def sections(body: str) -> dict[str, str]:
     return dict(part.split("\n", 1) for part in body.split("\n## ")[1:])
 
 
-def test_the_packaged_card_is_worded_as_the_template():
+def test_the_packaged_card_matches_the_template():
     packaged = (project_path("data/models/exiflang-base") / "README.md").read_text(encoding="utf-8")
     made = model_card(
         "exiflang-base", ExifLangConfig.preset("tiny"), 1, ORIGIN, {("whole photos", "small"): 3}, 0, True
@@ -466,14 +466,14 @@ def test_the_packaged_card_is_worded_as_the_template():
         assert found[heading] == expected[heading]
 
 
-def test_figures_take_their_place_in_the_card():
+def test_results_are_inserted_into_the_card():
     assert card().count("None have been measured") == 2
     body = read_card(with_table(with_table(card(), "base", "| p_map |"), "exif", "| auc |"))[1]
     assert body.index("## Figures") < body.index("| p_map |") < body.index("## Metadata") < body.index("| auc |")
     assert "None have been measured" not in body
 
 
-def test_the_cards_code_runs(released, tmp_path, monkeypatch, capsys):
+def test_the_code_in_the_card_runs(released, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("exiflang.models.weights._PLACES", [released.folder])
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)).save("suspect.jpg")
@@ -485,7 +485,7 @@ def test_the_cards_code_runs(released, tmp_path, monkeypatch, capsys):
 # The command
 
 
-def test_the_command(trained, photos, tmp_path, quick, capsys):
+def test_the_command_releases_a_model_or_reports_an_error(trained, photos, tmp_path, quick, capsys):
     model, data = map(str, trained)
     given = ["--model", model, "--data", data, "--out", str(tmp_path / "out"), "--photos", str(photos)]
     assert main([*given, "--hardware", "a pocket calculator"]) == 0
