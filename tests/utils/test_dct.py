@@ -1,4 +1,4 @@
-"""Quantized coefficients as files store them."""
+"""Quantized coefficients as stored in files."""
 
 import io
 import os
@@ -19,7 +19,7 @@ def jpeg(size=(40, 24), mode="RGB", **options) -> bytes:
     return file.getvalue()
 
 
-def test_dequantized_coefficients_are_the_pixels():
+def test_dequantized_coefficients_match_the_pixels():
     flat = io.BytesIO()
     Image.new("L", (16, 8), 200).save(flat, "JPEG", quality=90)
     found = read_dct(flat.getvalue())
@@ -30,11 +30,11 @@ def test_dequantized_coefficients_are_the_pixels():
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:4:4"}, {"subsampling": "4:1:1"}])
-def test_all_kinds_have_their_luma_blocks(mode, options):
+def test_all_kinds_of_jpeg_have_luma_blocks(mode, options):
     assert read_dct(jpeg(mode=mode, **options)).Y.shape[:2] == (3, 5)
 
 
-def test_metadata_of_any_number_of_segments_is_passed_over():
+def test_any_number_of_metadata_segments_is_skipped():
     plain = jpeg()
     segment = b"\xff\xe1\x00\x08EXIF\x00\x00"
     many = plain[:2] + 80 * segment + plain[2:]
@@ -42,7 +42,7 @@ def test_metadata_of_any_number_of_segments_is_passed_over():
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n", jpeg()[:200]])
-def test_what_is_no_whole_jpeg_is_an_os_error(data):
+def test_incomplete_jpegs_raise_os_error(data):
     with pytest.raises(OSError):
         read_dct(data)
 
@@ -51,7 +51,7 @@ def test_what_is_no_whole_jpeg_is_an_os_error(data):
 
 
 def swapped_tables(data: bytes) -> bytes:
-    """The same picture with luma's table in place 1 and chroma's in place 0."""
+    """The same picture with the luma table in slot 1 and the chroma table in slot 0."""
     swapped, at = bytearray(data), 2
     while data[at + 1] != 0xDA:
         length = int.from_bytes(data[at + 2 : at + 4], "big")
@@ -65,7 +65,7 @@ def swapped_tables(data: bytes) -> bytes:
     return bytes(swapped)
 
 
-def test_luma_of_a_path_and_of_bytes(tmp_path):
+def test_luma_is_read_from_paths_and_bytes(tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(jpeg())
     for source in (path, str(path), jpeg()):
@@ -75,7 +75,7 @@ def test_luma_of_a_path_and_of_bytes(tmp_path):
         assert luma.steps.ravel().tolist() == list(standard_tables(90)[0])
 
 
-def test_what_is_not_there_or_no_file_has_no_luma(tmp_path):
+def test_missing_and_special_files_have_no_luma(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert [read_luma(tmp_path / name) for name in ("missing.jpg", "pipe.jpg", ".")] == [None] * 3
 
@@ -88,22 +88,22 @@ def test_luma_of_a_file_too_large_to_decode_is_not_read():
     assert read_luma(bytes(data)) is None and time.process_time() - start < 1
 
 
-def test_luma_has_its_own_table_wherever_it_is_stored():
+def test_luma_uses_its_own_table_in_any_slot():
     luma = read_luma(swapped_tables(jpeg()))
     assert luma.steps.ravel().tolist() == list(standard_tables(90)[0])
 
 
 @pytest.mark.parametrize("orientation", [0, 1, 6, 8, 9])
-def test_luma_knows_how_the_photo_is_turned(orientation):
+def test_luma_records_the_orientation_of_the_photo(orientation):
     tags = Image.Exif()
     tags[0x0112] = orientation
     turn = {6: Image.Transpose.ROTATE_270, 8: Image.Transpose.ROTATE_90}.get(orientation)
     assert read_luma(jpeg(exif=tags)).turn == turn
 
 
-ARITHMETIC = jpeg().replace(b"\xff\xc0", b"\xff\xc9", 1)  # its header says arithmetic coding, which libjpeg refuses
+ARITHMETIC = jpeg().replace(b"\xff\xc0", b"\xff\xc9", 1)  # its header claims arithmetic coding, which libjpeg refuses
 
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n", jpeg()[:200], ARITHMETIC], ids=["PNG", "truncated", "arithmetic"])
-def test_what_has_no_blocks_has_no_luma(data):
+def test_files_without_readable_blocks_have_no_luma(data):
     assert read_luma(data) is None

@@ -1,4 +1,4 @@
-"""Files and their names: what is no UTF-8 becomes text that anything takes; who writes at once does not meet."""
+"""Files and their names: names that are not UTF-8 become printable, and concurrent writers do not collide."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ from exiflang.viz.html import render
         ("Café 日本 😀.jpg", "Café 日本 😀.jpg"),
         (os.fsdecode(b"caf\xe9.jpg"), "caf\\xe9.jpg"),
         (Path(os.fsdecode(b"\xff/a")), "\\xff/a"),
-        ("half a pair \ud800", "half a pair \\ud800"),
+        ("half a surrogate pair \ud800", "half a surrogate pair \\ud800"),
         ("", ""),
     ],
 )
@@ -30,7 +30,7 @@ def test_names_become_printable(name, text):
     assert printable(name) == text and printable(text) == text
 
 
-def test_a_command_prints_a_path_as_it_is_and_errors_as_text(capsysbinary):
+def test_a_command_prints_paths_unchanged_and_errors_as_text(capsysbinary):
     path = os.fsdecode(b"/caf\xe9.html")
 
     def command(fail: bool = False) -> None:
@@ -43,7 +43,7 @@ def test_a_command_prints_a_path_as_it_is_and_errors_as_text(capsysbinary):
     assert said.out == b"/caf\xe9.html\n" * 2 and said.err == b"error: /caf\\xe9.html: is wrong\n"
 
 
-def test_pages_of_html_are_utf_8_whatever_is_in_them():
+def test_html_pages_are_always_utf_8():
     left_out = [{"name": "a", "reason": os.fsdecode(b"caf\xe9")}]
     page = render(
         "gallery.html.j2",
@@ -58,7 +58,7 @@ def test_pages_of_html_are_utf_8_whatever_is_in_them():
     assert page.encode() and "caf\\xe9" in page
 
 
-def test_writers_of_one_file_do_not_meet(tmp_path):
+def test_concurrent_writers_of_one_file_do_not_collide(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: write_whole(tmp_path / "file", str(number % 10) * 10_000), range(400)))
     (path,) = tmp_path.iterdir()
@@ -68,7 +68,7 @@ def test_writers_of_one_file_do_not_meet(tmp_path):
 # ---- locks
 
 
-def test_a_lock_is_held_alone_and_gone_afterwards(tmp_path):
+def test_a_lock_is_exclusive_and_removed_afterwards(tmp_path):
     lock = tmp_path / "new" / ".lock"
     with hold(lock, "folder", ValueError), ThreadPoolExecutor(1) as pool:
         with pytest.raises(ValueError, match=rf"^folder: another run is using it \(process {os.getpid()} on .*: wait"):
@@ -78,7 +78,7 @@ def test_a_lock_is_held_alone_and_gone_afterwards(tmp_path):
         pass
 
 
-def test_a_lock_of_a_killed_process_is_free(tmp_path):
+def test_the_lock_of_a_killed_process_is_released(tmp_path):
     lock = tmp_path / ".lock"
     script = "import sys, time; from pathlib import Path; from exiflang.utils.locks import hold\n"
     script += "with hold(Path(sys.argv[1]), 'f', ValueError, 'work'): print('held', flush=True); time.sleep(60)"
@@ -92,7 +92,7 @@ def test_a_lock_of_a_killed_process_is_free(tmp_path):
     assert not lock.exists()
 
 
-def test_many_that_do_the_same_take_turns(tmp_path, capsys):
+def test_holders_with_the_same_work_take_turns(tmp_path, capsys):
     inside, most = [], []
 
     def work(number):

@@ -1,4 +1,4 @@
-"""What a processor can multiply."""
+"""The speed of matrix products on a processor."""
 
 import time
 
@@ -17,7 +17,7 @@ from exiflang.utils.hardware import has_fast_bf16, matrix_rate
         ({}, False),
     ],
 )
-def test_bf16_of_a_processor_is_fast_where_it_multiplies_in_it(monkeypatch, capabilities, fast):
+def test_bf16_is_fast_if_the_processor_multiplies_in_it(monkeypatch, capabilities, fast):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert has_fast_bf16("cpu") is fast
 
@@ -28,8 +28,8 @@ def test_the_matrix_rate_is_measured_once():
 
 
 @pytest.mark.parametrize("seconds, products", [([0.001], 9), ([2.0], 2), ([2.0, 0.001], 9), ([0.001, 0.3], 3)], ids=str)
-def test_slow_products_are_few(monkeypatch, seconds, products):
-    """Each takes the next of `seconds`, the last ones the last. The first may be slow for once."""
+def test_slow_products_are_repeated_less_often(monkeypatch, seconds, products):
+    """Each product takes the next of `seconds`, and then always the last. The first one may be an outlier."""
     taken = []
 
     def clock():

@@ -1,4 +1,4 @@
-"""Processes that work for another one end with it, however it ends."""
+"""Worker processes end with their parent, however it ends."""
 
 import signal
 import subprocess
@@ -38,7 +38,7 @@ def started(code: str, folder) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "parent.py"], cwd=folder, stdout=subprocess.PIPE, text=True)
 
 
-def nothing_is_left_of(parent: subprocess.Popen, how: int) -> bool:
+def all_workers_end_with(parent: subprocess.Popen, how: int) -> bool:
     workers = psutil.Process(parent.pid).children(recursive=True)
     assert len(workers) >= 2
     parent.send_signal(how)
@@ -47,21 +47,21 @@ def nothing_is_left_of(parent: subprocess.Popen, how: int) -> bool:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_end_with_the_process_that_was_killed(tmp_path, how):
+def test_workers_end_with_their_killed_parent(tmp_path, how):
     parent = started(POOL, tmp_path)
     assert parent.stdout.readline() == "started\n"
-    assert nothing_is_left_of(parent, how)
+    assert all_workers_end_with(parent, how)
 
 
-def test_launched_processes_end_with_the_one_that_was_killed(tmp_path):
+def test_launched_processes_end_with_their_killed_launcher(tmp_path):
     (tmp_path / "worker.py").write_text(LAUNCHED)
     parent = started(LAUNCH, tmp_path)
     while not (tmp_path / "started").exists():
         assert parent.poll() is None
         time.sleep(0.1)
-    assert nothing_is_left_of(parent, signal.SIGKILL)
+    assert all_workers_end_with(parent, signal.SIGKILL)
 
 
-def test_a_pool_starts_as_asked_and_works():
+def test_a_pool_runs_its_initializer_and_works():
     with worker_pool(1, sys.setrecursionlimit, 1234) as pool:
         assert pool.submit(sys.getrecursionlimit).result() == 1234

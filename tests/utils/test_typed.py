@@ -1,4 +1,4 @@
-"""No text is taken for True, no switch for a number: wherever notebooks, YAML or a call hand over a value."""
+"""Text is not taken for True, nor a bool for a number, whether values come from notebooks, YAML or a call."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text() |
 
 
 @given(ANYTHING, st.sampled_from([bool, int, str]))
-def test_a_value_passes_if_it_is_of_the_type_and_a_switch_is_no_number(value, kind):
+def test_values_must_have_the_type_and_a_bool_is_not_a_number(value, kind):
     if type(value) is kind:
         assert typed("x", value, kind) is value
     else:
@@ -41,7 +41,7 @@ def test_a_value_passes_if_it_is_of_the_type_and_a_switch_is_no_number(value, ki
         ({"a": 1}, dict, {"a": 1}),
     ],
 )
-def test_what_is_taken(value, hint, taken):
+def test_convertible_values_are_accepted(value, hint, taken):
     assert typed("x", value, hint) == taken
 
 
@@ -58,7 +58,7 @@ def test_what_is_taken(value, hint, taken):
         ([64, "96"], list[int], r"x\[1\] is '96': it must be a whole number"),
     ],
 )
-def test_what_is_refused(value, hint, message):
+def test_values_of_another_type_are_refused(value, hint, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         typed("x", value, hint)
 
@@ -72,7 +72,7 @@ def test_what_is_refused(value, hint, message):
         ([3], "'3'; known: steps, seed"),
     ],
 )
-def test_an_unknown_name_comes_with_the_nearest(names, said):
+def test_an_unknown_name_is_reported_with_the_nearest_one(names, said):
     assert unknown_name(names, ["steps", "seed"]) == said
     assert unknown_name(["x"], []) == "'x'; known: none"
 
@@ -97,6 +97,6 @@ def test_an_unknown_name_comes_with_the_nearest(names, said):
         (lambda: open_picture(Path(__file__).parents[2] / "reports/golden/gallery.png", private="false"), "private"),
     ],
 )
-def test_every_entry_says_which_value_has_another_type(made, name):
+def test_every_entry_point_names_a_value_of_the_wrong_type(made, name):
     with pytest.raises(ValueError, match=f"^{name} is .*: it must be "):
         made()
