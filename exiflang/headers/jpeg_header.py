@@ -2,8 +2,9 @@
 
 import contextlib
 import io
+import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
@@ -14,6 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from exiflang.exif.reader import read_exif_block
 from exiflang.exif.tags import ExifError, is_private
+from exiflang.headers.exif_layout import is_packed
 from exiflang.utils.bare import JPEG_START
 from exiflang.utils.images import DAMAGE
 
@@ -26,6 +28,12 @@ _KINDS = [
     (0xE2, b"ICC_PROFILE\0", "ICC"), (0xE2, b"MPF\0", "MPF"), (0xE2, b"FPXR\0", "FlashPix"), (0xEB, b"JP", "JUMBF"),
     (0xEC, b"Ducky", "Ducky"), (0xED, b"Photoshop 3.0\0", "Photoshop"), (0xEE, b"Adobe", "Adobe"),
 ]  # fmt: skip
+#: What a comment holds, in lower case, where a program names itself in it.
+_SAID = {
+    b"gimp": "GIMP", b"gd-jpeg": "GD", b"imagemagick": "ImageMagick", b"lavc": "FFmpeg", b"paint.net": "Paint.NET",
+    b"lead technologies": "LEADTOOLS", b"adobe photoshop": "Adobe Photoshop", b"acd systems": "ACDSee",
+    b"jpegmini": "JPEGmini",
+}  # fmt: skip
 _NAMES = {0xC4: "DHT", 0xDB: "DQT", 0xDD: "DRI", 0xFE: "COM", 0xDA: "SOS"}
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
@@ -49,6 +57,11 @@ class JpegHeader:
         byte_order: of the EXIF, "II" or "MM"; "" without EXIF.
         tags: names of its tags as exifread prints them, in the order of the file, without private ones.
         maker_note: whether the EXIF has a maker note.
+        jfif: version (two numbers), unit of the density (0 none, 1 inch, 2 cm) and density, across and down, of the
+            first JFIF segment; () without one.
+        separate_tables: whether each quantization and Huffman table has a segment of its own.
+        comments: the known programs that comments name, without their other text.
+        packed_exif: whether the EXIF lies as programs that rewrite it leave it, see `is_packed`.
     """
 
     tables: tuple[tuple[int, ...], ...]
@@ -63,6 +76,10 @@ class JpegHeader:
     byte_order: str | None = None
     tags: tuple[str, ...] | None = None
     maker_note: bool | None = None
+    jfif: tuple[int, ...] | None = None
+    separate_tables: bool | None = None
+    comments: tuple[str, ...] | None = None
+    packed_exif: bool | None = None
 
     @property
     def encoding(self) -> str:
@@ -110,9 +127,37 @@ def read_header(photo: bytes) -> JpegHeader | None:
                 huffman=None if not huffman else "standard" if _all_standard(huffman) else "optimized",
                 restart=restart[-1] if restart else 0,
                 markers=tuple(name for name, before in zip(names, ["", *names], strict=False) if name != before),
+                jfif=_jfif(segments),
+                separate_tables=all(_one_table(marker, body) for marker, body in segments if marker in (0xC4, 0xDB)),
+                comments=_named_programs(segments),
+                packed_exif=_packed_exif(segments),
                 **_exif_fields(photo, image),
             )  # fmt: skip
     return None
+
+
+def _jfif(segments: Sequence[tuple[int, bytes]]) -> tuple[int, ...]:
+    """`JpegHeader.jfif`; the segment's layout is that of JFIF 1.02, page 5."""
+    for marker, body in segments:
+        if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12:
+            return struct.unpack(">BBBHH", body[5:12])
+    return ()
+
+
+def _one_table(marker: int, body: bytes) -> bool:
+    if marker == 0xC4:
+        return len(list(_split(body))) == 1
+    return len(body) == (129 if body[:1] >= b"\x10" else 65)  # precision of 16 or 8 bits, ITU-T T.81, B.2.4.1
+
+
+def _named_programs(segments: Sequence[tuple[int, bytes]]) -> tuple[str, ...]:
+    said = [body.lower() for marker, body in segments if marker == 0xFE]
+    return tuple(name for sign, name in _SAID.items() if any(sign in text for text in said))
+
+
+def _packed_exif(segments: Sequence[tuple[int, bytes]]) -> bool | None:
+    block = next((body[6:] for marker, body in segments if _name(marker, body) == "APP1 EXIF"), None)
+    return None if block is None else is_packed(block)
 
 
 def _exif_fields(photo: bytes, image: Image.Image) -> dict[str, Any]:
