@@ -120,8 +120,10 @@ def _programs(header: JpegHeader, quality: int) -> tuple[str, ...]:
     if header.huffman == "optimized" and header.progressive:
         return ("GIMP",) if sampling in ("4:4:4", "gray") and unit else ()
     if header.huffman == "optimized":
-        # From anything but a JPEG file, ImageMagick halves chroma only below quality 90; Android's library always does.
-        return ("ImageMagick", "Android") if (sampling, unit) == ("4:2:0", 0) else ("ImageMagick",)
+        if unit:  # GIMP before 2.10 was not progressive by default; ImageMagick keeps the density of its source
+            return ("ImageMagick", "GIMP")
+        # Skia, Android's library, writes no density and has 4:2:0 by default.
+        return ("ImageMagick", "Android") if sampling == "4:2:0" else ("ImageMagick",)
     return ("Pillow",) if sampling in ("4:2:0", "gray") and header.jfif[2:] == (0, 1, 1) else ()
 
 

@@ -9,6 +9,8 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 #: Directories in the order of `is_packed`, with the tag that points to each; IFD1 follows IFD0's last entry.
 _POINTERS = {0x8769: "Exif", 0xA005: "Interoperability", 0x8825: "GPS"}
 _ORDER = ("IFD0", "Exif", "Interoperability", "GPS", "IFD1")
+#: Tags with the place of a thumbnail in IFD1, and with its bytes: of a JPEG file, and of one strip of pixels.
+_THUMBNAIL = {0x0201: 0x0202, 0x0111: 0x0117}
 #: Entries of a directory at most; a damaged count can be 65,535.
 _MOST_ENTRIES = 1000
 
@@ -69,8 +71,9 @@ def _parts(block: bytes) -> Iterator[_Part]:
                 yield _Part(value, value + size, directory, tag)
             elif tag in _POINTERS:
                 places[_POINTERS[tag]] = value
-        if directory == "IFD1" and values.get(0x0201) and values.get(0x0202):
-            yield _Part(values[0x0201], values[0x0201] + values[0x0202], directory, 0x10000)
+        for place, size in _THUMBNAIL.items():
+            if directory == "IFD1" and values.get(place) and values.get(size):
+                yield _Part(values[place], values[place] + values[size], directory, 0x10000)
 
 
 def _number(block: bytes, order: str, offset: int) -> int:

@@ -78,6 +78,11 @@ def test_pillow_is_named_with_its_quality(options):
     assert "4:2:0, standard Huffman tables" in encoder.sentence
 
 
+def test_a_density_leaves_two_programs():
+    encoder = name_encoder(header_of(saved(quality=85, optimize=True, dpi=(300, 300))))
+    assert encoder and encoder.programs == ("ImageMagick", "GIMP")
+
+
 def test_gray_pictures_have_an_encoder_too():
     encoder = name_encoder(header_of(saved(noise().convert("L"), quality=80)))
     assert encoder and encoder.name == "libjpeg quality 80, like Pillow" and "gray" in encoder.sentence
