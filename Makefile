@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test docs wheel golden weights headers probes reference ablation bench scale fuzz inspect screenshots clean
+.PHONY: help install reproduce test docs wheel golden weights headers probes reference ablation edits bench scale fuzz inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ reference: $(INSTALLED) ## renew reports/golden/reference.json: what the paper's
 ablation: $(INSTALLED) ## renew reports/golden/ablation.json and readout_ablation.json (needs real photos, see base.yaml: hours)
 	$(BIN)/python -m experiments.ablation
 	$(BIN)/python -m experiments.readout_ablation
+
+edits: $(INSTALLED) ## renew encoders.json and reports/golden/edited_headers.json (needs real photos, GIMP, ImageMagick 6, exiftool)
+	$(BIN)/python -m experiments.edited_headers
 
 bench: $(INSTALLED) ## renew reports/golden/speed.json by notebooks/06_speed, on an idle machine (half an hour)
 	$(BIN)/python -m experiments.speed

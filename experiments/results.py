@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments import (
     ablation,
+    edited_headers,
     golden,
     header_check,
     linear_probes,
@@ -56,6 +57,7 @@ RESULTS = {
     "readout": Result.of("make weights", readout_figures.markdown),
     "exif": Result.of("make weights", metadata_check.markdown),
     "headers": Result.of("make headers", header_check.markdown),
+    "edited_headers": Result.of("make edits", edited_headers.markdown),
     "probe": Result("make probes", _probes),
     "reference": Result.of("make reference", reference_protocol.markdown),
     "ablation": Result.of("make ablation", ablation.markdown),
