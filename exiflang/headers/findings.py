@@ -6,6 +6,8 @@ from typing import Literal
 Severity = Literal["strong", "notable", "info"]
 #: From the most severe down.
 SEVERITIES: tuple[Severity, ...] = ("strong", "notable", "info")
+#: A finding is weak if more than this fraction of authentic files have it.
+WEAK = 0.02
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,8 @@ class Finding:
     source: str
     rate: float = float("nan")
     photos: int = 0
+
+    @property
+    def weak(self) -> bool:
+        """Whether too many authentic files have it for it to say much."""
+        return self.rate > WEAK
