@@ -15,6 +15,7 @@ from urllib.parse import quote
 from tqdm.auto import tqdm
 
 from exiflang.exif.tags import clean
+from exiflang.inspection.file_words import HEADER_VERDICTS, NEVER
 from exiflang.inspection.inspector import Inspector
 from exiflang.inspection.report import Provenance, report_name, write_report
 from exiflang.inspection.verdict import region_lines
@@ -22,6 +23,13 @@ from exiflang.utils.files import absolute_path, file_sha256, printable, read_jso
 from exiflang.utils.folders import count_others, find_pictures, openable_extensions
 from exiflang.utils.images import ImageError
 from exiflang.viz.html import PAGE, render
+
+#: Keys of entries to filter by: the label, and the values to choose from.
+_FILTERS = {
+    "verdict": ("Verdict", ("spliced", "no splice found", "not decidable")),
+    "header": ("Header", HEADER_VERDICTS),
+    "severity": ("Findings", ("strong", "notable", "info", "weak")),
+}
 
 
 def make_reports(source: str | Path, out_dir: str | Path, inspector: Inspector) -> Path:
@@ -92,7 +100,8 @@ def gallery_page(
     return render(
         "gallery.html.j2",
         title=title,
-        entries=best_first,
+        entries=[{**entry, "keys": _sorted_by(entry)} for entry in best_first],
+        choices=_choices(entries),
         left_out=left_out,
         passed_over=passed_over,
         origin=origin,
@@ -142,7 +151,7 @@ def _facts(page: Path) -> dict[str, Any]:
 def _entry(name: str, page: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A picture's gallery entry: selected facts of its report, and the report's URL."""
     kept = ("score", "calibrated", "mask_share", "unreliable_share", "width", "height", "sha256", "made", "thumbnail")
-    fit, decision = facts["fit"] or {}, facts["decision"] or {}
+    fit, decision, file = facts["fit"] or {}, facts["decision"] or {}, facts["file"]
     return {
         "name": name,
         "report": quote(f"pictures/{page.name}"),
@@ -153,5 +162,27 @@ def _entry(name: str, page: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         "familiar": fit.get("familiar"),
         "make": facts["tags"].get("Make", ""),
         "model": facts["tags"].get("Model", ""),
+        "header": file["header_verdict"],
+        "header_percentile": (file["header_fit"] or {}).get("percentile"),
+        "severity": next((kind for kind, number in file["finding_counts"].items() if number), None),
+        "findings": file["finding_counts"],
         **{key: facts[key] for key in kept},
     }
+
+
+def _choices(entries: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, list[str]]]:
+    """The filters that tell some of the entries apart, with the values that occur."""
+    found = {}
+    for key, (label, values) in _FILTERS.items():
+        present = {entry[key] for entry in entries}
+        if len(present) > 1:
+            found[key] = (label, [value for value in values if value in present])
+    return found
+
+
+def _sorted_by(entry: Mapping[str, Any]) -> dict[str, float | None]:
+    """What a card is sorted by besides its name; None comes last."""
+    percentile = 0.0 if entry["header"] == NEVER else entry["header_percentile"]
+    severe = sum(number * 1000.0**-place for place, number in enumerate(entry["findings"].values()))
+    keys = {"score": entry["score"], "mask": entry["mask_share"], "fit": entry["percentile"]}
+    return keys | {"header": percentile, "findings": severe}

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import numpy as np
 import torch
 
 from exiflang.exif.tags import clean
+from exiflang.headers.reference import SignatureReference
+from exiflang.inspection.file_tables import file_section, statement_table
+from exiflang.inspection.file_words import file_facts
 from exiflang.inspection.inspector import Inspection, Inspector
 from exiflang.inspection.tables import figures_table, fit_summary, metadata_table, region_table
 from exiflang.inspection.verdict import decision_facts, meaning_of_score, region_facts
@@ -53,12 +57,14 @@ class Provenance:
         model_files: {file of the model's folder: its SHA-256}; {} if it is not in a folder.
         private: whether GPS, serial numbers and names are shown.
         figures: measured accuracy of the model's EXIF check, see `TextBank`.
+        signatures: key of the signature reference and its number of photos; {} without one.
     """
 
     settings: Mapping[str, Any]
     model_files: Mapping[str, str]
     private: bool
     figures: Mapping[str, Any]
+    signatures: Mapping[str, Any]
 
     @classmethod
     def of(cls, inspector: Inspector) -> Provenance:
@@ -68,18 +74,27 @@ class Provenance:
             {path.name: digest for path in files if (digest := file_sha256(path))},
             inspector.private,
             inspector.text_bank.figures if inspector.text_bank else {},
+            _reference_record(inspector.signatures),
         )
 
     @property
     def record(self) -> dict[str, Any]:
         """For JSON and for comparisons; without the figures, which are in the model's files."""
-        return {"settings": dict(self.settings), "model_files": dict(self.model_files), "private": self.private}
+        known = {"settings": dict(self.settings), "model_files": dict(self.model_files), "private": self.private}
+        return known | {"signatures": dict(self.signatures)}
 
 
-def report_name(name: str, sha256: str) -> str:
+def _reference_record(reference: SignatureReference | None) -> dict[str, Any]:
+    if reference is None:
+        return {}
+    key = sha256(" ".join(sorted(reference.photos)).encode()).hexdigest()[:12]
+    return {"key": key, "photos": len(reference.photos)}
+
+
+def report_name(name: str, digest: str) -> str:
     """Name of the files of a picture's report, without extension: safe in any file system and URL."""
     stem = re.sub(r"[^\w.-]+", "_", Path(clean(printable(name), 200)).stem)[:50].strip("._-")
-    return f"{stem or 'picture'}-{sha256[:8]}"
+    return f"{stem or 'picture'}-{digest[:8]}"
 
 
 def report_facts(inspection: Inspection, origin: Provenance, made: str) -> dict[str, Any]:
@@ -117,6 +132,7 @@ def report_facts(inspection: Inspection, origin: Provenance, made: str) -> dict[
             "misfit": _rounded(fit.misfit),
             "tags": fit.tags.to_dict("records"),
         },
+        "file": file_facts(inspection),
         "origin": origin.record,
         "versions": {"exiflang": origin.settings["exiflang"], "torch": str(torch.__version__)},
         "made": made,
@@ -140,6 +156,8 @@ def report_page(inspection: Inspection, facts: Mapping[str, Any], figures: Mappi
         hatching=data_uri(hatching(inspection, MAP), lossless=True),
         maps=_maps(inspection, over, MAP),
         evidence=_maps(inspection, EVIDENCE, SMALL_MAP),
+        statement_table=statement_table(inspection),
+        file_section=file_section(inspection),
         region_table=region_table(inspection),
         fit_summary=fit_summary(inspection),
         metadata_table=metadata_table(inspection),
@@ -147,12 +165,17 @@ def report_page(inspection: Inspection, facts: Mapping[str, Any], figures: Mappi
     )
 
 
+def report_path(inspection: Inspection, folder: str | Path) -> Path:
+    """Path of the page of a picture's report in a folder."""
+    return Path(folder) / f"{report_name(inspection.picture.name, inspection.picture.sha256)}.html"
+
+
 def write_report(inspection: Inspection, folder: str | Path, origin: Provenance) -> Path:
     """Write `<stem>-<first 8 digits of SHA-256>.html` and `.json` to a folder, and return the path of the page.
 
     Each file is written atomically; the JSON comes last and marks the report as complete. Raises `OSError`.
     """
-    page = Path(folder) / f"{report_name(inspection.picture.name, inspection.picture.sha256)}.html"
+    page = report_path(inspection, folder)
     page.parent.mkdir(parents=True, exist_ok=True)
     facts = report_facts(inspection, origin, datetime.now().astimezone().isoformat(" ", "seconds"))
     write_whole(page, report_page(inspection, facts, origin.figures))

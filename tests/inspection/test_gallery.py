@@ -230,12 +230,15 @@ def test_other_errors_stop_the_run(folder, model, tmp_path, monkeypatch):
 # ---- the page
 
 ORIGIN = {"settings": {"model": "tiny", "window_size": None}, "model_files": {"a": "0"}, "private": False}
+ORIGIN |= {"signatures": {"key": "0123456789ab", "photos": 3693}}
 
 
 def entries(count: int) -> list[dict]:
     """Synthetic pictures: scores and names in different orders, every fifth without a percentile."""
     same = {"thumbnail": "data:,", "make": "", "model": "", "calibrated": True, "made": "2026", "unreliable_share": 0.1}
     same |= {"verdict": None, "p_value": None, "regions": 0}
+    header = [("never seen", None), ("unusual for the claimed camera", 0.01), ("not decidable", None)]
+    kinds = ("strong", "notable", "info", "weak")
     return [
         {
             **same,
@@ -245,6 +248,9 @@ def entries(count: int) -> list[dict]:
             "mask_share": number / count,
             "percentile": None if number % 5 == 0 else number * 11 % count / count,
             "familiar": number % 2 == 0,
+            **dict(zip(("header", "header_percentile"), header[number % 3], strict=True)),
+            "findings": (found := {kind: number // 4**place % 4 for place, kind in enumerate(kinds)}),
+            "severity": next((kind for kind, count in found.items() if count), None),
         }
         for number in range(count)
     ]
@@ -257,7 +263,7 @@ def test_cards_show_verdicts_and_a_summary_counts_them(folder, model, tmp_path):
     index = read_json(page.with_suffix(".json"))["pictures"]
     assert {entry["verdict"] for entry in index} <= {"spliced", "no splice found"}
     text = Page(page.read_text(encoding="utf-8")).text
-    assert text.count("Verdict") == 4 and "A p-value is the fraction" in text
+    assert page.read_text(encoding="utf-8").count("<dt>Verdict") == 4 and "A p-value is the fraction" in text
     assert sum(int(line.split(": ")[1]) for line in summary(page)[:-1]) == 4
     report = page.parent / index[0]["report"]
     assert summary(report)[0] == read_json(report.with_suffix(".json"))["meaning"]
@@ -288,6 +294,7 @@ def test_the_page_sorts_filters_and_paginates_all_pictures(tmp_path):
         "mask": lambda entry: entry["mask_share"],
         "name": lambda entry: int(entry["name"].split(".")[0]),
         "fit": lambda entry: (entry["percentile"] is not None, entry["percentile"]),
+        "findings": lambda entry: list(entry["findings"].values()),
     }
     with browsers.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -311,6 +318,12 @@ def test_the_page_sorts_filters_and_paginates_all_pictures(tmp_path):
                 page.click("#pages button:nth-child(2)")
                 assert len(seen()) == 50 and not set(seen()) & set(shown)
         assert page.inner_text("#shown") == "201 to 250 of 250"
+        for key in ("header", "severity"):
+            value = page.eval_on_selector(f"[data-filter={key}]", "list => list.options[2].value")
+            page.select_option(f"[data-filter={key}]", value)
+            assert set(seen()) == {entry["name"] for entry in many if entry[key] == value}
+            page.select_option(f"[data-filter={key}]", "")
+        assert page.locator("[data-filter=verdict]").count() == 0  # no picture has one
         page.fill("#filter", "24")
         assert set(seen()) == {entry["name"] for entry in many if "24" in entry["name"]}
         assert page.locator("#pages button").count() == 0

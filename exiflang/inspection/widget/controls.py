@@ -118,8 +118,14 @@ class Controls:
             figure,
             row(*self._tools()),
             widgets.Tab(
-                [self._regions_page(), self._exif_page(inspector), self._ask_page(inspector), self._export_page()],
-                titles=["Regions", "EXIF", "Ask", "Export"],
+                [
+                    self._regions_page(),
+                    self._exif_page(inspector),
+                    self._file_page(),
+                    self._ask_page(inspector),
+                    self._export_page(),
+                ],
+                titles=["Regions", "EXIF", "File", "Ask", "Export"],
             ),
         ]
 
@@ -188,6 +194,10 @@ class Controls:
     def _exif_page(self, inspector: Inspector) -> widgets.Widget:
         self.fit, self.tags = widgets.HTML(), widgets.HTML()
         return widgets.VBox([self.fit, _beside_trust(self.tags, inspector)])
+
+    def _file_page(self) -> widgets.Widget:
+        self.file = widgets.HTML()
+        return self.file
 
     def _ask_page(self, inspector: Inspector) -> widgets.Widget:
         hint = 'a tag or an EXIF fragment: "Make", "Flash: Flash fired", "ISO: 3200"'

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from exiflang.inspection.file_tables import file_section, statement_table
 from exiflang.inspection.inspector import Inspector
 from exiflang.inspection.metadata import ask
 from exiflang.inspection.report import Provenance, write_report
@@ -180,6 +181,7 @@ class HeatmapInspector(PictureOpener):
         self._explain()
         own.about.value, own.regions.value = describe(new), region_table(new)
         own.fit.value, own.tags.value = fit_summary(new), metadata_table(new)
+        own.file.value = statement_table(new) + file_section(new)
         own.exported.value = ""
         if self.inspector.text_bank:
             own.answer.value = ""
