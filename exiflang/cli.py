@@ -4,7 +4,7 @@ Each command imports its rooms itself, so that `--help` waits for neither torch 
 `release` come from their own rooms, where `python -m` (and `accelerate launch`) starts them too.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -58,6 +58,28 @@ def inspect(
     settings |= {"signatures": signatures}
     page = inspect_pictures(picture, out, settings, private)
     print(*summary(page), page, sep="\n")
+
+
+@app.command(epilog="Example: exiflang note report/pictures/a-0123abcd.html --status suspicious")
+def note(
+    report: Annotated[str, typer.Argument(help="The page of a picture's report, or its JSON file.")],
+    status: Annotated[
+        Literal["open", "cleared", "suspicious"] | None, typer.Option(help="Your conclusion (default: unchanged).")
+    ] = None,
+    note: Annotated[str | None, typer.Option(help="Replaces the note; may have several lines.")] = None,
+) -> None:
+    """Set the status of a picture and a note on it.
+
+    Both are kept in the report, also when the picture is inspected again, and a gallery shows them the next time that
+    it is made. Prints them; the last line is the page of the report.
+    """
+    from pathlib import Path
+
+    from exiflang.inspection.review import change_review
+
+    page = Path(report).expanduser()
+    review = change_review(page, status, note)
+    print(*[line for line in (review.status, review.note) if line], page.with_suffix(".html"), sep="\n")
 
 
 @app.command(epilog="Example: exiflang prepare ~/photos data/mine --choose-share 0.1")

@@ -18,6 +18,7 @@ from exiflang.exif.tags import clean
 from exiflang.inspection.file_words import HEADER_VERDICTS, NEVER
 from exiflang.inspection.inspector import Inspector
 from exiflang.inspection.report import Provenance, report_name, write_report
+from exiflang.inspection.review import STATUSES, Review
 from exiflang.inspection.verdict import region_lines
 from exiflang.utils.files import absolute_path, file_sha256, printable, read_json, write_json, write_whole
 from exiflang.utils.folders import count_others, find_pictures, openable_extensions
@@ -26,6 +27,7 @@ from exiflang.viz.html import PAGE, render
 
 #: Keys of entries to filter by: the label, and the values to choose from.
 _FILTERS = {
+    "status": ("Status", STATUSES),
     "verdict": ("Verdict", ("spliced", "no splice found", "not decidable")),
     "header": ("Header", HEADER_VERDICTS),
     "severity": ("Findings", ("strong", "notable", "info", "weak")),
@@ -152,6 +154,7 @@ def _entry(name: str, page: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A picture's gallery entry: selected facts of its report, and the report's URL."""
     kept = ("score", "calibrated", "mask_share", "unreliable_share", "width", "height", "sha256", "made", "thumbnail")
     fit, decision, file = facts["fit"] or {}, facts["decision"] or {}, facts["file"]
+    review = Review.of(facts)
     return {
         "name": name,
         "report": quote(f"pictures/{page.name}"),
@@ -166,6 +169,8 @@ def _entry(name: str, page: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         "header_percentile": (file["header_fit"] or {}).get("percentile"),
         "severity": next((kind for kind, number in file["finding_counts"].items() if number), None),
         "findings": file["finding_counts"],
+        "status": review.status,
+        "note": review.note,
         **{key: facts[key] for key in kept},
     }
 

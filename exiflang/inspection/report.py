@@ -22,6 +22,7 @@ from exiflang.headers.reference import SignatureReference
 from exiflang.inspection.file_tables import file_section, statement_table
 from exiflang.inspection.file_words import file_facts
 from exiflang.inspection.inspector import Inspection, Inspector
+from exiflang.inspection.review import Review, kept_review, review_block
 from exiflang.inspection.tables import figures_table, fit_summary, metadata_table, region_table
 from exiflang.inspection.verdict import decision_facts, meaning_of_score, region_facts
 from exiflang.inspection.views import (
@@ -97,7 +98,7 @@ def report_name(name: str, digest: str) -> str:
     return f"{stem or 'picture'}-{digest[:8]}"
 
 
-def report_facts(inspection: Inspection, origin: Provenance, made: str) -> dict[str, Any]:
+def report_facts(inspection: Inspection, origin: Provenance, made: str, review: Review | None = None) -> dict[str, Any]:
     """A report as data, for `write_json`, which turns NaN into null.
 
     Heatmap and misfit are given per window, [rows, cols] in 0..1, with the windows' size and stride in pixels; evidence
@@ -133,6 +134,7 @@ def report_facts(inspection: Inspection, origin: Provenance, made: str) -> dict[
             "tags": fit.tags.to_dict("records"),
         },
         "file": file_facts(inspection),
+        "review": (review or Review()).record,
         "origin": origin.record,
         "versions": {"exiflang": origin.settings["exiflang"], "torch": str(torch.__version__)},
         "made": made,
@@ -156,6 +158,7 @@ def report_page(inspection: Inspection, facts: Mapping[str, Any], figures: Mappi
         hatching=data_uri(hatching(inspection, MAP), lossless=True),
         maps=_maps(inspection, over, MAP),
         evidence=_maps(inspection, EVIDENCE, SMALL_MAP),
+        review=review_block(Review.of(facts)),
         statement_table=statement_table(inspection),
         file_section=file_section(inspection),
         region_table=region_table(inspection),
@@ -173,11 +176,13 @@ def report_path(inspection: Inspection, folder: str | Path) -> Path:
 def write_report(inspection: Inspection, folder: str | Path, origin: Provenance) -> Path:
     """Write `<stem>-<first 8 digits of SHA-256>.html` and `.json` to a folder, and return the path of the page.
 
-    Each file is written atomically; the JSON comes last and marks the report as complete. Raises `OSError`.
+    Each file is written atomically; the JSON comes last and marks the report as complete. An earlier report on the same
+    file leaves its review. Raises `OSError`.
     """
     page = report_path(inspection, folder)
     page.parent.mkdir(parents=True, exist_ok=True)
-    facts = report_facts(inspection, origin, datetime.now().astimezone().isoformat(" ", "seconds"))
+    review = kept_review(page.with_suffix(".json"), inspection.picture.sha256)
+    facts = report_facts(inspection, origin, datetime.now().astimezone().isoformat(" ", "seconds"), review)
     write_whole(page, report_page(inspection, facts, origin.figures))
     write_json(page.with_suffix(".json"), facts)
     return page

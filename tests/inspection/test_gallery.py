@@ -251,6 +251,8 @@ def entries(count: int) -> list[dict]:
             **dict(zip(("header", "header_percentile"), header[number % 3], strict=True)),
             "findings": (found := {kind: number // 4**place % 4 for place, kind in enumerate(kinds)}),
             "severity": next((kind for kind, count in found.items() if count), None),
+            "status": ("open", "cleared", "suspicious")[number % 7 % 3],
+            "note": "",
         }
         for number in range(count)
     ]
@@ -318,7 +320,7 @@ def test_the_page_sorts_filters_and_paginates_all_pictures(tmp_path):
                 page.click("#pages button:nth-child(2)")
                 assert len(seen()) == 50 and not set(seen()) & set(shown)
         assert page.inner_text("#shown") == "201 to 250 of 250"
-        for key in ("header", "severity"):
+        for key in ("status", "header", "severity"):
             value = page.eval_on_selector(f"[data-filter={key}]", "list => list.options[2].value")
             page.select_option(f"[data-filter={key}]", value)
             assert set(seen()) == {entry["name"] for entry in many if entry[key] == value}

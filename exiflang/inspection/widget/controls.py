@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from exiflang.inspection.inspector import Inspection, Inspector
+from exiflang.inspection.review import STATUSES
 from exiflang.inspection.tables import figures_table
 from exiflang.inspection.verdict import meaning_of_score, percent
 from exiflang.inspection.views import VIEWS
@@ -123,9 +124,10 @@ class Controls:
                     self._exif_page(inspector),
                     self._file_page(),
                     self._ask_page(inspector),
+                    self._note_page(),
                     self._export_page(),
                 ],
-                titles=["Regions", "EXIF", "File", "Ask", "Export"],
+                titles=["Regions", "EXIF", "File", "Ask", "Note", "Export"],
             ),
         ]
 
@@ -209,6 +211,14 @@ class Controls:
             self.question.disabled = self.ask.disabled = True
             self.answer.value = message("This model has no EXIF text bank, so it cannot answer questions.")
         return widgets.VBox([row(self.question, self.ask), _beside_trust(self.answer, inspector)])
+
+    def _note_page(self) -> widgets.Widget:
+        self.review = choice("Status", STATUSES, STATUSES[0], "180px", "Your conclusion on this picture")
+        hint = "A note on this picture, kept in its report"
+        self.note = widgets.Textarea(placeholder=hint, rows=6, layout={"width": "99%"})
+        self.save_note = button("Save", "floppy-o", "Save status and note with the report in the export folder")
+        self.saved = widgets.HTML()
+        return widgets.VBox([row(self.review, self.save_note, self.saved), self.note])
 
     def _export_page(self) -> widgets.Widget:
         place = {"layout": {"width": "420px"}, "style": _LABEL}

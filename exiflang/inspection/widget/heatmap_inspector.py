@@ -13,7 +13,6 @@ import numpy as np
 from exiflang.inspection.file_tables import file_section, statement_table
 from exiflang.inspection.inspector import Inspector
 from exiflang.inspection.metadata import ask
-from exiflang.inspection.report import Provenance, write_report
 from exiflang.inspection.tables import answer_table, fit_summary, metadata_table, region_table
 from exiflang.inspection.views import (
     VIEWS,
@@ -26,6 +25,7 @@ from exiflang.inspection.views import (
 )
 from exiflang.inspection.widget.controls import compare_windows, describe, entered, message, soft, view_options
 from exiflang.inspection.widget.exports import save_arrays, save_picture
+from exiflang.inspection.widget.notes import Notes
 from exiflang.inspection.widget.opening import PictureOpener
 from exiflang.inspection.widget.panels import TwoPanels, window_square
 from exiflang.localization.localizer import MASK_THRESHOLD
@@ -37,6 +37,12 @@ with extra("notebook"):
     import traitlets
 
 _NOTHING = "No picture is open."
+
+
+def _not_written(error: OSError | ValueError, folder: str | Path) -> str:
+    return (
+        f"{absolute_path(folder)}: cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
+    )
 
 
 class HeatmapInspector(PictureOpener):
@@ -68,6 +74,7 @@ class HeatmapInspector(PictureOpener):
         self.panels = TwoPanels(self._clicked)
         self._quiet = False
         super().__init__(inspector or Inspector(private=private), self.panels.box)
+        self._notes = Notes(self.controls)
         self._connect()
         self._explain()
         self.panels.fade(self.opacity)
@@ -86,6 +93,7 @@ class HeatmapInspector(PictureOpener):
         entered(own.question, own.ask, self.ask)
         for kind, button in own.exports.items():
             button.on_click(lambda _, kind=kind: self.export(kind))
+        own.save_note.on_click(lambda _: self.save_note())
 
     # ---- actions
 
@@ -116,16 +124,31 @@ class HeatmapInspector(PictureOpener):
             return None
         try:
             if kind == "html":
-                path = write_report(shown, folder, Provenance.of(self.inspector))
+                path = self._notes.write(shown, self.inspector, anew=True)
             elif kind == "npz":
                 path = save_arrays(shown, folder, self.threshold)
             else:
                 views, marks = (self.left_view, self.right_view), {"A": self.selected, "B": self.compared}
                 path = save_picture(shown, folder, views, self.threshold, self.opacity, marks, self.hatching)
-        except OSError as error:
-            self.controls.exported.value = message(f"{folder}: cannot be written ({error.strerror})", error=True)
+        except (OSError, ValueError) as error:
+            self.controls.exported.value = message(_not_written(error, folder), error=True)
             return None
         self.controls.exported.value = message(f"Written: {path}")
+        return path
+
+    def save_note(self) -> Path | None:
+        """Save status and note with the picture's report in the export folder, which is written if it does not exist;
+        returns the path of its page, or None on failure."""
+        shown, own = self.inspection, self.controls
+        if shown is None:
+            own.saved.value = message(_NOTHING, error=True)
+            return None
+        try:
+            path = self._notes.write(shown, self.inspector, anew=False)
+        except (OSError, ValueError) as error:
+            own.saved.value = message(_not_written(error, own.folder.value), error=True)
+            return None
+        own.saved.value = message(f"Saved: {path}")
         return path
 
     # ---- reactions to controls
@@ -183,6 +206,8 @@ class HeatmapInspector(PictureOpener):
         own.fit.value, own.tags.value = fit_summary(new), metadata_table(new)
         own.file.value = statement_table(new) + file_section(new)
         own.exported.value = ""
+        if not again:
+            self._notes.show(new)
         if self.inspector.text_bank:
             own.answer.value = ""
 

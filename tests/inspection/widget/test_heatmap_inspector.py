@@ -5,6 +5,7 @@ import re
 import threading
 from datetime import datetime
 
+import ipywidgets as widgets
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from exiflang.inspection.widget.panels import MOST, picture_uri
 from exiflang.models.config import ExifLangConfig
 from exiflang.models.model import ExifLang
 from exiflang.models.weights import packaged_model
+from exiflang.utils.files import read_json
 from exiflang.viz.images import MARGIN, outlines
 from tests.inspection.by_hand import learned
 
@@ -418,3 +420,56 @@ def test_content_of_files_is_escaped(with_exif, tmp_path):
     made.open_picture(EVIL)
     made.wait()
     assert "&lt;img" in own.said.value and "<img" not in own.said.value
+
+
+def test_the_file_is_checked_in_its_own_tab(with_exif):
+    made = HeatmapInspector(with_exif[1], with_exif[0])
+    made.wait()
+    said = made.controls.file.value
+    for part in (
+        "Does the header agree with the EXIF?",
+        "Findings",
+        "quantization tables and sampling",
+        "no thumbnail",
+    ):
+        assert part in said
+    tabs = next(part for part in made.children if isinstance(part, widgets.Tab))
+    assert tabs.titles == ("Regions", "EXIF", "File", "Ask", "Note", "Export")
+
+
+def test_a_note_is_saved_with_the_report_and_found_again(panel, picture, tmp_path):
+    own = panel.controls
+    own.review.value, own.note.value = "suspicious", f"sky {EVIL}\nlooks pasted"
+    own.save_note.click()
+    (path,) = (tmp_path / "exports").glob("*.json")
+    assert read_json(path)["review"]["note"] == f"sky {EVIL}\nlooks pasted" and "Saved: " in own.saved.value
+    assert EVIL not in path.with_suffix(".html").read_text()
+    own.readout.value = "mean_shift"
+    own.note.value = "not yet saved"
+    panel.wait()
+    assert own.note.value == "not yet saved"
+    panel.export("html")  # anew, for the other readout, with what was typed
+    assert (read_json(path)["review"]["status"], read_json(path)["review"]["note"]) == ("suspicious", "not yet saved")
+    own.folder.value = str(tmp_path / "elsewhere")
+    assert (own.review.value, own.note.value) == ("open", "")
+    own.folder.value = str(tmp_path / "exports")
+    panel.export("html")
+    noise(seed=5).save(tmp_path / "other.png")
+    panel.open_picture(tmp_path / "other.png")
+    panel.wait()
+    assert (own.review.value, own.note.value) == ("open", "")
+    panel.open_picture(picture)
+    panel.wait()
+    assert (own.review.value, own.note.value) == ("suspicious", "not yet saved")
+    own.note.value = "typed here"
+    own.folder.value = str(tmp_path / "elsewhere")
+    assert own.note.value == "typed here"
+
+
+def test_a_note_that_cannot_be_saved_is_said(panel, inspector, tmp_path):
+    assert HeatmapInspector(inspector=inspector).save_note() is None
+    panel.controls.note.value = "x" * 10_001
+    assert panel.save_note() is None and "shorten it to 10,000" in panel.controls.saved.value
+    (tmp_path / "file").touch()
+    panel.controls.folder.value = str(tmp_path / "file")
+    assert panel.save_note() is None and "cannot be written" in panel.controls.saved.value
