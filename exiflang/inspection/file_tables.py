@@ -20,7 +20,8 @@ from exiflang.viz.images import SHOWN, data_uri, shrink
 #: Height in pixels of a picture beside its thumbnail.
 HEIGHT = 240
 _fragment = partial(fragment, "file.html.j2")
-_NAMES = {"encoding": "key of tables and sampling", "sampling": "sampling of each component: its table", **COMPARED}
+#: Fields of a header, in words.
+NAMES = {"encoding": "key of tables and sampling", "sampling": "sampling and table of each component", **COMPARED}
 
 
 def statement_table(inspection: Inspection) -> str:
@@ -35,10 +36,16 @@ def file_section(inspection: Inspection) -> str:
         "file_section",
         signature_rows(inspection),
         signature_notes(inspection),
-        {_NAMES[name]: value for name, value in header_fields(file.header).items()} if file.header else {},
-        [(finding, rate_words(finding)) for finding in sorted_findings(file.findings)],
+        {NAMES[name]: value for name, value in header_fields(file.header).items()} if file.header else {},
+        finding_list(inspection),
         thumbnail_pair(inspection),
     )
+
+
+def finding_list(inspection: Inspection) -> str:
+    """The findings on a picture's file, from the most severe down."""
+    findings = sorted_findings(inspection.picture.file.findings)
+    return _fragment("finding_list", [(finding, rate_words(finding)) for finding in findings])
 
 
 def thumbnail_pair(inspection: Inspection) -> str:

@@ -102,7 +102,8 @@ def _header(inspection: Inspection) -> tuple[str, str, str]:
             f"None of the {among} has these tables.",
             "Cameras and apps that are not among them differ, too.",
         )
-    share = f"{_count(fit.of_model)} of the claimed model encode like this, {_count(fit.of_any)} of all."
+    own, name = (fit.of_model, "the claimed model") if fit.known_camera else (fit.of_make, "the claimed make")
+    share = f"{_count(own)} of {name} encode like this, {_count(fit.of_any)} of all."
     if verdict == OPEN:
         return verdict, share[0].upper() + share[1:], f"Not calibrated: too few photos ({among})."
     reason = f"{percent(fit.percentile)} of authentic headers fit their EXIF less well; {share}"
@@ -123,7 +124,7 @@ def _why_not(inspection: Inspection) -> str:
 
 
 def _count(photos: tuple[int, int]) -> str:
-    return f"{photos[0]:,} of {photos[1]:,} photos" if photos[1] else "no photos"
+    return f"{photos[0]:,} of {photos[1]:,} photos" if photos[1] else "no photos to compare"
 
 
 def signature_rows(inspection: Inspection) -> list[SignatureRow]:
