@@ -60,6 +60,29 @@ def inspect(
     print(*summary(page), page, sep="\n")
 
 
+@app.command(epilog="Example: exiflang compare suspect.jpg reference.jpg --out report")
+def compare(
+    suspect: Annotated[str, typer.Argument(help="The picture in question.")],
+    reference: Annotated[str, typer.Argument(help="A photo that the claimed camera took, as it wrote it.")],
+    out: Annotated[str | None, typer.Option(help="Folder to write (default: a new one in reports/runs).")] = None,
+    model: Annotated[str | None, typer.Option(help="Weights: folder, hub id or *.pth (default: packaged).")] = None,
+    readout: Annotated[str | None, typer.Option(help="E.g. mean_shift, the paper's (default: the model's).")] = None,
+    windows_per_side: Annotated[int | None, typer.Option(help="On the longer side, roughly (default: 30).")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Show GPS positions, serial numbers and names.")] = False,
+) -> None:
+    """Compare a picture with a reference photo.
+
+    Compares JPEG headers, the cameras by EXIF, and pixels, in a self-contained HTML file and a JSON file next to it.
+    Prints the result; the last line is the page to open.
+    """
+    from exiflang.inspection.gallery import summary
+    from exiflang.pipeline.reports import compare_pictures
+
+    settings = {"readout": readout, "windows_per_side": windows_per_side, "model_dir": model}
+    page = compare_pictures(suspect, reference, out, settings, private)
+    print(*summary(page), page, sep="\n")
+
+
 @app.command(epilog="Example: exiflang note report/pictures/a-0123abcd.html --status suspicious")
 def note(
     report: Annotated[str, typer.Argument(help="The page of a picture's report, or its JSON file.")],

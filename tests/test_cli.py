@@ -30,7 +30,7 @@ from exiflang.utils.commands import RunError
 from tests.evaluation.test_scoring import write_benchmark
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("inspect", "note", "prepare", "train", "evaluate", "release", "run", "notebooks", "reference")
+COMMANDS = ("inspect", "compare", "note", "prepare", "train", "evaluate", "release", "run", "notebooks", "reference")
 # A shell starts background jobs with Ctrl-C ignored, which the processes that these tests start would inherit.
 _START = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from exiflang.cli import main"
 EXIFLANG = [sys.executable, "-c", f"{_START}; sys.exit(main())"]

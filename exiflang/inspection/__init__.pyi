@@ -1,3 +1,6 @@
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .comparison import write_comparison as write_comparison
 from .gallery import make_gallery as make_gallery
 from .gallery import make_reports as make_reports
 from .inspector import Inspection as Inspection
@@ -9,5 +12,7 @@ from .picture import Picture as Picture
 from .picture import open_picture as open_picture
 from .report import Provenance as Provenance
 from .report import write_report as write_report
+from .review import Review as Review
+from .review import change_review as change_review
 from .text_bank import TextBank as TextBank
 from .text_bank import text_bank_of as text_bank_of

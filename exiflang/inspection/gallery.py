@@ -113,8 +113,10 @@ def gallery_page(
 
 
 def summary(page: Path) -> list[str]:
-    """The findings of a report or a gallery, as lines of text."""
+    """The findings of a report, a gallery or a comparison, as lines of text."""
     facts = _facts(page)
+    if "summary" in facts:
+        return facts["summary"]
     if "pictures" in facts:
         verdicts = Counter(entry["verdict"] for entry in facts["pictures"] if entry["verdict"])
         passed_over = [line for line in (facts["passed_over"],) if line]

@@ -1,14 +1,16 @@
 """Reports from command-line parameters, which are checked like those of a notebook."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from exiflang.inspection.comparison import compare, write_comparison
 from exiflang.inspection.gallery import make_reports
 from exiflang.inspection.inspector import Inspector
+from exiflang.inspection.report import Provenance
 from exiflang.localization.decision import FALSE_ALARMS
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.models.weights import load_model
@@ -30,9 +32,29 @@ def inspect_pictures(source: str, out_dir: str | None, parameters: Mapping[str, 
     Raises `UsageError` for an unknown parameter or an invalid value, `PipelineError` if nothing can be read or written.
     """
     inspector = _inspector(parameters, private)
+    return _written(out_dir, lambda folder: make_reports(Path(source).expanduser(), folder, inspector))
+
+
+def compare_pictures(
+    suspect: str, reference: str, out_dir: str | None, parameters: Mapping[str, Any], private: bool = False
+) -> Path:
+    """Compare a suspect with a reference photo of the camera that it claims; return the page to open.
+
+    The other arguments and errors are those of `inspect_pictures`.
+    """
+    inspector = _inspector(parameters, private)
+
+    def write(folder: Path) -> Path:
+        compared = compare(inspector, Path(suspect).expanduser(), Path(reference).expanduser())
+        return write_comparison(compared, folder, Provenance.of(inspector))
+
+    return _written(out_dir, write)
+
+
+def _written(out_dir: str | None, write: Callable[[Path], Path]) -> Path:
     out_dir = out_dir or f"reports/runs/inspect-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        return make_reports(Path(source).expanduser(), Path(out_dir).expanduser(), inspector)
+        return write(Path(out_dir).expanduser())
     except ImageError as error:
         raise PipelineError(str(error)) from error
     except OSError as error:

@@ -50,10 +50,10 @@ def inspector_of(folder: str, private: bool = False, **settings) -> Inspector:
     return Inspector(SpliceLocalizer(ExifLang.from_pretrained(folder), windows_per_side=6, **settings), private)
 
 
-def photo(height=48, width=64, make="Canon", seed=0, exif=True) -> bytes:
-    """A JPEG of noise, with a make, a position and a serial number in its EXIF."""
-    tags = Image.Exif()
-    if exif:
+def photo(height=48, width=64, make="Canon", seed=0, exif=True, tags: Image.Exif | None = None) -> bytes:
+    """A JPEG of noise, with a make, a position and a serial number in its EXIF, unless other tags are given."""
+    given, tags = tags, tags or Image.Exif()
+    if exif and given is None:
         tags.update({0x010F: make, 0x0110: "Canon EOS 40D"})
         tags.get_ifd(0x8769)[0xA431] = "SN-4711"
         tags.get_ifd(0x8825).update({1: "N", 2: (51.0, 30.0, 0.0)})
