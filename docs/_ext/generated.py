@@ -30,8 +30,8 @@ OUT = DOCS / "_generated"
 TUTORIALS = ("01_prepare_data", "02_train", "03_evaluate", "04_inspect")
 ROOMS = [
     f"exiflang.{room}"
-    for room in "exif headers simulation preparation data models localization training evaluation inspection release viz "
-    "pipeline".split()
+    for room in "exif headers simulation preparation data models localization training evaluation inspection release "
+    "viz pipeline".split()
 ]
 logger = logging.getLogger(__name__)
 

@@ -320,6 +320,9 @@ def test_the_page_sorts_filters_and_paginates_all_pictures(tmp_path):
                 page.click("#pages button:nth-child(2)")
                 assert len(seen()) == 50 and not set(seen()) & set(shown)
         assert page.inner_text("#shown") == "201 to 250 of 250"
+        page.select_option("#key", "header")  # ascending: unseen headers first, then by percentile
+        order = [{entry["name"]: entry["header"] for entry in many}[name] for name in seen()]
+        assert order == sorted(order, key=["never seen", "unusual for the claimed camera", "not decidable"].index)
         for key in ("status", "header", "severity"):
             value = page.eval_on_selector(f"[data-filter={key}]", "list => list.options[2].value")
             page.select_option(f"[data-filter={key}]", value)

@@ -13,6 +13,8 @@ from PIL import Image
 
 import exiflang
 from exiflang.data.shards import Photo
+from exiflang.headers.jpeg_header import read_header
+from exiflang.headers.reference import Signature, SignatureReference
 from exiflang.inspection import gallery
 from exiflang.inspection.inspector import Inspector
 from exiflang.inspection.report import Provenance, report_facts, report_name, report_page, write_report
@@ -156,6 +158,26 @@ def test_a_report_shows_verdict_regions_and_evidence(model, tmp_path):
         assert said in told
     assert [image["alt"] for image in page.of("img") if image.get("class") == "hatching"]
     assert "hatching" in [entry.get("id") for entry in page.of("input")]
+
+
+def test_a_report_tells_what_the_file_says_about_itself(model, tmp_path):
+    inspector = inspector_of(model)
+    inspector.signatures = SignatureReference(
+        {f"{number:08}": Signature.of(read_header(photo()), {"Make": "Nikon", "Model": "D1"}) for number in range(3)}
+    ).calibrated()
+    page, facts, _ = report_of(inspector, photo(), "a.jpg", tmp_path)
+    told, file = " ".join(page.text.split()), facts["file"]
+    for said in (
+        "Three questions",
+        "Header and claimed camera",
+        "3 of 3 photos",
+        "Makes with this encoding, most photos",
+    ):
+        assert said in told, said
+    assert file["header"]["sampling"] and "tables" not in file["header"] and file["has_thumbnail"] is False
+    assert file["header_fit"]["of_any"] == [3, 3] and file["header_fit"]["makes"] == ["Nikon"]
+    assert facts["origin"]["signatures"]["photos"] == 3 and "3 photos, " in told
+    assert report_of(inspector_of(model), photo(), "a.jpg", tmp_path)[1]["file"]["header_fit"] is None
 
 
 def test_missing_evidence_is_explained_in_page_and_json(model, tmp_path):
