@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from exiflang.headers.jpeg_header import JpegHeader
+from exiflang.utils.dct import standard_tables
 from exiflang.utils.files import read_json
-from exiflang.utils.images import standard_tables
 
 #: {"camera_photos": photos as cameras wrote them, "of_libjpeg": those of them with libjpeg's tables,
 #: "encodings": {`JpegHeader.encoding`, of none of these photos: {editor: [photos, camera models]}}}

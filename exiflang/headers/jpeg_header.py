@@ -87,6 +87,13 @@ class JpegHeader:
         return _key([self.tables, self.sampling])
 
     @property
+    def size(self) -> tuple[int, int] | None:
+        """The shorter and the longer side, in pixels: equal for a picture and its rotation."""
+        if self.width is None or self.height is None:
+            return None
+        return min(self.width, self.height), max(self.width, self.height)
+
+    @property
     def record(self) -> dict[str, Any]:
         """For JSON: the known fields."""
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -61,9 +61,7 @@ class Signature(NamedTuple):
     @classmethod
     def of(cls, header: JpegHeader, exif: Mapping[str, str]) -> Signature:
         """The signature of a photo by its header and canonical EXIF."""
-        fields = {name: getattr(header, name, None) for name in COMPARED}
-        if header.width is not None and header.height is not None:
-            fields["size"] = tuple(sorted((header.width, header.height)))
+        fields = {name: getattr(header, name) for name in COMPARED}
         make, model, software = (clean(exif.get(tag, ""), 40) for tag in ("Make", "Model", "Software"))
         known = {name: value for name, value in fields.items() if value is not None}
         return cls(make, model, software, header.encoding, header.tags, known)

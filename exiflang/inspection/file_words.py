@@ -159,8 +159,7 @@ def signature_notes(inspection: Inspection) -> list[str]:
 
 def header_fields(header: JpegHeader) -> dict[str, str]:
     """The fields of a header that are compared, by name, in words."""
-    size = tuple(sorted((header.width, header.height)))
-    fields = {name: size if name == "size" else getattr(header, name) for name in COMPARED}
+    fields = {name: getattr(header, name) for name in COMPARED}
     first = {"encoding": header.encoding, "sampling": header.sampling}
     return first | {name: field_words(name, value) for name, value in fields.items()}
 

@@ -10,7 +10,7 @@ from PIL import Image
 from exiflang.headers.encoders import read_signatures
 from exiflang.headers.jpeg_header import JpegHeader
 from exiflang.pipeline.parameters import project_path
-from exiflang.utils.images import standard_tables
+from exiflang.utils.dct import standard_tables
 from experiments.edited_headers import Saved, count_signatures, false_names, markdown, rate, read_saved
 from experiments.header_edits import exif_segment, with_exif
 

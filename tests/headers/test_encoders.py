@@ -15,7 +15,7 @@ from PIL import Image
 from exiflang.headers.encoders import libjpeg_quality, name_encoder, read_signatures
 from exiflang.headers.exif_layout import is_packed
 from exiflang.headers.jpeg_header import JpegHeader, read_header
-from exiflang.utils.images import standard_tables
+from exiflang.utils.dct import standard_tables
 from experiments.header_edits import EDITS, edited
 
 RECORDED = Path(__file__).with_name("encoder_headers.json")

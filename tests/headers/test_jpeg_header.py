@@ -33,6 +33,7 @@ def test_a_plain_file_states_the_encoder_and_no_exif():
     assert header == JpegHeader(
         standard_tables(80), "2x2:0 1x1:1 1x1:1", 96, 64, progressive=False, huffman="standard", restart=0,
         markers=("APP0 JFIF", "DQT", "SOF0", "DHT", "SOS"), thumbnail=(), byte_order="", tags=(), maker_note=False,
+        jfif=(1, 1, 0, 1, 1), separate_tables=True, comments=(),
     )  # fmt: skip
 
 
