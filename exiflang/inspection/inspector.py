@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import exiflang
@@ -18,7 +17,6 @@ from exiflang.localization.decision import FALSE_ALARMS
 from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.localization.result import Observation, SpliceResult
 from exiflang.localization.windows import no_progress
-from exiflang.utils.files import file_sha256
 from exiflang.utils.typed import typed
 
 #: Settings whose changes only need the readout to be repeated on the same observation.
@@ -78,7 +76,6 @@ class Inspector:
         self.name = place or type(self.model).__name__
         self.text_bank = TextBank.load(place) if place else None
         self.signatures = SignatureReference.of_model(place) if place else None
-        self.own_signatures = signatures and file_sha256(Path(signatures))
         if signatures:
             own = SignatureReference.load(signatures)
             self.signatures = self.signatures.merged(own) if self.signatures else own.calibrated()
@@ -133,5 +130,4 @@ class Inspector:
             "window_size": None if localizer.by_picture_size else localizer.window_size,
             "mode": localizer.mode,
             "precision": localizer.precision,
-            "signatures": self.own_signatures,
         }

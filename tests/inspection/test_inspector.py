@@ -44,7 +44,6 @@ def test_a_photo_with_exif_has_everything(folder):
         "window_size": None,
         "mode": "exact",
         "precision": "float32",
-            "signatures": None,
     }
 
 
