@@ -108,6 +108,11 @@ def _text(text: str) -> str:
     return text if any(c.isalnum() and c != "0" for c in text) and text not in ("[]", "None") else ""
 
 
+def _first_word(text: str) -> str:
+    """A code without the description that some readers add: "R98 - DCF basic file (sRGB)" -> "R98"."""
+    return _text(next(iter(_text(text).split()), ""))
+
+
 def _version(text: str) -> str:
     """Four digits, "0232" for EXIF 2.32; also from the bytes [48, 50, 51, 50]."""
     codes = _numbers(text)
@@ -273,7 +278,7 @@ TAGS = [
     _enum_tag(0xA001, "ColorSpace", {1: "sRGB", 2: "Adobe RGB", 65535: "Uncalibrated"}),
     Tag(0x9101, "ComponentsConfiguration", _components), Tag(0x9102, "CompressedBitsPerPixel", _number(1)),
     *_tags(_version, ExifVersion=0x9000, FlashpixVersion=0xA000),
-    Tag(0x0001, "InteroperabilityIndex", _text), Tag(0xA500, "Gamma", _number(2)),
+    Tag(0x0001, "InteroperabilityIndex", _first_word), Tag(0xA500, "Gamma", _number(2)),
     *_tags(_number(0), ImageWidth=0x0100, ImageLength=0x0101), Tag(0x0102, "BitsPerSample", _list(3)),
     _enum_tag(0x0103, "Compression", {1: "uncompressed", 6: "JPEG compression (thumbnails only)"}),
     _enum_tag(0x0106, "PhotometricInterpretation", {2: "RGB", 6: "YCbCr"}),
