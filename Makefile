@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test docs wheel golden weights headers probes reference ablation edits bench scale fuzz inspect screenshots clean
+.PHONY: help install reproduce test docs wheel golden weights headers pairs probes reference ablation edits bench scale fuzz inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ weights: $(INSTALLED) ## package data/models/base with its figures; PHOTOS=authe
 
 headers: $(INSTALLED) ## renew reports/golden/headers.json: JPEG headers against the EXIF (needs photos as cameras wrote them)
 	$(BIN)/python -m experiments.header_check
+
+pairs: $(INSTALLED) ## renew reports/golden/camera_pairs.json, and calibrate exiflang compare (needs ../shared)
+	$(BIN)/python -m experiments.camera_pairs
 
 probes: $(INSTALLED) ## renew reports/golden/probe.json: what embeddings tell (needs data, see base.yaml: half an hour)
 	$(BIN)/python -m experiments.linear_probes

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments import (
     ablation,
+    camera_pairs,
     edited_headers,
     golden,
     header_check,
@@ -58,6 +59,7 @@ RESULTS = {
     "exif": Result.of("make weights", metadata_check.markdown),
     "headers": Result.of("make headers", header_check.markdown),
     "edited_headers": Result.of("make edits", edited_headers.markdown),
+    "camera_pairs": Result.of("make pairs", camera_pairs.markdown),
     "probe": Result("make probes", _probes),
     "reference": Result.of("make reference", reference_protocol.markdown),
     "ablation": Result.of("make ablation", ablation.markdown),

@@ -15,6 +15,8 @@ from torch import Tensor
 from exiflang.headers.collect import collect_signatures
 from exiflang.headers.reference import FILE as SIGNATURES
 from exiflang.headers.reference import SignatureError, SignatureReference
+from exiflang.inspection.pairs import FILE as PAIRS
+from exiflang.inspection.pairs import PairRanks
 from exiflang.inspection.text_bank import FILE as TEXT_BANK
 from exiflang.inspection.text_bank import TextBank, text_bank_of
 from exiflang.localization.calibration import calibrate
@@ -25,6 +27,7 @@ from exiflang.localization.localizer import SpliceLocalizer
 from exiflang.models.model import ExifLang
 from exiflang.release.authentic import AuthenticPictures
 from exiflang.release.authentic_records import authentic_calibration
+from exiflang.release.camera_pairs import camera_pairs
 from exiflang.release.model_card import RunRecord, model_card
 from exiflang.training.run_folder import RunFolder, settle, swap
 from exiflang.utils.commands import RunError
@@ -35,7 +38,7 @@ from exiflang.utils.locks import hold
 #: The weights are part of the wheel and the repository.
 MOST_BYTES = 30_000_000
 FILES = {"README.md", "config.json", "model.safetensors", READOUT, SIGNATURES, TEXT_BANK}
-FILES |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
+FILES |= {PAIRS, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
 
 
 class ReleaseError(RunError):
@@ -44,10 +47,11 @@ class ReleaseError(RunError):
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """What a release folder holds; the signatures and the readout are optional."""
+    """What a release folder holds; signatures, pairs and readout are optional."""
 
     model: ExifLang
     text_bank: TextBank
+    pairs: PairRanks | None
     signatures: SignatureReference | None
     readout: LearnedReadout | None
     card: str
@@ -59,6 +63,8 @@ class Contents:
         self.text_bank.save(folder)
         if self.signatures:
             self.signatures.save(folder / SIGNATURES)
+        if self.pairs:
+            self.pairs.save(folder)
         if self.readout:
             self.readout.save(folder)
         (folder / "README.md").write_text(self.card, encoding="utf-8")
@@ -131,7 +137,8 @@ def release(
         localizer.learned.calibration = authentic_calibration(localizer, pictures.by_camera())
     card = _card(out.name, model, origin, pictures, learned)
     text_bank, signatures = text_bank_of(model, data_dir), _signatures(Path(data_dir))
-    size = _write(out, Contents(model, text_bank, signatures, localizer.learned, card))
+    pairs = camera_pairs(localizer, pictures.by_camera())
+    size = _write(out, Contents(model, text_bank, pairs, signatures, localizer.learned, card))
     return Released(out, size, sum(pictures.counts.values()), pictures.left_out)
 
 
