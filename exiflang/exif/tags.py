@@ -36,7 +36,7 @@ def fold(text: str) -> str:
     return "".join(filter(str.isalnum, text.casefold()))
 
 
-def _numbers(text: str) -> list[Fraction | None]:
+def read_numbers(text: str) -> list[Fraction | None]:
     """Numbers in "1/125", "(5.6,)" or "[18, 55, 0/0, 0/0]", None for unknown (x/0); [] if there is any other text."""
     numbers: list[Fraction | None] = []
     for token in re.split(r"[\s,\[\]()'\"]+", text):
@@ -61,7 +61,7 @@ def _number(digits: int, zero: bool = False) -> Callable[[str], str]:
     """A decimal; unless `zero`, a number must be positive (EXIF writes 0 or 0xFFFFFFFF for "unknown" there)."""
 
     def show(text: str) -> str:
-        number = (_numbers(text) or [None])[0]
+        number = (read_numbers(text) or [None])[0]
         if number is None or abs(number) >= 2**32 - 1 or not (zero or round(number, digits) > 0):
             return ""
         return _decimal(number, digits)
@@ -73,7 +73,7 @@ def _list(count: int, zero: bool = True) -> Callable[[str], str]:
     """`count` decimals (0: two to four), separated by spaces, "?" for unknown; unless `zero`, 0 is unknown too."""
 
     def show(text: str) -> str:
-        known = [round(n, 3) if n is not None and abs(n) < 2**32 - 1 else None for n in _numbers(text)]
+        known = [round(n, 3) if n is not None and abs(n) < 2**32 - 1 else None for n in read_numbers(text)]
         if not any(known) or (len(known) != count if count else not 2 <= len(known) <= 4):
             return ""
         return " ".join("?" if n is None or not (n or zero) else _decimal(n, 3) for n in known)
@@ -83,7 +83,7 @@ def _list(count: int, zero: bool = True) -> Callable[[str], str]:
 
 def _exposure_time(text: str) -> str:
     """Seconds: up to 1/4 s as "1/125" (three significant digits), longer ones with one decimal ("0.5", "2.5", "30")."""
-    number = (_numbers(text) or [None])[0]
+    number = (read_numbers(text) or [None])[0]
     if number is None or not Fraction(1, 10**9) < number < 2**32 - 1:
         return ""
     if number > Fraction(25001, 100_000):
@@ -115,7 +115,7 @@ def _first_word(text: str) -> str:
 
 def _version(text: str) -> str:
     """Four digits, "0232" for EXIF 2.32; also from the bytes [48, 50, 51, 50]."""
-    codes = _numbers(text)
+    codes = read_numbers(text)
     if len(codes) == 4 and all(c is not None and 48 <= c <= 57 for c in codes):
         text = "".join(chr(int(c)) for c in codes if c is not None)
     return text.zfill(4) if re.fullmatch(r"[0-9]{3,4}", text) and int(text) else ""
@@ -123,7 +123,7 @@ def _version(text: str) -> str:
 
 def _components(text: str) -> str:
     """Channel order as letters: "YCbCr", also from "1 2 3 0"."""
-    codes = _numbers(text)
+    codes = read_numbers(text)
     if len(codes) == 4 and all(c in range(7) for c in codes):
         text = "".join(("", "Y", "Cb", "Cr", "R", "G", "B")[int(c)] for c in codes if c is not None)
     text = text.replace("Red", "R").replace("Green", "G").replace("Blue", "B")
@@ -132,7 +132,7 @@ def _components(text: str) -> str:
 
 def _filter_array(text: str) -> str:
     """Color filter array row by row, "RGGB", from two 16-bit sizes (either byte order) and one byte per filter."""
-    codes = _numbers(text)
+    codes = read_numbers(text)
     if 8 <= len(codes) <= 40 and all(c in range(7) for c in codes[4:]):
         text = "".join("RGBCMYW"[int(c)] for c in codes[4:] if c is not None)
     return text if re.fullmatch(r"[RGBCMYW]{4,36}", text) else ""
@@ -156,7 +156,7 @@ def _enum(code: int, texts: list[str] | dict[int, str]) -> Callable[[str], str]:
     codes = {fold(text): value for value, text in reversed(texts.items())} | {fold(t): v for t, v in printed.items()}
 
     def show(text: str) -> str:
-        numbers = _numbers(text)
+        numbers = read_numbers(text)
         value = numbers[0] if 0 < len(numbers) <= 4 else codes.get(fold(text))
         if value is None:  # exifread concatenates the texts of several values: use the first
             first = max((t for t in printed if text.startswith(t)), key=len, default="")
