@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
@@ -116,11 +116,11 @@ def read_header(photo: bytes) -> JpegHeader | None:
     """The header of a JPEG file; None for any other file, and for a header that cannot be read."""
     if not photo.startswith(JPEG_START):
         return None
-    segments = list(_segments(photo))
-    frame = next((marker for marker, _ in segments if marker in _FRAMES), None)
-    restart = [int.from_bytes(body[:2], "big") for marker, body in segments if marker == 0xDD]
-    huffman = {body for marker, body in segments if marker == 0xC4}
-    names = [_name(marker, body) for marker, body in segments]
+    segments = list(read_segments(photo))
+    frame = next((segment.marker for segment in segments if segment.marker in _FRAMES), None)
+    restart = [int.from_bytes(segment.body[:2], "big") for segment in segments if segment.marker == 0xDD]
+    huffman = {segment.body for segment in segments if segment.marker == 0xC4}
+    names = [_name(segment) for segment in segments]
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(*DAMAGE):
         with JpegImageFile(io.BytesIO(photo)) as image:
             layers = " ".join(f"{across}x{down}:{table}" for _, across, down, table in image.layer)
@@ -202,8 +202,16 @@ def _thumbnail_fields(photo: bytes) -> tuple[Any, ...] | None:
     return None
 
 
-def _segments(photo: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of each segment up to the first scan, whose content is left out."""
+class Segment(NamedTuple):
+    """A marker segment of a JPEG file: its marker's second byte, where its content begins, and the content."""
+
+    marker: int
+    start: int
+    body: bytes
+
+
+def read_segments(photo: bytes) -> Iterator[Segment]:
+    """The segments up to the first scan, whose content is left out."""
     offset = 2
     for _ in range(MOST_SEGMENTS):
         while photo[offset : offset + 2] == b"\xff\xff":  # fill bytes
@@ -211,18 +219,20 @@ def _segments(photo: bytes) -> Iterator[tuple[int, bytes]]:
         marker, size = photo[offset + 1 : offset + 2], int.from_bytes(photo[offset + 2 : offset + 4], "big")
         if photo[offset : offset + 1] != b"\xff" or not marker or size < 2:
             return
-        yield marker[0], b"" if marker == b"\xda" else photo[offset + 4 : offset + 2 + size]
+        body = b"" if marker == b"\xda" else photo[offset + 4 : offset + 2 + size]
+        yield Segment(marker[0], offset + 4, body)
         if marker in (b"\xda", b"\xd9"):
             return
         offset += 2 + size
 
 
-def _name(marker: int, body: bytes) -> str:
+def _name(segment: Segment) -> str:
+    marker = segment.marker
     if marker in _FRAMES:
         return f"SOF{marker - 0xC0}"
     if 0xE0 <= marker <= 0xEF:
-        kind = next((name for number, start, name in _KINDS if number == marker and body.startswith(start)), "")
-        return f"APP{marker - 0xE0} {kind}".strip()
+        kinds = (name for number, start, name in _KINDS if number == marker and segment.body.startswith(start))
+        return f"APP{marker - 0xE0} {next(kinds, '')}".strip()
     return _NAMES.get(marker, f"{marker:02X}")
 
 
@@ -231,7 +241,8 @@ def _standard_tables() -> frozenset[bytes]:
     """The four Huffman tables of annex K.3, as libjpeg writes them: class and number, then counts and symbols."""
     file = io.BytesIO()
     Image.new("RGB", (1, 1)).save(file, "JPEG", optimize=False)
-    return frozenset(table for marker, body in _segments(file.getvalue()) if marker == 0xC4 for table in _split(body))
+    segments = read_segments(file.getvalue())
+    return frozenset(table for segment in segments if segment.marker == 0xC4 for table in _split(segment.body))
 
 
 def _all_standard(bodies: set[bytes]) -> bool:
