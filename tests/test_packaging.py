@@ -32,14 +32,15 @@ DEVELOPMENT = [Requirement(line) for group in ("dev", "docs") for line in PYPROJ
 CONSTRAINTS = project_path("constraints.txt").read_text().splitlines()
 PINS = dict(line.split("==") for line in CONSTRAINTS if not line.startswith("#"))
 CONDA_NAMES = {"pytorch": "torch"}
-IMPORT_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn",
-                "yaml": "pyyaml"}  # fmt: skip
+IMPORT_NAMES = {"c2pa": "c2pa-python", "cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image",
+                "sklearn": "scikit-learn", "yaml": "pyyaml"}  # fmt: skip
 
 
 # The extra that a module, or the modules of a subpackage, may need; all others need only the core.
 NEEDS = {
     "exiflang.data.index": "data",
     "exiflang.evaluation": "train",
+    "exiflang.headers.credentials": "c2pa",
     "exiflang.inspection.widget": "notebook",
     "exiflang.pipeline": "notebook",
     "exiflang.preparation": "data",

@@ -19,7 +19,7 @@ class FileCheck:
         header: None if it is not a JPEG, or its header cannot be read.
         encoder: the known encoder that writes such headers; None if there is none.
         findings: from the most severe down.
-        thumbnail: uint8 [h, w, 3] as stored in the EXIF; None if there is none that can be read.
+        thumbnail: uint8 [h, w, 3], that of the EXIF, turned like the picture; None if there is none that can be read.
     """
 
     header: JpegHeader | None

@@ -1,12 +1,15 @@
 """A statement about a file: the rule that found it, its severity, and the standard that it rests on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from exiflang.headers.facts import Facts
 
 Severity = Literal["strong", "notable", "info"]
 #: From the most severe down.
 SEVERITIES: tuple[Severity, ...] = ("strong", "notable", "info")
-#: A finding is weak if more than this fraction of authentic files have it.
+#: Fraction of authentic files above which a finding tells little.
 WEAK = 0.02
 
 
@@ -32,5 +35,23 @@ class Finding:
 
     @property
     def weak(self) -> bool:
-        """Whether too many authentic files have it for it to say much."""
+        """Whether more than a fiftieth of authentic files have this, too."""
         return self.rate > WEAK
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A statement that holds for authentic files, and how to check it.
+
+    Attributes:
+        name: lower case, with underscores.
+        severity, source: see `Finding`.
+        check: facts -> a sentence, "" if there is nothing to say, None if the rule cannot apply.
+        by_tags: whether tags and the picture's size are all that it looks at.
+    """
+
+    name: str
+    severity: Severity
+    source: str
+    check: Callable[[Facts], str | None]
+    by_tags: bool = True

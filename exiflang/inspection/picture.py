@@ -30,7 +30,7 @@ class Picture:
         image: uint8 [H, W, 3], upright.
         tags: {tag: value} from `read_exif`, with GPS, serial numbers and names only on request.
         hidden: number of private tags that are in the file but not in `tags`.
-        notes: sentences on anything unusual: no EXIF, broken EXIF, EXIF with a different size, parts that were skipped.
+        notes: sentences on anything unusual: no EXIF, broken EXIF, parts that were skipped.
         format: Pillow's name for it, e.g. "JPEG"; "RAW" for a camera's raw file.
         size: size of the file, in bytes.
         sha256: of the file, 64 hexadecimal digits.
@@ -91,8 +91,6 @@ def open_picture(source: str | os.PathLike | bytes, name: str = "", private: boo
             f"A camera's raw file, developed by {developer()}: these are not the pixels of the camera's own JPEG, and "
             "JPEGs are what the packaged model was trained on."
         )
-    else:  # what LibRaw shows of a raw file may differ from its EXIF by a few pixels
-        notes += filter(None, [_other_size(tags, decoded.pixels.shape[:2])])
     notes += filter(None, [_turning(decoded, tags)])
     digest, hidden = hashlib.sha256(data).hexdigest(), len(every) - len(tags)
     file = check_file(data, decoded.pixels, private)
@@ -124,15 +122,4 @@ def _turning(decoded: Decoded, tags: dict[str, str]) -> str:
     return (
         f"Its EXIF Orientation ({said}) was not applied because it has a wrong type or location or is duplicated: the "
         "picture is shown and analyzed as stored."
-    )
-
-
-def _other_size(tags: dict[str, str], shape: tuple[int, int]) -> str:
-    """A sentence if the EXIF pixel dimensions differ from the picture's, in either orientation."""
-    said = [tags.get(tag, "") for tag in ("PixelXDimension", "PixelYDimension")]
-    if not all(side.isdecimal() for side in said) or sorted(map(int, said)) == sorted(shape):
-        return ""
-    return (
-        f"EXIF states {said[0]} x {said[1]} pixels, but the picture has {shape[1]} x {shape[0]}: it was cropped, "
-        "rescaled or edited after the camera wrote it, or its EXIF is from a different picture."
     )

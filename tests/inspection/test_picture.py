@@ -168,8 +168,10 @@ def test_given_pictures_with_unusual_orientation(shared, case):
 @pytest.mark.parametrize(("said", "odd"), [((60, 40), False), ((40, 60), False), ((4000, 3000), True)])
 def test_a_size_in_exif_that_differs_from_the_picture_is_noted(said, odd):
     found = open_picture(encoded(exif=EXIF, sub={0xA002: said[0], 0xA003: said[1]}))
-    assert any("EXIF states 4000 x 3000 pixels, but the picture has 60 x 40" in note for note in found.notes) == odd
-    assert bool(found.notes) == odd
+    assert found.notes == ()
+    findings = [finding for finding in found.file.findings if finding.rule == "size"]
+    assert [finding.severity for finding in findings] == ["strong"] * odd
+    assert all("EXIF states 4000 x 3000 pixels, but the picture has 60 x 40" in f.sentence for f in findings)
 
 
 def test_the_first_frame_of_an_animation_is_used():
