@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test docs wheel golden weights headers pairs probes reference ablation edits bench scale fuzz inspect screenshots clean
+.PHONY: help install reproduce test docs wheel golden weights headers pairs probes reference ablation edits bench scale fuzz rules inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ scale: $(INSTALLED) ## renew reports/golden/scale.json: how fast data is prepare
 
 fuzz: $(INSTALLED) ## renew reports/golden/fuzz.json: 20,000 broken pictures of each format through all that reads a file (hours)
 	$(BIN)/python -m tests.fuzzing
+
+rules: $(INSTALLED) ## renew reports/golden/metadata_rules.json: how often rules on metadata find something (needs real photos)
+	$(BIN)/python -m experiments.metadata_rules
 
 # The limit of a message bounds what can be uploaded; paths and folders have none.
 inspect: $(INSTALLED) ## look into a picture: notebooks/04_inspect in JupyterLab, on the whole screen

@@ -12,6 +12,7 @@ from experiments import (
     header_check,
     linear_probes,
     metadata_check,
+    metadata_rules,
     packaged_weights,
     readout_ablation,
     readout_figures,
@@ -66,5 +67,6 @@ RESULTS = {
     "readout_ablation": Result.of("make ablation", readout_ablation.markdown),
     "speed": Result.of("make bench", report.markdown),
     "scale": Result.of("make scale", scale.markdown),
+    "metadata_rules": Result.of("make rules", metadata_rules.markdown),
     "fuzz": Result.of("make fuzz", _fuzz),
 }
