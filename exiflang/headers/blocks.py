@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from PIL import TiffImagePlugin
 
-from exiflang.headers.jpeg_header import Segment, read_segments
+from exiflang.headers.segments import Segment, read_segments
 from exiflang.utils.bare import JPEG_START
 from exiflang.utils.images import DAMAGE
 

@@ -1,6 +1,7 @@
 """What the rules look at: the tags of a picture file as they are stored and, unless tags are all there is, the file."""
 
 import contextlib
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from exiflang.headers.credentials import Credentials, read_credentials
 from exiflang.headers.thumbnail import Match, decode_thumbnail, match_thumbnail
 from exiflang.headers.xmp import Xmp, parse_xmp
 from exiflang.utils.images import DAMAGE
+from exiflang.utils.raw_files import raw_reason
 
 _FOLDERS = ("Image", "EXIF", "Interoperability", "GPS", "Thumbnail")
 _DATE = re.compile(r"(\d{4})[:/.-](\d\d)[:/.-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
@@ -57,8 +59,10 @@ class Facts:
             block = read_exif_block(photo)
             printed, thumbnail = {name: str(value) for name, value in block.printed.items()}, block.thumbnail
         height, width = pixels.shape[:2]
+        # What a developed raw file shows may differ from its EXIF by a few pixels.
+        size = None if raw_reason(io.BytesIO(photo)) else (width, height)
         step = max(1, min(height, width) // 400)
-        return cls(named_tags(printed), (width, height), photo, pixels[::step, ::step], thumbnail, private)
+        return cls(named_tags(printed), size, photo, pixels[::step, ::step], thumbnail, private)
 
     def text(self, name: str) -> str:
         """A value in one printable line, "" if it is absent."""

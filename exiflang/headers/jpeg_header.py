@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
@@ -16,26 +16,16 @@ from PIL.JpegImagePlugin import JpegImageFile
 from exiflang.exif.reader import read_exif_block
 from exiflang.exif.tags import ExifError, is_private
 from exiflang.headers.exif_layout import is_packed
+from exiflang.headers.segments import FRAMES, Segment, read_segments
 from exiflang.utils.bare import JPEG_START
 from exiflang.utils.images import DAMAGE
 
-#: At most this many segments of a file are listed.
-MOST_SEGMENTS = 200
-#: What the bytes at the start of an application segment stand for: (marker, start, name).
-_KINDS = [
-    (0xE0, b"JFIF\0", "JFIF"), (0xE0, b"JFXX\0", "JFXX"), (0xE1, b"Exif\0", "EXIF"),
-    (0xE1, b"http://ns.adobe.com/xap/1.0/\0", "XMP"), (0xE1, b"http://ns.adobe.com/xmp/extension/\0", "XMP extension"),
-    (0xE2, b"ICC_PROFILE\0", "ICC"), (0xE2, b"MPF\0", "MPF"), (0xE2, b"FPXR\0", "FlashPix"), (0xEB, b"JP", "JUMBF"),
-    (0xEC, b"Ducky", "Ducky"), (0xED, b"Photoshop 3.0\0", "Photoshop"), (0xEE, b"Adobe", "Adobe"),
-]  # fmt: skip
 #: What a comment holds, in lower case, where a program names itself in it.
 _SAID = {
     b"gimp": "GIMP", b"gd-jpeg": "GD", b"imagemagick": "ImageMagick", b"lavc": "FFmpeg", b"paint.net": "Paint.NET",
     b"lead technologies": "LEADTOOLS", b"adobe photoshop": "Adobe Photoshop", b"acd systems": "ACDSee",
     b"jpegmini": "JPEGmini",
 }  # fmt: skip
-_NAMES = {0xC4: "DHT", 0xDB: "DQT", 0xDD: "DRI", 0xFE: "COM", 0xDA: "SOS"}
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # Absent from some records of tags, so that their absence tells nothing.
 _NOT_COMPARED = {"MakerNote", "InteroperabilityOffset", "GPSInfo", "Padding"}
@@ -117,10 +107,10 @@ def read_header(photo: bytes) -> JpegHeader | None:
     if not photo.startswith(JPEG_START):
         return None
     segments = list(read_segments(photo))
-    frame = next((segment.marker for segment in segments if segment.marker in _FRAMES), None)
+    frame = next((segment.marker for segment in segments if segment.marker in FRAMES), None)
     restart = [int.from_bytes(segment.body[:2], "big") for segment in segments if segment.marker == 0xDD]
     huffman = {segment.body for segment in segments if segment.marker == 0xC4}
-    names = [_name(segment) for segment in segments]
+    names = [segment.name for segment in segments]
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(*DAMAGE):
         with JpegImageFile(io.BytesIO(photo)) as image:
             layers = " ".join(f"{across}x{down}:{table}" for _, across, down, table in image.layer)
@@ -135,7 +125,7 @@ def read_header(photo: bytes) -> JpegHeader | None:
                 restart=restart[-1] if restart else 0,
                 markers=tuple(name for name, before in zip(names, ["", *names], strict=False) if name != before),
                 jfif=_jfif(segments),
-                separate_tables=all(_one_table(marker, body) for marker, body in segments if marker in (0xC4, 0xDB)),
+                separate_tables=all(_one_table(segment) for segment in segments if segment.marker in (0xC4, 0xDB)),
                 comments=_named_programs(segments),
                 packed_exif=_packed_exif(segments),
                 **_exif_fields(photo, image),
@@ -143,27 +133,28 @@ def read_header(photo: bytes) -> JpegHeader | None:
     return None
 
 
-def _jfif(segments: Sequence[tuple[int, bytes]]) -> tuple[int, ...]:
+def _jfif(segments: Sequence[Segment]) -> tuple[int, ...]:
     """`JpegHeader.jfif`; the segment's layout is that of JFIF 1.02, page 5."""
-    for marker, body in segments:
-        if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 12:
-            return struct.unpack(">BBBHH", body[5:12])
+    for segment in segments:
+        if segment.name == "APP0 JFIF" and len(segment.body) >= 12:
+            return struct.unpack(">BBBHH", segment.body[5:12])
     return ()
 
 
-def _one_table(marker: int, body: bytes) -> bool:
-    if marker == 0xC4:
-        return len(list(_split(body))) == 1
-    return len(body) == (129 if body[:1] >= b"\x10" else 65)  # precision of 16 or 8 bits, ITU-T T.81, B.2.4.1
+def _one_table(segment: Segment) -> bool:
+    if segment.marker == 0xC4:
+        return len(list(_split(segment.body))) == 1
+    precise = segment.body[:1] >= b"\x10"  # 16 bits a step instead of 8, ITU-T T.81, B.2.4.1
+    return len(segment.body) == (129 if precise else 65)
 
 
-def _named_programs(segments: Sequence[tuple[int, bytes]]) -> tuple[str, ...]:
-    said = [body.lower() for marker, body in segments if marker == 0xFE]
+def _named_programs(segments: Sequence[Segment]) -> tuple[str, ...]:
+    said = [segment.body.lower() for segment in segments if segment.marker == 0xFE]
     return tuple(name for sign, name in _SAID.items() if any(sign in text for text in said))
 
 
-def _packed_exif(segments: Sequence[tuple[int, bytes]]) -> bool | None:
-    block = next((body[6:] for marker, body in segments if _name(marker, body) == "APP1 EXIF"), None)
+def _packed_exif(segments: Sequence[Segment]) -> bool | None:
+    block = next((segment.body[6:] for segment in segments if segment.name == "APP1 EXIF"), None)
     return None if block is None else is_packed(block)
 
 
@@ -200,40 +191,6 @@ def _thumbnail_fields(photo: bytes) -> tuple[Any, ...] | None:
         tables = [tuple(map(int, image.quantization[number])) for number in sorted(image.quantization)]
         return (*image.size, _key(tables))
     return None
-
-
-class Segment(NamedTuple):
-    """A marker segment of a JPEG file: its marker's second byte, where its content begins, and the content."""
-
-    marker: int
-    start: int
-    body: bytes
-
-
-def read_segments(photo: bytes) -> Iterator[Segment]:
-    """The segments up to the first scan, whose content is left out."""
-    offset = 2
-    for _ in range(MOST_SEGMENTS):
-        while photo[offset : offset + 2] == b"\xff\xff":  # fill bytes
-            offset += 1
-        marker, size = photo[offset + 1 : offset + 2], int.from_bytes(photo[offset + 2 : offset + 4], "big")
-        if photo[offset : offset + 1] != b"\xff" or not marker or size < 2:
-            return
-        body = b"" if marker == b"\xda" else photo[offset + 4 : offset + 2 + size]
-        yield Segment(marker[0], offset + 4, body)
-        if marker in (b"\xda", b"\xd9"):
-            return
-        offset += 2 + size
-
-
-def _name(segment: Segment) -> str:
-    marker = segment.marker
-    if marker in _FRAMES:
-        return f"SOF{marker - 0xC0}"
-    if 0xE0 <= marker <= 0xEF:
-        kinds = (name for number, start, name in _KINDS if number == marker and segment.body.startswith(start))
-        return f"APP{marker - 0xE0} {next(kinds, '')}".strip()
-    return _NAMES.get(marker, f"{marker:02X}")
 
 
 @cache

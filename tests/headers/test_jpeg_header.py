@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from exiflang.headers.jpeg_header import MOST_SEGMENTS, JpegHeader, read_header
+from exiflang.headers.jpeg_header import JpegHeader, read_header
+from exiflang.headers.segments import MOST_SEGMENTS
 from exiflang.preparation.tiles import cut_tiles
 from exiflang.utils.dct import standard_tables
 
