@@ -1,6 +1,8 @@
 """Camera raw files, recognized by content: most are TIFF files whose first page is only a thumbnail."""
 
 import contextlib
+import struct
+import warnings
 from typing import BinaryIO
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -31,8 +33,9 @@ def raw_reason(file: BinaryIO) -> str:
             return f"a camera's raw file ({kind})"
     if head[:4] not in _TIFF:
         return ""
-    # Pillow raises these on broken files: decoding the pixels will then report the error.
-    with contextlib.suppress(SyntaxError, ValueError, OSError, TypeError, LookupError, OverflowError):
+    # Pillow warns of broken files and raises these: decoding the pixels will then report the error.
+    broken = (SyntaxError, ValueError, OSError, TypeError, LookupError, OverflowError, struct.error)
+    with warnings.catch_warnings(action="ignore"), contextlib.suppress(*broken):
         return _tiff_reason(file, head)
     return ""
 

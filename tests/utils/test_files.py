@@ -54,6 +54,7 @@ def test_html_pages_are_always_utf_8():
         origin={"settings": {}, "model_files": {}, "private": False},
         made="",
         page=1,
+        choices={},
     )
     assert page.encode() and "caf\\xe9" in page
 
