@@ -51,7 +51,7 @@ def test_html_pages_are_always_utf_8():
         entries=[],
         left_out=left_out,
         passed_over="",
-        origin={"settings": {}, "model_files": {}, "private": False},
+        origin={"settings": {}, "model_files": {}, "private": False, "signatures": {}},
         made="",
         page=1,
         choices={},
