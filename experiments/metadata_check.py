@@ -51,10 +51,11 @@ def measure(model: ExifLang, text_bank: TextBank, photos: Sequence[Photo], seed:
     - `false_alarms`, `noticed`: fraction of each that is called unusual; NaN if the ranks are not calibrated.
     - "Make first", "Make sure", "Make similar", and the same for other `ASKED` tags: see `_reading`.
     - `window_auc`: misfit of a patch with its own photo's sentence, against that of a patch from a different camera.
-    - `tag_beats`: how often the sentence is more similar with a tag's true value than with a different common one.
+    - `tag_beats`: how often the sentence fits better with a tag's true value than with a different common one.
     """
     rng = np.random.default_rng(seed)
     image, text = embed_photos(model, photos, CROPS, seed)
+    text = text_bank.placed(text, [photo.tags for photo in photos])
     camera = np.array([plain_name(photo.camera) for photo in photos])
     others = [rng.permutation(np.flatnonzero(camera != name))[:OFFERED] for name in camera]
     own = text_bank.rank(image, text)
@@ -128,7 +129,9 @@ def _tag_beats(
             for other in [v for v in text_bank.values[tag] if v != value][:SWAPS]
         ]
         if swaps:
-            scores = embed_sentences(model, [exif_to_text(tags), *map(exif_to_text, swaps)]) @ image[i]
+            variants = [tags, *swaps]
+            texts = text_bank.placed(embed_sentences(model, [exif_to_text(each) for each in variants]), variants)
+            scores = text_bank.fit(image[i], texts)
             wins.append(np.mean((scores[0] > scores[1:]) + 0.5 * (scores[0] == scores[1:])))
     return float(np.mean(wins)) if wins else float("nan")
 
@@ -183,9 +186,11 @@ def renew(data: Annotated[str, typer.Option(help="Data set of the packaged weigh
         raise ValueError(f"{folder} has no text bank: create one with python -m exiflang.release")
     torch.manual_seed(0)
     untrained = ExifLang(model.config, model.tokenizer).eval()
-    controls = {"shuffled EXIF": shuffled_control(), "untrained": untrained}
+    controls = {"shuffled EXIF": (shuffled_control(), "shuffled"), "untrained": (untrained, "own")}
     models = {"model": (model, text_bank)}
-    models |= {name: (control, text_bank_of(control, data_dir, CROPS)) for name, control in controls.items()}
+    models |= {
+        name: (control, text_bank_of(control, data_dir, CROPS, exif)) for name, (control, exif) in controls.items()
+    }
     figures = all_figures(models, groups(data_dir))
     replace(text_bank, figures=figures).save(folder)
     publish("exif", {"model": NAME, **figures}, {"exif": markdown(figures)}, folder / "README.md")

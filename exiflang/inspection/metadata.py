@@ -94,11 +94,12 @@ def metadata_fit(
     if not sentence:
         return None
     image = picture_embedding(embeddings)
-    text = embed_sentences(model, [sentence])[0]
+    text = embed_sentences(model, [sentence])
+    similarity, text = float(image @ text[0]), text_bank.placed(text, [tags])[0]
     rank, familiar = float(text_bank.rank(image, text)), bool(text_bank.familiar(text))
     return MetadataFit(
         sentence=sentence,
-        similarity=float(image @ text),
+        similarity=similarity,
         rank=rank,
         percentile=text_bank.percentile(rank, familiar),
         familiar=familiar,
@@ -112,14 +113,15 @@ def _tag_effects(
     model: ExifLang, text_bank: TextBank, image: np.ndarray, tags: Mapping[str, str], rank: float
 ) -> pd.DataFrame:
     """`MetadataFit.tags`: compares the sentence without each tag, and with other values of it."""
-    variants = []  # (tag, other value or "" for none, sentence)
+    variants = []  # (tag, other value or "" for none, all tags)
     for tag in list(tags)[:MOST_TAGS]:
         rest = {other: value for other, value in tags.items() if other != tag}
-        variants.append((tag, "", exif_to_text(rest)))
+        variants.append((tag, "", rest))
         others = [value for value in text_bank.values.get(tag, ()) if value != tags[tag]][:SWAPS]
-        variants += [(tag, value, exif_to_text({**rest, tag: value})) for value in others]
-    texts = embed_sentences(model, [sentence for _, _, sentence in variants])  # [variants, D]
-    rises = text_bank.rank(image, texts) - rank
+        variants += [(tag, value, {**rest, tag: value}) for value in others]
+    changed = [variant for _, _, variant in variants]
+    texts = embed_sentences(model, [exif_to_text(variant) for variant in changed])  # [variants, D]
+    rises = text_bank.rank(image, text_bank.placed(texts, changed)) - rank
     rows = []
     for tag in dict.fromkeys(tag for tag, _, _ in variants):
         own = {value: rises[i] for i, (name, value, _) in enumerate(variants) if name == tag}

@@ -3,7 +3,8 @@
 The cosine of a picture and a sentence has no meaning by itself. Its rank among the cosines with thousands of other
 photos' sentences has; comparing that with the ranks of authentic photos gives a percentile. A model's folder holds the
 data for both, but no sentences: embeddings sorted by make, the number of photos of each make, the common values of each
-tag, and a linear map that predicts these values from embeddings.
+tag, a linear map that predicts these values from embeddings, and a space that pictures and tags share (see
+`tag_space`), in which the fit of cameras that training never saw is measured better.
 
 `python -m exiflang.inspection.text_bank --model data/models/mine --data data/mine` adds a text bank to your own model.
 """
@@ -26,10 +27,11 @@ from safetensors.numpy import save
 from scipy.special import softmax
 from transformers.utils import cached_file
 
-from exiflang.data.shards import Photo, find_shards, read_photos
+from exiflang.data.shards import Photo, find_shards, plain_name, read_photos
 from exiflang.evaluation.retrieval import embed_photos
 from exiflang.exif.tags import DATE_NAMES, is_private
 from exiflang.exif.text import exif_to_text
+from exiflang.inspection.tag_space import TagSpace, TagVector, fit_tag_space
 from exiflang.models.model import ExifLang
 from exiflang.utils.commands import run_command
 from exiflang.utils.files import write_whole
@@ -57,6 +59,8 @@ class TextBank:
             and about 0 for the others.
         ranks: {"familiar" or "unfamiliar": the percentiles 1 to 99 of the ranks of authentic photos}.
         figures: accuracy measured on held-out photos, for display; {} if it was not measured.
+        space: the space that pictures and tags share; None in files of earlier versions, where cosines alone rank.
+        places: float32 [N, K], where the photos' tags lie in it.
     """
 
     text: np.ndarray
@@ -65,19 +69,33 @@ class TextBank:
     reading: Mapping[str, np.ndarray]
     ranks: Mapping[str, Sequence[float]]
     figures: Mapping[str, Any]
+    space: TagSpace | None = None
+    places: np.ndarray | None = None
+
+    def placed(self, text: np.ndarray, tags: Sequence[Mapping[str, str]]) -> np.ndarray:
+        """Embeddings of sentences and the places of their tags: [n, D] -> [n, D + K], or [n, D] without `space`."""
+        return text if self.space is None else np.concatenate([text, self.space.place_tags(tags)], axis=-1)
+
+    def fit(self, image: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """How well sentences fit images, the cosine of the embeddings plus that of the places: see `rank`."""
+        return (self._placed_images(image) * text).sum(-1)
 
     def rank(self, image: np.ndarray, text: np.ndarray) -> np.ndarray:
-        """Fraction of the text bank's sentences that fit an image worse than `text`: [..., D], [..., D] -> [...].
+        """Fraction of the text bank's sentences that fit an image worse than `text`: [..., D], [..., D + K] -> [...].
 
-        Ties count half.
+        `text` comes from `placed`. Ties count half.
         """
-        own = (image * text).sum(-1)[..., None]  # [..., 1]
-        others = image @ self.text.T  # [..., N]
+        known = self.text if self.places is None else np.concatenate([self.text, self.places], axis=-1)
+        own = self.fit(image, text)[..., None]  # [..., 1]
+        others = self._placed_images(image) @ known.T  # [..., N]
         return ((others < own).mean(-1) + (others <= own).mean(-1)) / 2
 
+    def _placed_images(self, image: np.ndarray) -> np.ndarray:
+        return image if self.space is None else np.concatenate([image, self.space.place_images(image)], axis=-1)
+
     def familiar(self, text: np.ndarray) -> np.ndarray:
-        """Whether sentences are close to one of the text bank's (see `FAMILIAR`): [..., D] -> bool [...]."""
-        return (text @ self.text.T).max(-1) >= FAMILIAR
+        """Whether sentences are close to one of the text bank's (see `FAMILIAR`): [..., D or D + K] -> bool [...]."""
+        return (text[..., : self.text.shape[1]] @ self.text.T).max(-1) >= FAMILIAR
 
     def percentile(self, rank: float, familiar: bool) -> float:
         """Fraction of authentic photos with a lower rank, among familiar or among unfamiliar ones; NaN if unknown.
@@ -109,6 +127,9 @@ class TextBank:
         """Write `text_bank.safetensors` to a model's folder, atomically; embeddings become float16."""
         arrays = {"text": self.text} | {f"reading.{tag}": weights for tag, weights in self.reading.items()}
         facts = {name: getattr(self, name) for name in _FACTS}
+        if self.space is not None and self.places is not None:
+            arrays |= {"space.image": self.space.image, "space.tags": self.space.tags, "places": self.places}
+            facts["numbers"] = self.space.vector.numbers
         half = {name: np.ascontiguousarray(array, np.float16) for name, array in arrays.items()}
         packed = save(half, {"facts": json.dumps(facts)})  # a single entry, because the order of several is random
         write_whole(Path(folder) / FILE, packed)
@@ -128,6 +149,10 @@ class TextBank:
                 arrays = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
             reading = {tag: arrays[f"reading.{tag}"] for tag in facts["values"]}
             found = cls(arrays["text"], reading=reading, **{name: facts[name] for name in _FACTS})
+            if "numbers" in facts:
+                vector = TagVector(found.values, facts["numbers"])
+                space = TagSpace(vector, arrays["space.image"], arrays["space.tags"])
+                found = replace(found, space=space, places=arrays["places"])
             found._check()
             return found
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -142,13 +167,21 @@ class TextBank:
             raise ValueError("the numbers of values and readings of a tag differ")
         if not all(np.isfinite(array).all() for array in (self.text, *self.reading.values())):
             raise ValueError("embeddings contain NaN or infinity")
+        if self.space is not None and self.places is not None:
+            self.space.check(dim)
+            if self.places.shape != (number, self.space.tags.shape[1]) or not np.isfinite(self.places).all():
+                raise ValueError("the places of the sentences' tags are not whole")
 
 
-def build_text_bank(model: ExifLang, photos: Sequence[Photo]) -> TextBank:
-    """Build an uncalibrated text bank from training photos. Raises `ValueError` if there are none."""
+def build_text_bank(model: ExifLang, photos: Sequence[Photo], image: np.ndarray | None = None) -> TextBank:
+    """Build an uncalibrated text bank from n training photos; with a `space` if given their image embeddings [n, D].
+
+    Raises `ValueError` if there are none.
+    """
     if not photos:
         raise ValueError("no photos for a text bank")
-    photos = sorted(photos, key=lambda photo: (photo.tags.get("Make", ""), photo.id))
+    order = sorted(range(len(photos)), key=lambda i: (photos[i].tags.get("Make", ""), photos[i].id))
+    photos = [photos[i] for i in order]
     text = embed_sentences(model, [exif_to_text(photo.tags) for photo in photos])
     from sklearn.linear_model import Ridge  # slow to import, only needed for building
 
@@ -157,7 +190,12 @@ def build_text_bank(model: ExifLang, photos: Sequence[Photo]) -> TextBank:
         held = np.array([[photo.tags.get(tag) == value for value in values[tag]] for photo in photos], np.float32)
         reading[tag] = Ridge(alpha=1.0, fit_intercept=False).fit(text, held).coef_  # [N, values] -> [values, D]
     makes = Counter(photo.tags.get("Make", "") for photo in photos)
-    return TextBank(text, dict(makes), values, reading, {}, {})
+    text_bank = TextBank(text, dict(makes), values, reading, {}, {})
+    if image is None:
+        return text_bank
+    tags = [photo.tags for photo in photos]
+    space = fit_tag_space(image[order], tags, [plain_name(photo.camera) for photo in photos], values)
+    return replace(text_bank, space=space, places=space.place_tags(tags))
 
 
 def _common_values(photos: Sequence[Photo]) -> dict[str, list[str]]:
@@ -183,7 +221,7 @@ def embed_sentences(model: ExifLang, sentences: Sequence[str]) -> np.ndarray:
 
 
 def calibrate_ranks(text_bank: TextBank, image: np.ndarray, text: np.ndarray) -> TextBank:
-    """The text bank calibrated on n authentic photos, by their embeddings and those of their sentences, [n, D] each.
+    """The text bank calibrated on n authentic photos, by embeddings of pictures [n, D] and `placed` sentences.
 
     Familiar and unfamiliar sentences are calibrated separately, if there are at least `FEWEST` of them.
     """
@@ -194,18 +232,27 @@ def calibrate_ranks(text_bank: TextBank, image: np.ndarray, text: np.ndarray) ->
     return replace(text_bank, ranks=known)
 
 
-def text_bank_of(model: ExifLang, data_dir: str | Path, crops: int = 8) -> TextBank:
+def text_bank_of(model: ExifLang, data_dir: str | Path, crops: int = 8, exif: str = "own") -> TextBank:
     """Build the text bank from a model's data set, as written by `prepare`, and calibrate it on every second photo of
     `heldout` (cameras in the training set) and all photos of `choose` (other cameras), if that exists.
+
+    exif: "own", or "shuffled": the control in which each training photo has another one's tags.
 
     Raises `DataError` for missing or damaged shards.
     """
     data_dir = Path(data_dir)
-    text_bank = build_text_bank(model, read_photos(find_shards(data_dir / "train"))[0])
+    training = read_photos(find_shards(data_dir / "train"))[0]
+    image, _ = embed_photos(model, training, crops)
+    if exif == "shuffled":
+        order = np.random.default_rng(0).permutation(len(training))
+        given = dict(zip(order, np.roll(order, 1), strict=True))  # one cycle: nobody keeps their own
+        training = [replace(photo, tags=training[given[i]].tags) for i, photo in enumerate(training)]
+    text_bank = build_text_bank(model, training, image)
     photos = read_photos(find_shards(data_dir / "heldout"))[0][::2]
     if (data_dir / "choose").is_dir():
         photos += read_photos(find_shards(data_dir / "choose"))[0]
-    return calibrate_ranks(text_bank, *embed_photos(model, photos, crops))
+    image, text = embed_photos(model, photos, crops)
+    return calibrate_ranks(text_bank, image, text_bank.placed(text, [photo.tags for photo in photos]))
 
 
 def add_text_bank(

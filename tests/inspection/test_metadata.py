@@ -25,6 +25,12 @@ def text_bank(model):
     return build_text_bank(model, photos())
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["sentences", "sentences and tags"])
+def either(model, request):
+    """A text bank without and with a space of tags."""
+    return build_text_bank(model, photos(), unit(24, 32, seed=5) if request.param else None)
+
+
 def windows(rows: int = 3, cols: int = 4, seed: int = 0) -> np.ndarray:
     return unit(rows, cols, 32, seed=seed)
 
@@ -36,16 +42,17 @@ def test_the_picture_embedding_is_the_mean_direction():
     assert np.isfinite(picture_embedding(np.zeros((1, 1, 32), np.float32))).all()
 
 
-def test_the_fit_is_that_of_the_sentence(model, text_bank):
+def test_the_fit_is_that_of_the_sentence(model, either):
     embeddings = windows()
-    fit = metadata_fit(model, text_bank, embeddings, TAGS)
-    text = embed_sentences(model, [fit.sentence])[0]
+    fit = metadata_fit(model, either, embeddings, TAGS | {"Artist": "Me"})
+    text = embed_sentences(model, [fit.sentence])
     assert fit.sentence == exif_to_text(TAGS)
-    assert fit.similarity == pytest.approx(picture_embedding(embeddings) @ text, abs=1e-6)
-    assert fit.rank == pytest.approx(text_bank.rank(picture_embedding(embeddings), text))
+    assert fit.similarity == pytest.approx(picture_embedding(embeddings) @ text[0], abs=1e-6)
+    text = either.placed(text, [TAGS])[0]
+    assert fit.rank == pytest.approx(either.rank(picture_embedding(embeddings), text))
     assert np.isnan(fit.percentile) and fit.photos == 24
     assert fit.misfit.shape == (3, 4) and fit.misfit.dtype == np.float32
-    assert fit.misfit[1, 2] == pytest.approx(1 - text_bank.rank(embeddings[1, 2], text))
+    assert fit.misfit[1, 2] == pytest.approx(1 - either.rank(embeddings[1, 2], text))
 
 
 def test_misfit_is_low_for_matching_windows_and_high_for_others(model, text_bank):
@@ -56,12 +63,12 @@ def test_misfit_is_low_for_matching_windows_and_high_for_others(model, text_bank
     assert misfit[0, 0] < 0.2 < 0.8 < misfit[0, 1]
 
 
-def test_effects_of_tags_are_those_of_the_changed_sentences(model, text_bank):
+def test_effects_of_tags_are_those_of_the_changed_sentences(model, either):
     embeddings = windows(seed=5)
-    fit, image = metadata_fit(model, text_bank, embeddings, TAGS), picture_embedding(windows(seed=5))
+    fit, image = metadata_fit(model, either, embeddings, TAGS), picture_embedding(windows(seed=5))
 
     def rank(tags):
-        return text_bank.rank(image, embed_sentences(model, [exif_to_text(tags)])[0])
+        return either.rank(image, either.placed(embed_sentences(model, [exif_to_text(tags)]), [tags])[0])
 
     rows = fit.tags.set_index("tag")
     assert list(rows.index) == list(TAGS)

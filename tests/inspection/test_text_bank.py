@@ -94,6 +94,29 @@ def test_the_percentile_is_the_share_of_lower_authentic_ranks_or_nan():
     assert calibrate_ranks(text_bank, image[: FEWEST - 1], text_bank.text[: FEWEST - 1]).ranks == {}
 
 
+def test_with_a_space_ranks_add_the_fit_of_tags(model):
+    known = photos()
+    text_bank = build_text_bank(model, known, unit(24, 32))
+    image, tags = unit(5, 32, seed=1), [photo.tags for photo in known[:5]]
+    text = unit(5, 32, seed=2)
+    placed = text_bank.placed(text, tags)
+    space = text_bank.space
+    assert text_bank.places.shape == (24, space.tags.shape[1]) and placed.shape[1] == 32 + space.tags.shape[1]
+    fit = (image * text).sum(1) + (space.place_images(image) * space.place_tags(tags)).sum(1)
+    np.testing.assert_allclose(text_bank.fit(image, placed), fit, rtol=1e-4, atol=1e-6)
+    others = image @ text_bank.text.T + space.place_images(image) @ text_bank.places.T
+    np.testing.assert_allclose(text_bank.rank(image, placed), (others < fit[:, None]).mean(1), atol=0.03)
+    assert (text_bank.familiar(placed) == text_bank.familiar(text)).all()
+    assert made_of(text_bank.text).placed(text, tags) is text
+
+
+def test_places_are_in_the_order_of_the_sentences(model):
+    known = photos()
+    text_bank = build_text_bank(model, known, unit(24, 32))
+    shown = sorted(known, key=lambda photo: (photo.tags["Make"], photo.id))
+    np.testing.assert_allclose(text_bank.places, text_bank.space.place_tags([photo.tags for photo in shown]), rtol=1e-5)
+
+
 # Readings
 
 
@@ -129,8 +152,11 @@ def test_text_banks_of_no_photos_and_of_one(model):
 # The file
 
 
-def test_a_loaded_text_bank_equals_the_saved_one_to_half_precision(model, tmp_path):
-    text_bank = calibrate_ranks(build_text_bank(model, photos()), unit(60, 32), unit(60, 32, seed=1))
+@pytest.mark.parametrize("with_space", [True, False])  # files of earlier versions have none
+def test_a_loaded_text_bank_equals_the_saved_one_to_half_precision(model, tmp_path, with_space):
+    text_bank = build_text_bank(model, photos(), unit(24, 32) if with_space else None)
+    text = text_bank.placed(unit(60, 32, seed=1), [photos(1)[0].tags] * 60)
+    text_bank = calibrate_ranks(text_bank, unit(60, 32), text)
     text_bank = dataclasses.replace(text_bank, figures={"groups": {"a": {"photos": 3}}})
     text_bank.save(tmp_path)
     text_bank.save(tmp_path)  # overwrites the first
@@ -140,10 +166,16 @@ def test_a_loaded_text_bank_equals_the_saved_one_to_half_precision(model, tmp_pa
     for name in ("makes", "values", "ranks", "figures"):
         assert getattr(found, name) == getattr(text_bank, name)
     assert found.reading.keys() == text_bank.reading.keys()
+    assert (found.space is not None) == with_space
+    if with_space:
+        assert found.space.vector == text_bank.space.vector
+        np.testing.assert_allclose(found.places, text_bank.places, atol=1e-3)
+        image = unit(5, 32, seed=2)
+        np.testing.assert_allclose(found.rank(image, text[:5]), text_bank.rank(image, text[:5]), atol=0.05)
 
 
 def test_a_text_bank_holds_no_sentences_dates_or_serial_numbers(model, tmp_path):
-    build_text_bank(model, photos()).save(tmp_path)
+    build_text_bank(model, photos(), unit(24, 32)).save(tmp_path)
     data = (tmp_path / FILE).read_bytes()
     for secret in (b"1234", b"2020", b"M1", b"Serial", b"DateTime"):
         assert secret not in data
@@ -172,13 +204,23 @@ def _nan(path):
     text_bank.save(path.parent)
 
 
+def _other_places(path):
+    text_bank = TextBank.load(path.parent)
+    dataclasses.replace(text_bank, places=text_bank.places[1:]).save(path.parent)
+
+
+def _other_space(path):
+    text_bank = TextBank.load(path.parent)
+    dataclasses.replace(text_bank, values={}, reading={}).save(path.parent)
+
+
 def _no_facts(path):
     path.write_bytes(module.save(load_file(path)))
 
 
-@pytest.mark.parametrize("damage", [_cut, _text, _other_counts, _nan, _no_facts])
+@pytest.mark.parametrize("damage", [_cut, _text, _other_counts, _nan, _other_places, _other_space, _no_facts])
 def test_the_error_names_a_damaged_file(model, tmp_path, damage):
-    build_text_bank(model, photos()).save(tmp_path)
+    build_text_bank(model, photos(), unit(24, 32)).save(tmp_path)
     damage(tmp_path / FILE)
     with pytest.raises(ValueError, match=rf"{FILE}: damaged .* python -m exiflang.inspection.text_bank"):
         TextBank.load(tmp_path)
@@ -197,9 +239,10 @@ def test_the_command_line_writes_the_file(model, tmp_path, capsys, monkeypatch):
     assert len(TextBank.load(tmp_path / "model").text) == 24
 
 
-def test_every_second_training_photo_and_all_held_out_ones_calibrate(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("exif", ["own", "shuffled"])
+def test_every_second_training_photo_and_all_held_out_ones_calibrate(model, tmp_path, monkeypatch, exif):
     asked = []
-    parts = {"train": photos(24), "heldout": photos(5), "choose": photos(3)}
+    parts = {"train": photos(24), "heldout": photos(120), "choose": photos(3)}
     for name in parts:
         (tmp_path / name).mkdir()
     monkeypatch.setattr(module, "find_shards", lambda folder: [folder])
@@ -207,7 +250,9 @@ def test_every_second_training_photo_and_all_held_out_ones_calibrate(model, tmp_
     monkeypatch.setattr(
         module,
         "embed_photos",
-        lambda model, photos, crops: asked.append(photos) or (unit(60, 32), unit(60, 32, seed=1)),
+        lambda model, photos, crops: asked.append(photos) or (unit(len(photos), 32), unit(len(photos), 32, seed=1)),
     )
-    assert text_bank_of(model, tmp_path).ranks
-    assert [photo.id for photo in asked[0]] == ["0", "2", "4", "0", "1", "2"]
+    text_bank = text_bank_of(model, tmp_path, exif=exif)
+    assert text_bank.ranks and text_bank.space is not None
+    assert [[photo.id for photo in part][-4:] for part in asked] == [["20", "21", "22", "23"], ["118", "0", "1", "2"]]
+    assert text_bank.makes == {"Apple": 8, "Canon": 8, "NIKON": 8}  # shuffled tags are the same tags
