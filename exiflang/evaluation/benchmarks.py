@@ -143,12 +143,12 @@ def _read(entry: Entry, launder: Launder | None) -> BenchmarkImage:
     if entry.spliced not in (None, spliced):
         expected, shows = ("spliced", "no tampered pixel") if entry.spliced else ("authentic", "tampered pixels")
         raise BenchmarkError(f"{entry.mask}: the picture is listed as {expected}, but its mask shows {shows}; fix one")
-    if mask.all():
-        raise BenchmarkError(f"{entry.mask}: the mask covers the whole picture, so there is nothing to localize")
     if launder:
         image, mask = launder(image, mask)
         if spliced and not mask.any():
             raise BenchmarkError(f"{entry.mask}: no tampered pixel is left after resizing; use a larger factor")
+    if mask.all():
+        raise BenchmarkError(f"{entry.mask}: the mask covers the whole picture, so there is nothing to localize")
     info = {"format": printable(entry.image.suffix.lstrip(".").lower()), "kind": "spliced" if spliced else "authentic"}
     info |= entry.info | ({"mask": "resized"} if resized else {})
     return BenchmarkImage(image, mask, entry.name, spliced, info, None if launder else read_history(entry.image))

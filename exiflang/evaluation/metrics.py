@@ -179,13 +179,25 @@ def scored_pixels(mask: np.ndarray, border: int) -> np.ndarray:
     """
     mask = np.asarray(mask)
     mask = _as_mask(mask, mask.shape, "mask", "mask")
-    if border < 0:
-        raise ValueError(f"border is {border}: give 0 (all pixels) or more")
-    side = 2 * border + 1
+    side = _side(border)
     kept = minimum_filter(mask, side, mode="nearest") == maximum_filter(mask, side, mode="nearest")
     if not kept.any():
         raise ValueError(f"a border of {border} pixels leaves none of {list(mask.shape)}: make it narrower")
     return kept
+
+
+def both_classes(mask: np.ndarray, border: int) -> bool:
+    """Whether `scored_pixels` of a mask, bool [H, W], hold tampered ones and others."""
+    side = _side(border)
+    tampered = minimum_filter(mask, side, mode="nearest").any()
+    return bool(tampered and not maximum_filter(mask, side, mode="nearest").all())
+
+
+def _side(border: int) -> int:
+    """Side of the square that must be of one class."""
+    if border < 0:
+        raise ValueError(f"border is {border}: give 0 (all pixels) or more")
+    return 2 * border + 1
 
 
 def localization_scores(

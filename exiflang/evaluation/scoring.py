@@ -14,7 +14,7 @@ import pandas as pd
 
 from exiflang.evaluation.benchmarks import Benchmark, BenchmarkImage
 from exiflang.evaluation.layouts import BenchmarkError
-from exiflang.evaluation.metrics import LOCALIZATION, detection_average_precision, localization_scores
+from exiflang.evaluation.metrics import LOCALIZATION, both_classes, detection_average_precision, localization_scores
 from exiflang.localization.decision import FALSE_ALARMS
 from exiflang.localization.learned_readout import LEARNED
 from exiflang.localization.localizer import Comparison, SpliceLocalizer, to_heatmap
@@ -68,8 +68,8 @@ def score_each(
     Maps and detection are scored before the model's calibration, because baselines have none; calibration preserves
     order, so only the cIoUs would change. The reference protocol scores raw maps.
 
-    Pictures that cannot be read, or that the protocol rejects, are in `benchmark.skipped` afterwards. Raises
-    `ValueError` for an unknown readout.
+    Pictures that cannot be read, that the protocol rejects, or whose mask has a single class outside the border, are in
+    `benchmark.skipped` afterwards. Raises `ValueError` for an unknown readout or a negative border.
     """
     localizers = _localizers(encoders, settings)
     known = next(iter(localizers.values())).readout_names
@@ -78,6 +78,10 @@ def score_each(
 
     def jobs() -> Iterator[Callable[[], Scored]]:
         for item in tqdm(benchmark, unit=" pictures"):
+            if border and item.spliced and not both_classes(item.mask, border):
+                reason = f"a border of {border} pixels leaves no two classes of its mask: make it narrower"
+                benchmark.skipped.append((item.name, reason))
+                continue
             try:
                 seen = {name: own.observe(item.image, item.history, calibrated) for name, own in localizers.items()}
             except ImageError as error:

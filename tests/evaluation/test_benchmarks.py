@@ -92,6 +92,13 @@ def test_a_mask_that_covers_the_whole_picture_is_skipped(folder):
     assert list(skipped) == ["c.png"] and "covers the whole picture" in skipped["c.png"]
 
 
+def test_a_mask_that_resizing_makes_all_of_the_picture_is_skipped(folder):
+    save(folder / "masks" / "a.png", np.where(np.arange(SQUARE.shape[1]) == 1, 0, SQUARE * 0 + 255).astype(np.uint8))
+    benchmark = load_benchmark("folder", folder, "resize 0.1")
+    assert not any(item.mask.all() for item in benchmark)
+    assert "covers the whole picture" in dict(benchmark.skipped)["a.png"]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("of_mask", [False, True])
 def test_pictures_rotated_by_exif_without_their_mask_are_skipped(folder, orientation, of_mask):

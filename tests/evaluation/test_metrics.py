@@ -162,6 +162,7 @@ def test_scored_pixels_are_farther_from_any_edge_than_the_border(mask, border):
     else:
         with pytest.raises(ValueError, match="leaves none"):
             metrics.scored_pixels(mask, border)
+    assert metrics.both_classes(mask, border) == (mask[kept].any() and not mask[kept].all())
 
 
 def test_border_pixels_are_left_out_of_all_scores():

@@ -84,6 +84,22 @@ def test_pictures_are_scored_by_each_encoder_and_readout(tmp_path):
     assert summary.loc[("color", "far_friends"), ["pictures", "authentic"]].tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("rows", "named"), [(slice(0, 93), "thin.png"), (slice(0, 96, 4), "thin.png"), (slice(60), "")]
+)
+def test_a_border_that_leaves_one_class_or_none_skips_the_picture(tmp_path, rows, named):
+    write_benchmark(tmp_path, broken=False)
+    mask = np.zeros((96, 128), np.uint8)
+    mask[rows] = 255
+    Image.fromarray(mask).save(tmp_path / "masks" / "thin.png")
+    Image.open(tmp_path / "images" / "spliced.png").save(tmp_path / "images" / "thin.png")
+    benchmark = load_benchmark("folder", tmp_path)
+    scores = score_pictures({"color": ColorEncoder()}, benchmark, window_size=16, border=4)
+    assert [name for name, _ in benchmark.skipped] == [named] * bool(named)
+    assert set(scores["name"]) == {"spliced.png", "authentic.png", "thin.png"} - {named}
+    assert all("a border of 4 pixels leaves no two classes" in reason for _, reason in benchmark.skipped)
+
+
 def test_scores_match_the_localizer(tmp_path):
     benchmark = write_benchmark(tmp_path, broken=False, authentic=False)
     how = {"windows_per_side": 20, "window_size": 16}
