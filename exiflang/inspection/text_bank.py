@@ -34,7 +34,7 @@ from exiflang.exif.text import exif_to_text
 from exiflang.inspection.tag_space import TagSpace, TagVector, fit_tag_space
 from exiflang.models.model import ExifLang
 from exiflang.utils.commands import run_command
-from exiflang.utils.files import write_whole
+from exiflang.utils.files import utf8_path, write_whole
 
 FILE = "text_bank.safetensors"
 #: A value is common if at least this many photos have it; a tag keeps at most this many of its common values.
@@ -144,7 +144,7 @@ class TextBank:
         if path is None:
             return None
         try:
-            with safe_open(path, framework="np") as file:
+            with utf8_path(path) as readable, safe_open(readable, framework="np") as file:
                 facts = json.loads(file.metadata()["facts"])
                 arrays = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
             reading = {tag: arrays[f"reading.{tag}"] for tag in facts["values"]}

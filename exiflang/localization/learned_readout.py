@@ -26,7 +26,7 @@ from exiflang.localization.decision import Calibration
 from exiflang.localization.evidence import MEANINGS, NUMBERS, Evidence
 from exiflang.localization.relations import EIGENVECTORS, NAMES, Relations
 from exiflang.localization.relations import MAPS as RELATIONS
-from exiflang.utils.files import file_sha256, write_whole
+from exiflang.utils.files import file_sha256, utf8_path, write_whole
 
 #: File name in a model's folder.
 FILE = "readout.safetensors"
@@ -162,7 +162,7 @@ class LearnedReadout(nn.Module):
         """Load a file written by `save`, in evaluation mode. Raises `ValueError` if it is damaged."""
         advice = "download the model again, or train a readout with this version of exiflang"
         try:
-            with safe_open(str(path), framework="pt") as file:
+            with utf8_path(path) as readable, safe_open(readable, framework="pt") as file:
                 facts: dict[str, Any] = json.loads(file.metadata()["facts"])
                 weights = {name: file.get_tensor(name) for name in file.keys()}
             if (facts["maps"], facts["picture"]) != (list(MAPS), list(PICTURE)):

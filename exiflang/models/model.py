@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from os import PathLike
+from os import PathLike, fspath, makedirs
 from typing import Any, Self
 
 import torch
@@ -16,6 +16,7 @@ from exiflang.exif.text import SENTENCE_VERSION, exif_to_text
 from exiflang.models.config import ExifLangConfig
 from exiflang.models.reference import load_tokenizer, read_reference_checkpoint
 from exiflang.models.tokenizer import length_buckets
+from exiflang.utils.files import utf8_path
 
 
 def _tower(config: Mapping[str, Any] | None, side: str) -> PreTrainedModel:
@@ -302,14 +303,15 @@ class ExifLang(PreTrainedModel):
         if not kwargs.keys() & {"dtype", "torch_dtype"}:
             kwargs["dtype"] = torch.float32  # otherwise transformers uses the file's dtype
         try:
-            with _no_progress_bar():
-                loaded: Any = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
+            with _no_progress_bar(), utf8_path(name) as place:
+                loaded: Any = super().from_pretrained(place, *args, output_loading_info=True, **kwargs)
         except OSError as error:
             raise OSError(
                 f"{name}: no model found: give a folder with config.json and model.safetensors, as train() writes "
                 f"it, or a hub id that can be reached ({error})"
             ) from error
         model, found = loaded  # as output_loading_info asks for
+        model.name_or_path = fspath(name)  # not that of a link
         if wrong := sorted(found["missing_keys"]) + sorted(found["unexpected_keys"]):
             raise ValueError(f"{name}: the weights do not match config.json; missing or unexpected: {', '.join(wrong)}")
         if model.config.sentence_version not in (REFERENCE_SENTENCE_VERSION, SENTENCE_VERSION):
@@ -317,16 +319,18 @@ class ExifLang(PreTrainedModel):
                 f"{name}: trained on EXIF sentences of version {model.config.sentence_version}; this package writes "
                 f"version {SENTENCE_VERSION}: install the exiflang release that the weights came with, or retrain"
             )
-        place = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
-        if cached_file(name, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **place):
-            model.tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **place)
+        where = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
+        with utf8_path(name) as place:
+            if cached_file(place, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **where):
+                model.tokenizer = PreTrainedTokenizerFast.from_pretrained(place, **where)
         return model
 
     def save_pretrained(  # type: ignore[override]  # a shorter name
         self, folder: str | PathLike[str], *args: Any, **kwargs: Any
     ) -> None:
         """Write `config.json`, `model.safetensors` and the tokenizer to `folder`."""
-        with _no_progress_bar():
-            super().save_pretrained(folder, *args, **kwargs)
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
+        makedirs(folder, exist_ok=True)
+        with _no_progress_bar(), utf8_path(folder) as place:
+            super().save_pretrained(place, *args, **kwargs)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(place)

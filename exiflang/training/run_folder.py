@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from exiflang.data.streaming import StreamLoader
 from exiflang.models.model import ExifLang
 from exiflang.utils.commands import RunError
-from exiflang.utils.files import read_json, write_json, write_whole
+from exiflang.utils.files import printable, read_json, write_json, write_whole
 from exiflang.utils.locks import hold
 
 if TYPE_CHECKING:
@@ -69,8 +69,11 @@ class RunFolder:
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Write the settings, and clean up after a killed run.
 
-        Raises `TrainingError` if the folder holds a checkpoint or weights of a run with different settings.
+        Raises `TrainingError` if the folder holds a checkpoint or weights of a run with different settings, and if its
+        path is not UTF-8, which checkpoints and TensorBoard's files must have.
         """
+        if (text := printable(self.path)) != str(self.path):
+            raise TrainingError(f"{text}: not UTF-8, as the path of a training run must be: choose a different folder")
         self.path.mkdir(parents=True, exist_ok=True)
         for place in (self.checkpoint, self.best):
             settle(place)

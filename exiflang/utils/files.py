@@ -5,7 +5,9 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,18 @@ def printable(name: str | os.PathLike[str]) -> str:
     except UnicodeEncodeError:  # half a surrogate pair, which no path contains
         data = os.fspath(name).encode("utf-8", "backslashreplace")
     return data.decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def utf8_path(path: str | os.PathLike[str]) -> Iterator[str]:
+    """`path`, or a temporary link to it if it is not UTF-8, for libraries that accept no other paths."""
+    if printable(path) == os.fspath(path):
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="exiflang-") as folder:
+        link = Path(folder, "link")
+        link.symlink_to(os.path.abspath(path))
+        yield str(link)
 
 
 def write_whole(path: str | Path, data: str | bytes) -> None:

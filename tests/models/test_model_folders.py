@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 
 import pytest
@@ -18,6 +19,7 @@ from exiflang.exif.text import SENTENCE_VERSION
 from exiflang.models.config import ExifLangConfig
 from exiflang.models.model import ExifLang
 from exiflang.models.tokenizer import train_tokenizer
+from exiflang.models.weights import load_model
 from tests.models.test_model import SENTENCES, patches, tiny
 
 
@@ -53,6 +55,17 @@ def test_a_round_trip_changes_nothing(model, tmp_path, capfd):
     assert lasting(ExifLang.from_pretrained(again).tokenizer) == lasting(model.tokenizer)
     for name in ("config.json", "model.safetensors"):
         assert (again / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_folder_may_have_a_name_that_is_not_utf_8(model, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9") / "model"
+    model.save_pretrained(folder)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+    loaded = load_model(str(folder))
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    assert lasting(loaded.tokenizer) == lasting(model.tokenizer) and loaded.name_or_path == str(folder)
+    with pytest.raises(OSError, match="no model found"):
+        load_model(str(folder.parent))
 
 
 def test_weights_for_another_sentence_version_are_refused(model, tmp_path):

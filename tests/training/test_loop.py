@@ -276,6 +276,11 @@ def test_a_second_run_in_one_folder_is_refused(tmp_path):
         train(small_model(), Photos(), settings(), run)
 
 
+def test_a_folder_whose_name_is_no_utf_8_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match=r"caf\\xe9: not UTF-8.*choose a different folder"):
+        train(small_model(), Photos(), settings(), tmp_path / os.fsdecode(b"caf\xe9"))
+
+
 def test_a_model_of_unknown_origin_is_not_taken_for_a_finished_run(tmp_path):
     small_model().save_pretrained(tmp_path)
     with pytest.raises(TrainingError, match="choose a different folder"):
