@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike, fspath
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import exifread
@@ -255,6 +256,8 @@ def read_exif(source: str | PathLike | bytes | BinaryIO, *, private: bool = Fals
     """
     if isinstance(source, (str, PathLike)):
         name = clean(str(fspath(source)), 300)
+        if Path(source).is_fifo():  # opening it would block forever
+            raise ExifError(f"{name}: a pipe; give a file")
         try:
             file = open(source, "rb")
         except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import math
+import os
 import random
 import shutil
 import subprocess
@@ -149,6 +150,9 @@ def test_unreadable_files_are_named_in_the_error(tmp_path):
         with pytest.raises(ExifError, match=word) as error:
             read_exif(tmp_path / name)
         assert (name or tmp_path.name) in str(error.value)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ExifError, match="pipe.jpg: a pipe"):
+        read_exif(tmp_path / "pipe.jpg")
     with pytest.raises(ExifError, match="cannot be opened"):
         read_exif("a\0b")
     with pytest.raises(ExifError, match="not a TIFF"):
