@@ -119,8 +119,10 @@ def summary(page: Path) -> list[str]:
         return facts["summary"]
     if "pictures" in facts:
         verdicts = Counter(entry["verdict"] for entry in facts["pictures"] if entry["verdict"])
-        passed_over = [line for line in (facts["passed_over"],) if line]
-        return [f"{verdict}: {number}" for verdict, number in sorted(verdicts.items())] + passed_over
+        unread = len(facts["left_out"])
+        others = [f"could not be read: {unread}" if unread else "", facts["passed_over"]]
+        lines = [f"{verdict}: {number}" for verdict, number in sorted(verdicts.items())]
+        return lines + [line for line in others if line]
     return [facts["meaning"], *region_lines(facts["regions"])]
 
 

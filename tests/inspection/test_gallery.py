@@ -75,7 +75,7 @@ def test_every_picture_has_a_card_and_bad_files_are_listed(folder, model, tmp_pa
         index["passed_over"] == "1 file skipped, not a picture by extension: notes.txt"
         and index["passed_over"] in html.text
     )
-    assert summary(page)[-1] == index["passed_over"]
+    assert summary(page)[-2:] == ["could not be read: 2", index["passed_over"]]
     assert ATTACK in html.text and ATTACK not in page.read_text(encoding="utf-8")
     links = [link["href"] for link in html.of("a") if link["href"].startswith("pictures/")]
     assert len(links) == 4 and len(set(links)) == 3  # identical pictures share one
@@ -266,11 +266,12 @@ def test_cards_show_verdicts_and_a_summary_counts_them(folder, model, tmp_path):
     assert {entry["verdict"] for entry in index} <= {"spliced", "no splice found"}
     text = Page(page.read_text(encoding="utf-8")).text
     assert page.read_text(encoding="utf-8").count("<dt>Verdict") == 4 and "A p-value is the fraction" in text
-    assert sum(int(line.split(": ")[1]) for line in summary(page)[:-1]) == 4
+    assert sum(int(line.split(": ")[1]) for line in summary(page)[:-1]) == 4 + 2  # two could not be read
     report = page.parent / index[0]["report"]
     assert summary(report)[0] == read_json(report.with_suffix(".json"))["meaning"]
     assert summary(make_gallery(folder, tmp_path / "plain", inspector_of(model))) == [
-        "1 file skipped, not a picture by extension: notes.txt"
+        "could not be read: 2",
+        "1 file skipped, not a picture by extension: notes.txt",
     ]
 
 
