@@ -68,6 +68,7 @@ def compare(
     model: Annotated[str | None, typer.Option(help="Weights: folder, hub id or *.pth (default: packaged).")] = None,
     readout: Annotated[str | None, typer.Option(help="E.g. mean_shift, the paper's (default: the model's).")] = None,
     windows_per_side: Annotated[int | None, typer.Option(help="On the longer side, roughly (default: 30).")] = None,
+    signatures: Annotated[str | None, typer.Option(help="Your own reference of JPEG headers, see reference.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Show GPS positions, serial numbers and names.")] = False,
 ) -> None:
     """Compare a picture with a reference photo.
@@ -78,7 +79,7 @@ def compare(
     from exiflang.inspection.gallery import summary
     from exiflang.pipeline.reports import compare_pictures
 
-    settings = {"readout": readout, "windows_per_side": windows_per_side, "model_dir": model}
+    settings = {"readout": readout, "windows_per_side": windows_per_side, "model_dir": model, "signatures": signatures}
     page = compare_pictures(suspect, reference, out, settings, private)
     print(*summary(page), page, sep="\n")
 
