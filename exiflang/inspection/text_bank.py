@@ -174,8 +174,9 @@ class TextBank:
 
 
 def build_text_bank(model: ExifLang, photos: Sequence[Photo], image: np.ndarray | None = None) -> TextBank:
-    """Build an uncalibrated text bank from n training photos; with a `space` if given their image embeddings [n, D].
+    """Build an uncalibrated text bank from n training photos.
 
+    It has a `space` if `image`, their embeddings [n, D], is given and some tag has common values.
     Raises `ValueError` if there are none.
     """
     if not photos:
@@ -191,7 +192,7 @@ def build_text_bank(model: ExifLang, photos: Sequence[Photo], image: np.ndarray 
         reading[tag] = Ridge(alpha=1.0, fit_intercept=False).fit(text, held).coef_  # [N, values] -> [values, D]
     makes = Counter(photo.tags.get("Make", "") for photo in photos)
     text_bank = TextBank(text, dict(makes), values, reading, {}, {})
-    if image is None:
+    if image is None or not values:
         return text_bank
     tags = [photo.tags for photo in photos]
     space = fit_tag_space(image[order], tags, [plain_name(photo.camera) for photo in photos], values)

@@ -144,7 +144,8 @@ def test_common_values_and_their_reading(model):
 def test_text_banks_of_no_photos_and_of_one(model):
     with pytest.raises(ValueError, match="no photos"):
         build_text_bank(model, [])
-    alone = build_text_bank(model, photos(1))
+    alone = build_text_bank(model, photos(1), unit(1, 32))
+    assert alone.space is None  # no tag has common values
     assert len(alone.text) == 1 and alone.values == {} and alone.makes == {"Canon": 1}
     assert build_text_bank(model, [Photo("0", {}, [])]).makes == {"": 1}
 
