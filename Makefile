@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test docs wheel golden weights headers pairs probes reference ablation edits bench scale fuzz rules inspect screenshots clean
+.PHONY: help install reproduce test docs wheel golden weights headers pairs probes unseen reference ablation edits bench scale fuzz rules inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ pairs: $(INSTALLED) ## renew reports/golden/camera_pairs.json, and calibrate exi
 
 probes: $(INSTALLED) ## renew reports/golden/probe.json: what embeddings tell (needs data, see base.yaml: half an hour)
 	$(BIN)/python -m experiments.linear_probes
+
+unseen: $(INSTALLED) ## renew reports/golden/unseen_cameras.json: does EXIF fit? (needs data, see base.yaml: half an hour)
+	$(BIN)/python -m experiments.unseen_cameras
 
 reference: $(INSTALLED) ## renew reports/golden/reference.json: what the paper's protocol costs (needs data, see base.yaml)
 	$(BIN)/python -m experiments.reference_protocol

@@ -17,6 +17,7 @@ from experiments import (
     readout_ablation,
     readout_figures,
     reference_protocol,
+    unseen_cameras,
 )
 from experiments.speed import report, scale
 from experiments.tables import table
@@ -62,6 +63,7 @@ RESULTS = {
     "edited_headers": Result.of("make edits", edited_headers.markdown),
     "camera_pairs": Result.of("make pairs", camera_pairs.markdown),
     "probe": Result("make probes", _probes),
+    "unseen_cameras": Result.of("make unseen", unseen_cameras.markdown),
     "reference": Result.of("make reference", reference_protocol.markdown),
     "ablation": Result.of("make ablation", ablation.markdown),
     "readout_ablation": Result.of("make ablation", readout_ablation.markdown),

@@ -18,7 +18,8 @@ from experiments.tables import spread, with_table
 
 # Reports with their own tables.
 OTHERS = {
-    *("ablation", "exif", "fuzz", "probe", "readout", "readout_ablation", "reference", "scale", "speed", "speed_gpu")
+    *("ablation", "exif", "fuzz", "probe", "readout", "readout_ablation", "reference", "scale", "speed", "speed_gpu"),
+    "unseen_cameras",
 }
 PRESETS = sorted({path.stem for path in project_path("reports/golden").glob("*.json")} - OTHERS)
 
