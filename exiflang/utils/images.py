@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,7 @@ from exiflang.utils.bare import bare_picture
 from exiflang.utils.develop_raw import RawError, RawSizeError, develop
 from exiflang.utils.extras import extra
 from exiflang.utils.files import printable
+from exiflang.utils.heic import is_heic
 from exiflang.utils.raw_files import DEVELOP, RAW_EXTENSIONS, raw_reason
 
 #: Maximum number of pixels, checked in the header before any pixel is decoded. It equals Pillow's own hard limit (twice
@@ -39,9 +40,6 @@ PICTURE_EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .tif .tiff .gif .bmp .avif .avifs .heic .heics .heif .heifs .hif "
     ".jp2 .j2k .j2c .jpc .jpf .jpx .ppm .pgm .pbm .pnm .pfm .mpo".split()
 )
-
-# Brands at the start of HEIF files, as in pillow-heif; mif1 and msf1 may also be AVIF.
-_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
 #: Exceptions that Pillow and other readers raise on damaged bytes. UnidentifiedImageError is an OSError.
 DAMAGE = (
@@ -180,7 +178,7 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
         with file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file) as opened:
             if reason := raw_reason(opened):
                 raise _RawFileError(name, reason)
-            if _is_heic(opened):
+            if is_heic(opened):
                 _register_heic(name)
                 formats = ("HEIF",)
         image = Image.open(file, formats=formats)
@@ -232,16 +230,6 @@ def _developed(source: str | os.PathLike | bytes, found: _RawFileError) -> np.nd
 
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
-
-
-def _is_heic(file: BinaryIO) -> bool:
-    """Whether a file's brands (ISO/IEC 14496-12, 4.3) mark it as HEIF other than AVIF."""
-    file.seek(0)
-    head = file.read(256)
-    brand, others = head[8:12], head[16 : int.from_bytes(head[:4], "big")]
-    if head[4:8] != b"ftyp" or brand not in _HEIF:
-        return False
-    return brand not in (b"mif1", b"msf1") or (b"avif" not in others and b"avis" not in others)
 
 
 def _register_heic(name: str) -> None:
