@@ -178,21 +178,30 @@ def markdown(figures: Mapping[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
-def renew(data: Annotated[str, typer.Option(help="Data set of the packaged weights.")] = "data/base") -> None:
-    """Update reports/golden/exif.json, the tables of the model card, and the figures in the widget."""
-    data_dir, folder = project_path(data), packaged_model()
+def packaged_with_controls(data_dir: Path) -> dict[str, tuple[ExifLang, TextBank]]:
+    """The packaged "model", "shuffled EXIF" and "untrained", each with a text bank of the same data set.
+
+    Raises `ValueError` if the packaged weights have no text bank.
+    """
+    folder = packaged_model()
     model, text_bank = ExifLang.from_pretrained(str(folder)), TextBank.load(folder)
     if text_bank is None:
         raise ValueError(f"{folder} has no text bank: create one with python -m exiflang.release")
     torch.manual_seed(0)
-    untrained = ExifLang(model.config, model.tokenizer).eval()
-    controls = {"shuffled EXIF": (shuffled_control(), "shuffled"), "untrained": (untrained, "own")}
-    models = {"model": (model, text_bank)}
-    models |= {
-        name: (control, text_bank_of(control, data_dir, CROPS, exif)) for name, (control, exif) in controls.items()
+    untrained, shuffled = ExifLang(model.config, model.tokenizer).eval(), shuffled_control()
+    return {
+        "model": (model, text_bank),
+        "shuffled EXIF": (shuffled, text_bank_of(shuffled, data_dir, CROPS, "shuffled")),
+        "untrained": (untrained, text_bank_of(untrained, data_dir, CROPS)),
     }
+
+
+def renew(data: Annotated[str, typer.Option(help="Data set of the packaged weights.")] = "data/base") -> None:
+    """Update reports/golden/exif.json, the tables of the model card, and the figures in the widget."""
+    data_dir, folder = project_path(data), packaged_model()
+    models = packaged_with_controls(data_dir)
     figures = all_figures(models, groups(data_dir))
-    replace(text_bank, figures=figures).save(folder)
+    replace(models["model"][1], figures=figures).save(folder)
     publish("exif", {"model": NAME, **figures}, {"exif": markdown(figures)}, folder / "README.md")
 
 

@@ -20,7 +20,6 @@ from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 from PIL import Image, JpegImagePlugin
 from sklearn.metrics import roc_auc_score
@@ -28,13 +27,12 @@ from sklearn.metrics import roc_auc_score
 from exiflang.data.shards import Photo, find_shards, plain_name, read_member, read_photos
 from exiflang.evaluation.retrieval import embed_photos
 from exiflang.inspection.tag_space import TagSpace, TagVector, correlate
-from exiflang.inspection.text_bank import TextBank, text_bank_of
+from exiflang.inspection.text_bank import TextBank
 from exiflang.models.model import ExifLang
-from exiflang.models.weights import NAME, packaged_model
+from exiflang.models.weights import NAME
 from exiflang.pipeline.parameters import project_path
 from exiflang.utils.commands import run_command
-from experiments.controls import shuffled_control
-from experiments.metadata_check import CROPS, OFFERED
+from experiments.metadata_check import CROPS, OFFERED, packaged_with_controls
 from experiments.tables import publish, table
 
 #: Directions and ridges of the header's space, and its weight beside the pixels: chosen on the cameras `choose`.
@@ -215,21 +213,13 @@ def markdown(figures: Mapping[str, Any]) -> str:
 
 def renew(data: Annotated[str, typer.Option(help="Data set of the packaged weights.")] = "data/base") -> None:
     """Update reports/golden/unseen_cameras.json and its table."""
-    data_dir, folder = project_path(data), packaged_model()
-    model, text_bank = ExifLang.from_pretrained(str(folder)), TextBank.load(folder)
-    if text_bank is None:
-        raise ValueError(f"{folder} has no text bank: create one with python -m exiflang.release")
-    torch.manual_seed(0)
-    untrained, shuffled = ExifLang(model.config, model.tokenizer).eval(), shuffled_control()
-    models = {
-        "model": (model, text_bank),
-        "shuffled EXIF": (shuffled, text_bank_of(shuffled, data_dir, CROPS, exif="shuffled")),
-        "untrained": (untrained, text_bank_of(untrained, data_dir, CROPS)),
-    }
+    data_dir = project_path(data)
+    models = packaged_with_controls(data_dir)
+    values = models["model"][1].values
     training = read_photos(find_shards(data_dir / "train"))[0]
     headers = {
-        "model": Header.of(training, text_bank.values),
-        "shuffled EXIF": Header.of(training, text_bank.values, shuffled=True),
+        "model": Header.of(training, values),
+        "shuffled EXIF": Header.of(training, values, shuffled=True),
     }
     groups = {"seen": read_photos(find_shards(data_dir / "heldout"))[0][1::2]}
     groups |= {name: read_photos(find_shards(data_dir / name))[0] for name in ("choose", "report")}
