@@ -146,6 +146,8 @@ def test_bad_usage_prints_one_line_and_exits_with_2(folder, model, capsys, argum
     [
         (["inspect", "absent.jpg"], "absent.jpg: no such file"),
         (["prepare", "absent", "data"], "absent"),
+        (["prepare", "", "data"], "an empty path: give a folder, a file or a URL"),
+        (["prepare", "simulated", " "], "an empty path: give a folder, a file or a URL"),
         (["prepare", "simulated", "data", "--workers", "0"], "workers is 0: it must be at least 1"),
         (["prepare", "simulated", "data", "--heldout-share", "2"], "heldout_share is 2.0: it must lie between 0 and 1"),
         (["train", "--config", "absent.yaml"], "error: absent.yaml: No such file or directory"),
