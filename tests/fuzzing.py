@@ -16,8 +16,7 @@ import resource
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from exiflang.utils.processes import worker_pool
 
 MOST_SECONDS, MOST_BYTES = 5.0, 1 << 30  # of CPU and of memory, for one file
 PATIENCE = 60.0  # seconds of the clock: a busy machine is slow, but does not hang
+PART = 1000
 ROOT = Path(__file__).parents[1]
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", *(["HEIF"] if find_spec("pillow_heif") else []))
 WORDS = [
@@ -312,7 +312,7 @@ def fuzz(
         outcomes: Counter[str] = Counter()
         decoding, exif_only = 0, 0
         for name, inside_exif, data in tqdm(
-            files(kind, number, seed, shared), kind, number, unit=" files", position=FORMATS.index(kind)
+            files(kind, number, seed, shared), kind, number, unit=" files", leave=False
         ):
             outcome, seconds, grown = watched.judge(data)
             slowest, largest = max(slowest, seconds), max(largest, grown)
@@ -343,16 +343,36 @@ def fuzz(
 
 
 def fuzz_all(number: int, seed: int, shared: Path | None, keep: Path | None) -> dict:
-    """`fuzz` of all formats, as many at a time as there are cores."""
-    fuzz_one = partial(fuzz, number, seed, shared, keep)
+    """`fuzz` of all formats in parts of at most `PART` files, as many parts at a time as there are cores.
+
+    Each part has a seed of its own, counted from `seed`.
+    """
+    sizes = [min(PART, number - start) for start in range(0, number, PART)]
     with worker_pool(os.cpu_count()) as pool:
-        found = [waiting.result() for waiting in [pool.submit(fuzz_one, formats=(kind,)) for kind in FORMATS]]
+        waiting = [
+            pool.submit(fuzz, size, seed + i, shared, keep, formats=(kind,))
+            for i, size in enumerate(sizes)
+            for kind in FORMATS
+        ]
+        return merged([part.result() for part in tqdm(waiting, unit=" parts")]) | {"seed": seed}
+
+
+def merged(parts: Sequence[dict]) -> dict:
+    """The counts of several results of `fuzz`, summed, and their largest costs."""
+    formats: dict[str, dict] = {}
+    for kind, counts in (item for part in parts for item in part["formats"].items()):
+        total = formats.setdefault(kind, {"outcomes": Counter()})
+        total["outcomes"].update(counts["outcomes"])
+        for name in counts.keys() - {"outcomes"}:
+            total[name] = total.get(name, 0) + counts[name]
+    for total in formats.values():
+        total["outcomes"] = dict(total["outcomes"].most_common())
     return {
-        "files": sum(part["files"] for part in found),
-        "seed": seed,
-        "formats": {kind: counts for part in found for kind, counts in part["formats"].items()},
-        "problems": [problem for part in found for problem in part["problems"]],
-        **{key: max(part[key] for part in found) for key in ("slowest_cpu_seconds", "largest_memory_added_mb")},
+        "files": sum(part["files"] for part in parts),
+        "seed": parts[0]["seed"],
+        "formats": formats,
+        "problems": [problem for part in parts for problem in part["problems"]],
+        **{key: max(part[key] for part in parts) for key in ("slowest_cpu_seconds", "largest_memory_added_mb")},
     }
 
 
