@@ -115,7 +115,7 @@ RULES = (
     Rule("aperture", "notable", f"{_SOURCE}, ApertureValue", _aperture),
     Rule("widest_aperture", "notable", f"{_SOURCE}, MaxApertureValue", _widest),
     Rule("brightness", "info", f"{_SOURCE}, BrightnessValue", _brightness),
-    Rule("focal_length", "strong", "EXIF 2.32, 4.6.5 G, LensSpecification", _focal_length),
-    Rule("lens_aperture", "strong", "EXIF 2.32, 4.6.5 G, LensSpecification", _lens_aperture),
+    Rule("focal_length", "strong", "EXIF 2.32, 4.6.5 H, LensSpecification", _focal_length),
+    Rule("lens_aperture", "strong", "EXIF 2.32, 4.6.5 H, LensSpecification", _lens_aperture),
     Rule("focal_length_35mm", "notable", "EXIF 2.32, 4.6.5 G, FocalLengthIn35mmFilm", _full_frame),
 )
