@@ -18,7 +18,7 @@ def is_url(path: str | Path) -> bool:
 
 
 def absolute_place(path: str | Path) -> str:
-    """A URL unchanged, a path made absolute. Raises `ValueError` for an empty one, which would be the working folder."""
+    """A URL unchanged, a path made absolute. Raises `ValueError` for an empty one: it would be the working folder."""
     if not str(path).strip():
         raise ValueError("an empty path: give a folder, a file or a URL")
     return str(path) if is_url(path) else str(absolute_path(path))
