@@ -104,6 +104,8 @@ def _header(inspection: Inspection) -> tuple[str, str, str]:
         )
     own, name = (fit.of_model, "the claimed model") if fit.known_camera else (fit.of_make, "the claimed make")
     share = f"{_count(own)} of {name} encode like this, {_count(fit.of_any)} of all."
+    if not own[1]:
+        share = f"no photo of {name} is known; {_count(fit.of_any)} of all cameras encode like this."
     if verdict == OPEN:
         return verdict, share[0].upper() + share[1:], f"Not calibrated: too few photos ({among})."
     reason = f"{percent(fit.percentile)} of authentic headers fit their EXIF less well; {share}"

@@ -62,6 +62,8 @@ def checked(
         ({"percentile": 0.01, "of_model": (0, 30)}, ODD, "0 of 30 photos of the claimed model", "false-alarm rate 5 %"),
         ({"percentile": 0.05}, FITS, "5 % of authentic headers", ""),
         ({"known_camera": False, "of_model": (0, 0)}, FITS, "5 of 400 photos of the claimed make", "of the claimed"),
+        ({"known_camera": False, "of_model": (0, 0), "of_make": (0, 0)}, FITS,
+         "; no photo of the claimed make is known; 9 of 3,693 photos of all cameras encode like this.", ""),
         ({"ratio": np.nan, "percentile": np.nan}, NEVER, "None of the 3,693 photos of 345 cameras has these tables.",
          "that are not among them"),
         ({"percentile": np.nan}, OPEN, "2 of 30 photos of the claimed model", "Not calibrated: too few photos"),
