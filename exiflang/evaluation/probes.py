@@ -88,7 +88,8 @@ def probe(
     spread = (pd.crosstab(label, group) > 0).sum(axis=1).to_numpy()  # number of groups per class
     if spread.min() < folds:
         rare = classes[spread.argmin()]
-        raise ValueError(f"label {rare} is in {spread.min()} groups, fewer than {folds} folds: leave it out")
+        few = f"label {rare} is in {spread.min()} groups, fewer than {folds} folds"
+        raise ValueError(f"{few}: leave it out, give more data, or use fewer folds")
     return _class_probe(features, label, group, folds, seed) | counts | {"classes": len(classes)}
 
 

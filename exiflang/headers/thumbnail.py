@@ -72,16 +72,17 @@ def match_thumbnail(thumbnail: np.ndarray, picture: np.ndarray) -> Match | None:
     """
     if min(*thumbnail.shape[:2], *picture.shape[:2]) < LEAST_SIDE:
         return None
-    small = [np.rot90(picture, quarter) for quarter in range(4)]
-    if min(_gray(thumbnail, SIDE).std(), _gray(picture, SIDE).std()) < UNIFORM:
+    thumbnail, picture = (np.asarray(Image.fromarray(pixels).convert("L")) for pixels in (thumbnail, picture))
+    if min(_scaled(thumbnail, SIDE).std(), _scaled(picture, SIDE).std()) < UNIFORM:
         return None
-    for quarter, turned in enumerate(small):
+    turns = [np.ascontiguousarray(np.rot90(picture, quarter)) for quarter in range(4)]
+    for quarter, turned in enumerate(turns):
         for view, part in _views(thumbnail, turned):
-            mine = _gray(view, SIDE)
-            theirs = _gray(part, SIDE, mine.shape)
+            mine = _scaled(view, SIDE)
+            theirs = _scaled(part, SIDE, mine.shape)
             if _correlation(mine, theirs) >= ALIKE or _mostly_alike(mine, theirs):
                 return Match("changed" if _difference(mine, theirs) > CHANGED else "same", 90 * quarter)
-    parts = [(*_find_part(thumbnail, turned), 90 * quarter) for quarter, turned in enumerate(small)]
+    parts = [(*_find_part(thumbnail, turned), 90 * quarter) for quarter, turned in enumerate(turns)]
     found, across, down, turn = max(parts)
     if found < ALIKE_PART:
         return Match("other")
@@ -108,7 +109,7 @@ def _views(thumbnail: np.ndarray, picture: np.ndarray) -> list[tuple[np.ndarray,
 
 def _find_part(thumbnail: np.ndarray, picture: np.ndarray) -> tuple[float, float, float]:
     """Best correlation of the picture with a part of the thumbnail, and which fractions of it that part fills."""
-    whole = _gray(thumbnail, SEARCH_SIDE)
+    whole = _scaled(thumbnail, SEARCH_SIDE)
     h, w = whole.shape
     widest = min(1.0, h / w * picture.shape[1] / picture.shape[0])
     best = (-1.0, 1.0, 1.0)
@@ -116,17 +117,17 @@ def _find_part(thumbnail: np.ndarray, picture: np.ndarray) -> tuple[float, float
         size = (min(h, round(scale * w * picture.shape[0] / picture.shape[1])), round(scale * w))
         if min(size) < LEAST_SIDE:
             continue
-        found = float(match_template(whole, _gray(picture, SEARCH_SIDE, size)).max())
+        found = float(match_template(whole, _scaled(picture, SEARCH_SIDE, size)).max())
         best = max(best, (found, size[1] / w, size[0] / h))
     return best
 
 
-def _gray(pixels: np.ndarray, side: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Gray values of the picture scaled to `shape`, by default with a longer side of `side` pixels, float."""
-    h, w = pixels.shape[:2]
+def _scaled(gray: np.ndarray, side: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A gray picture, uint8 [h, w], scaled to `shape`, by default with a longer side of `side` pixels, float."""
+    h, w = gray.shape
     height, width = shape or (max(1, round(side * h / max(h, w))), max(1, round(side * w / max(h, w))))
-    image = Image.fromarray(np.ascontiguousarray(pixels)).convert("L")
-    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS), float)
+    image = Image.fromarray(np.ascontiguousarray(gray))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3), float)
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
