@@ -71,20 +71,6 @@ def _auc_with_limits(groups: Sequence[tuple[list[float], list[float]]], rng: np.
     return {"auc": auc(np.arange(len(groups))), "low": float(low), "high": float(high)}
 
 
-def never_seen(known: SignatureReference) -> dict[str, float]:
-    """Fraction of photos whose encoding no other photo has, and no photo of another model; every model counts once."""
-    photos = list(known.photos.values())
-    by_encoding: dict[str, list[str]] = {}
-    for photo in photos:
-        by_encoding.setdefault(photo.encoding, []).append(photo.camera_key)
-    per_model: dict[str, list[tuple[bool, bool]]] = {}
-    for photo in photos:
-        cameras = by_encoding[photo.encoding]
-        per_model.setdefault(photo.camera_key, []).append((len(cameras) == 1, set(cameras) == {photo.camera_key}))
-    known_share, new_share = np.mean([np.mean(rows, axis=0) for rows in per_model.values()], axis=0)
-    return {"known": float(known_share), "new": float(new_share)}
-
-
 def markdown(found: dict[str, Any]) -> str:
     """The table: a row per method, a column for seen and unseen models."""
     rows = [
@@ -109,7 +95,7 @@ def renew(
     }
     golden = {"protocol": {"offered": OFFERED, "most_photos_of_a_model": MOST_PHOTOS, "resamples": RESAMPLES}}
     golden |= {"photos": len(known.photos), "cameras": known.cameras, "left_out": dict(left_out)}
-    golden |= {"auc": auc, "never_seen": never_seen(known)}
+    golden |= {"auc": auc, "never_seen": {"known": known.never_seen(True), "new": known.never_seen(False)}}
     publish("headers", golden, {"headers": markdown(golden)})
 
 

@@ -86,6 +86,8 @@ class HeaderFit:
         percentile: fraction of authentic photos with a lower ratio, 0..1, among photos of other models if the claimed
             model is not in the reference; NaN if unknown.
         known_camera: whether the reference has photos of the claimed model.
+        never_seen: fraction of authentic photos whose encoding no other photo has, or, if the claimed model is not in
+            the reference, no photo of another model.
         photos, cameras: photos and models of the reference.
         of_model, of_make, of_any: photos with the encoding, and all photos, of the claimed model, of its make, of any.
         makes: the makes that have photos with this encoding, most photos first.
@@ -96,6 +98,7 @@ class HeaderFit:
     ratio: float
     percentile: float
     known_camera: bool
+    never_seen: float
     photos: int
     cameras: int
     of_model: tuple[int, int]
@@ -142,6 +145,7 @@ class SignatureReference:
             ratio=ratio,
             percentile=self._percentile(ratio, bool(own.any())),
             known_camera=bool(own.any()),
+            never_seen=self.never_seen(bool(own.any())),
             photos=len(self.photos),
             cameras=self.cameras,
             of_model=(int((same & own).sum()), int(own.sum())),
@@ -173,6 +177,14 @@ class SignatureReference:
         alike[table.camera == table.cameras.get(claimed.camera_key, -1)] *= MODEL
         given = (alike[same].sum() + PRIOR * base) / (alike.sum() + PRIOR)
         return math.log10((given + _FLOOR) / (base + _FLOOR))
+
+    def never_seen(self, known: bool) -> float:
+        """`HeaderFit.never_seen` for a model in the reference, or for another; every model counts the same."""
+        table = self._table
+        pairs = np.unique(np.stack([table.encoding, table.camera]), axis=1)
+        owners = table.encoding if known else pairs[0]  # photos of each encoding, or models
+        alone = np.bincount(owners)[table.encoding] == 1
+        return float(np.average(alone, weights=table.weights))
 
     def _percentile(self, ratio: float, known: bool) -> float:
         ranks = self.ranks.get("known" if known else "new")

@@ -97,10 +97,11 @@ def _header(inspection: Inspection) -> tuple[str, str, str]:
         return verdict, f"Not compared: {_why_not(inspection)}.", ""
     among = f"{fit.photos:,} photos of {fit.cameras:,} cameras"
     if verdict == NEVER:
+        which = "these" if fit.known_camera else "other"
         return (
             verdict,
             f"None of the {among} has these tables.",
-            "Cameras and apps that are not among them differ, too.",
+            f"The same is true of {percent(fit.never_seen)} of authentic photos of {which} cameras.",
         )
     own, name = (fit.of_model, "the claimed model") if fit.known_camera else (fit.of_make, "the claimed make")
     share = f"{_count(own)} of {name} encode like this, {_count(fit.of_any)} of all."

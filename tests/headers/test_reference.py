@@ -103,6 +103,22 @@ def test_an_encoding_that_no_photo_has_is_never_seen():
     assert fit.of_any == (0, 10) and not fit.rotated and fit.makes == ()
 
 
+def test_how_many_authentic_photos_have_an_encoding_of_their_own():
+    """Against a loop over photos and models."""
+    for known in (CAMERAS, reference((header(75), exif()))):
+        photos = list(known.photos.values())
+        shares = {True: [], False: []}
+        for camera in {photo.camera_key for photo in photos}:
+            own = [photo for photo in photos if photo.camera_key == camera]
+            others = {photo.encoding for photo in photos if photo.camera_key != camera}
+            shares[True].append(np.mean([sum(p.encoding == photo.encoding for p in photos) == 1 for photo in own]))
+            shares[False].append(np.mean([photo.encoding not in others for photo in own]))
+        for is_known, found in shares.items():
+            assert known.never_seen(is_known) == pytest.approx(np.mean(found))
+    assert CAMERAS.fit(header(33), exif()).never_seen == CAMERAS.never_seen(True)
+    assert CAMERAS.fit(header(33), exif("Leica", "L1")).never_seen == CAMERAS.never_seen(False)
+
+
 def test_a_picture_rotated_without_recompression_is_recognized():
     turned = tuple(tuple(np.reshape(table, (8, 8)).T.ravel().tolist()) for table in standard_tables(75))
     fit = CAMERAS.fit(replace(header(), tables=turned, sampling="1x2:0 1x1:1 1x1:1"), exif())

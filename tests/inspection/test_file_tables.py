@@ -34,7 +34,7 @@ from tests.inspection.test_tables import EVIL, fit_of
 
 HEADER = JpegHeader(((1,) * 64,), "2x2:0 1x1:0", 400, 300, False, "standard", 0, ("APP1 EXIF", "DQT"), (), "II")
 FIT = HeaderFit(
-    0.7, 0.4, True, 3693, 345, (2, 30), (5, 400), (9, 3693), ("Canon", "Nikon"), False, {"huffman": "standard"}
+    0.7, 0.4, True, 0.23, 3693, 345, (2, 30), (5, 400), (9, 3693), ("Canon", "Nikon"), False, {"huffman": "standard"}
 )  # fmt: skip
 DECISION = Decision(0.2, (0.1, 0.3), "no splice found", 0.05, "large, fine JPEG", 87, 84)
 STRONG = Finding("size", "strong", "EXIF states another size.", "EXIF 2.32, 4.6.5", 0.0, 3693)
@@ -65,7 +65,8 @@ def checked(
         ({"known_camera": False, "of_model": (0, 0), "of_make": (0, 0)}, FITS,
          "; no photo of the claimed make is known; 9 of 3,693 photos of all cameras encode like this.", ""),
         ({"ratio": np.nan, "percentile": np.nan}, NEVER, "None of the 3,693 photos of 345 cameras has these tables.",
-         "that are not among them"),
+         "The same is true of 23 % of authentic photos of these cameras."),
+        ({"ratio": np.nan, "percentile": np.nan, "known_camera": False}, NEVER, "", "of other cameras."),
         ({"percentile": np.nan}, OPEN, "2 of 30 photos of the claimed model", "Not calibrated: too few photos"),
     ],
 )  # fmt: skip
