@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test docs wheel golden weights headers pairs probes unseen reference ablation edits bench scale fuzz rules inspect screenshots clean
+.PHONY: help install reproduce test docs wheel golden weights headers pairs probes unseen reference ablation gap edits bench scale fuzz rules inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,9 +67,13 @@ unseen: $(INSTALLED) ## renew reports/golden/unseen_cameras.json: does EXIF fit?
 reference: $(INSTALLED) ## renew reports/golden/reference.json: what the paper's protocol costs (needs data, see base.yaml)
 	$(BIN)/python -m experiments.reference_protocol
 
-ablation: $(INSTALLED) ## renew reports/golden/ablation.json and readout_ablation.json (needs real photos, see base.yaml: hours)
+ablation: $(INSTALLED) ## renew ablation.json and readout_ablation.json (needs real photos, see base.yaml: hours)
 	$(BIN)/python -m experiments.ablation
 	$(BIN)/python -m experiments.readout_ablation
+
+gap: $(INSTALLED) ## renew reports/golden/localization_gap.json: what tower and readout could still find (needs ../shared)
+	$(BIN)/python -m experiments.yardstick
+	$(BIN)/python -m experiments.localization_gap
 
 edits: $(INSTALLED) ## renew encoders.json and reports/golden/edited_headers.json (needs real photos, GIMP, ImageMagick 6, exiftool)
 	$(BIN)/python -m experiments.edited_headers

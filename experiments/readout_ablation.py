@@ -169,6 +169,11 @@ def hidden(picture: Measured, without: Sequence[str]) -> Measured:
     return Measured(picture.maps * kept[MAPS], picture.picture * kept[PICTURE], embeddings, picture.shares)
 
 
+def spliced_windows(shares: np.ndarray) -> np.ndarray:
+    """Which windows count as tampered, see `window_scores`: bool, in the shape of `shares`."""
+    return shares > min(0.5, 0.99 * shares.max())
+
+
 def window_scores(values: np.ndarray, shares: np.ndarray) -> dict[str, float]:
     """AP and p-mAP over windows, which count as tampered if more than half is; {} for an authentic picture.
 
@@ -176,7 +181,7 @@ def window_scores(values: np.ndarray, shares: np.ndarray) -> dict[str, float]:
     """
     if not shares.max() > 0:
         return {}
-    truth = shares > min(0.5, 0.99 * shares.max())
+    truth = spliced_windows(shares)
     ap, inverse = (average_precision_score(truth.ravel(), sign * values.ravel()) for sign in (1, -1))
     return {"ap": ap, "p_map": max(ap, inverse)}
 
