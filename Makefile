@@ -67,9 +67,10 @@ unseen: $(INSTALLED) ## renew reports/golden/unseen_cameras.json: does EXIF fit?
 reference: $(INSTALLED) ## renew reports/golden/reference.json: what the paper's protocol costs (needs data, see base.yaml)
 	$(BIN)/python -m experiments.reference_protocol
 
-ablation: $(INSTALLED) ## renew ablation.json and readout_ablation.json (needs real photos, see base.yaml: hours)
+ablation: $(INSTALLED) ## renew ablation.json, readout_ablation.json and exif_recipes.json (needs real photos, see base.yaml: hours)
 	$(BIN)/python -m experiments.ablation
 	$(BIN)/python -m experiments.readout_ablation
+	$(BIN)/python -m experiments.exif_recipes
 
 gap: $(INSTALLED) ## renew reports/golden/localization_gap.json: what tower and readout could still find (needs ../shared)
 	$(BIN)/python -m experiments.yardstick
