@@ -27,6 +27,11 @@ def of_camera(number: int, camera: int) -> Photo:
     return Photo(str(number), {"Make": make, "Model": f"M{camera}", "Software": f"{make} 1.0"}, [(camera,)])
 
 
+@pytest.fixture(autouse=True)
+def few_resamplings(monkeypatch):
+    monkeypatch.setattr(module, "RESAMPLINGS", 30)
+
+
 @pytest.fixture
 def headers(monkeypatch):
     """Canon writes quality 95 without subsampling, NIKON 80 with it; a photo's location is the number of its camera."""
