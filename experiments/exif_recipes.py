@@ -259,9 +259,7 @@ def gather() -> dict[str, Any]:
 def markdown(found: Mapping[str, Any]) -> str:
     """The table with its protocol: a row for each training."""
     protocol = found["protocol"]
-    columns = {
-        f"{group}/{way}": f"{said}, {way}" for way in ("own space", "tag space") for group, said in GROUPS.items()
-    }
+    columns = {f"{group}/{way}": f"{group}, {way}" for way in ("own space", "tag space") for group in GROUPS}
     body = [
         [name, str(len(row["seen/own space"]["values"])), *(figure(row[key]) for key in columns)]
         for name, row in found["rows"].items()
