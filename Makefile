@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test docs wheel golden weights headers pairs probes unseen reference ablation gap edits bench scale fuzz rules inspect screenshots clean
+.PHONY: help install reproduce test docs wheel golden weights headers pairs probes unseen reference ablation gap towers edits bench scale fuzz rules inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,10 @@ ablation: $(INSTALLED) ## renew ablation.json, readout_ablation.json and exif_re
 gap: $(INSTALLED) ## renew reports/golden/localization_gap.json: what tower and readout could still find (needs ../shared)
 	$(BIN)/python -m experiments.yardstick
 	$(BIN)/python -m experiments.localization_gap
+
+towers: $(INSTALLED) ## renew reports/golden/tower_recipes.json: which training finds more (needs real photos, see base.yaml: two hours)
+	$(BIN)/python -m experiments.yardstick
+	$(BIN)/python -m experiments.tower_recipes
 
 edits: $(INSTALLED) ## renew encoders.json and reports/golden/edited_headers.json (needs real photos, GIMP, ImageMagick 6, exiftool)
 	$(BIN)/python -m experiments.edited_headers

@@ -76,7 +76,7 @@ class NumberedPhotos(PatchDataset):
         return patches, f"Photo: {index}, {sentence}"
 
 
-class _AddLoss(torch.autograd.Function):
+class AddLoss(torch.autograd.Function):
     """Passes embeddings on, and adds a second loss to that which is computed from them."""
 
     @staticmethod
@@ -119,7 +119,7 @@ class TagHeads(ExifLang):
         if photo is not None:
             wanted = self.targets[photo].repeat_interleave(len(image) // len(photo), 0)  # [U, F] -> [B, F]
             found = self.heads(image * self.config.embed_dim**0.5)
-            image = _AddLoss.apply(image, F.mse_loss(found, wanted))
+            image = AddLoss.apply(image, F.mse_loss(found, wanted))
         return image, text
 
 

@@ -108,13 +108,18 @@ ROWS = (
 
 def towers() -> dict[str, str]:
     """The model of each tower, by name; missing controls are created (the shuffled one takes minutes)."""
-    untrained = project_path(FOLDER) / "untrained"
-    if not untrained.exists():
+    shuffled_control()
+    return {"packaged": "", "untrained": str(untrained_tower()), "shuffled": str(project_path(CONTROL_DIR))}
+
+
+def untrained_tower() -> Path:
+    """Folder of a model like the packaged one with random weights, created if it does not exist."""
+    folder = project_path(FOLDER) / "untrained"
+    if not folder.exists():
         model = ExifLang.from_pretrained(str(packaged_model()))
         torch.manual_seed(0)
-        ExifLang(model.config, model.tokenizer).save_pretrained(untrained)
-    shuffled_control()
-    return {"packaged": "", "untrained": str(untrained), "shuffled": str(project_path(CONTROL_DIR))}
+        ExifLang(model.config, model.tokenizer).save_pretrained(folder)
+    return folder
 
 
 _worker: dict[str, Any] = {}

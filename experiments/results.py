@@ -19,6 +19,7 @@ from experiments import (
     readout_ablation,
     readout_figures,
     reference_protocol,
+    tower_recipes,
     unseen_cameras,
 )
 from experiments.speed import report, scale
@@ -68,6 +69,7 @@ RESULTS = {
     "unseen_cameras": Result.of("make unseen", unseen_cameras.markdown),
     "exif_recipes": Result.of("make ablation", exif_recipes.markdown),
     "localization_gap": Result.of("make gap", localization_gap.markdown),
+    "tower_recipes": Result.of("make towers", tower_recipes.markdown),
     "reference": Result.of("make reference", reference_protocol.markdown),
     "ablation": Result.of("make ablation", ablation.markdown),
     "readout_ablation": Result.of("make ablation", readout_ablation.markdown),

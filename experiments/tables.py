@@ -29,9 +29,10 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "sd": sd, "low": mean - reach, "high": mean + reach, "values": list(values)}
 
 
-def figure(value: Mapping[str, Any]) -> str:
+def figure(value: Mapping[str, Any], digits: int = 2) -> str:
     """The result of `spread` for a table: mean ± deviation, or a single value."""
-    return f"{value['mean']:.2f} ± {value['sd']:.2f}" if len(value["values"]) > 1 else f"{value['mean']:.2f}"
+    parts = ("mean", "sd") if len(value["values"]) > 1 else ("mean",)
+    return " ± ".join(f"{value[part]:.{digits}f}" for part in parts)
 
 
 def counted(pictures: Mapping[str, Mapping[str, int]]) -> str:

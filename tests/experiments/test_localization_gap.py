@@ -4,10 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+from exiflang.evaluation.benchmarks import BenchmarkImage
 from exiflang.localization.learned_readout import LEARNED, MAPS, PICTURE
-from exiflang.training.measured import Measured, write_measured
+from exiflang.training.measured import Measured, read_measured, write_measured
 from experiments import localization_gap as module
-from experiments.localization_gap import CONTROL, EVIDENCE, ORACLE, gather, markdown, moved, oracle, score
+from experiments.localization_gap import (
+    EVIDENCE,
+    ORACLE,
+    ORACLES,
+    UNTRAINED,
+    gather,
+    markdown,
+    moved,
+    oracle,
+    score,
+    scores_of_set,
+)
 from experiments.readout_ablation import window_scores
 from tests.localization.test_learned_readout import fresh
 
@@ -64,19 +76,38 @@ def test_all_ways_stand_beside_each_other(tmp_path, monkeypatch):
     files = {"a.png": tmp_path / "0.npz", "b.jpg": tmp_path / "1.npz", "c.jpg": tmp_path / "2.npz"}
     for seed, file in enumerate(files.values()):
         one = measured(seed, 4.0)
-        shares = one.shares * (seed < 2)
+        shares = one.shares * (seed < 2)  # the last is authentic
         write_measured(file, Measured(one.maps, one.picture, one.embeddings, shares))
+    pictures = [BenchmarkImage(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), bool), name, True, {}) for name in files]
+    monkeypatch.setattr(module, "pictures_of", lambda name: Only(pictures))
     readout = fresh()
-    scores = score(readout, files["a.png"])
-    assert set(scores) == {LEARNED, ORACLE, CONTROL} and scores[ORACLE] > 0.95
-    assert score(readout, files["c.jpg"]) == {}  # authentic
+    scores = scores_of_set("splices", files, readout, Untrained())
+    assert list(scores["name"]) == list(files) and list(scores["spliced"]) == [True, True, False]
+    assert scores.loc[2, [LEARNED, *ORACLES]].isna().all()
+    first = scores.loc[0, [LEARNED, *ORACLES]].to_dict()
+    assert first == score(readout, read_measured(files["a.png"]), Untrained().embed(None)[0])
+    assert first[ORACLE] > 0.95 and first[UNTRAINED] < 0.5
     alone = {f"splices, {part}": {"mean": 0.5} for part in ("all", "format .png", "format .jpg")}
     monkeypatch.setattr(module, "read_json", lambda path: {"rows": {"evidence only": {"localization": alone}}})
     monkeypatch.setattr(module, "recorded_strata", lambda name, scores: scores.set_index("name")[["format"]])
-    found = gather(readout, {"splices": files})
+    found = gather({"splices": scores})
     assert set(found) == set(alone)
     assert found["splices, all"]["pictures"] == found["splices, all"]["compared"] == 2
-    assert found["splices, format .png"][ORACLE] == pytest.approx(scores[ORACLE])
+    assert found["splices, format .png"][ORACLE] == pytest.approx(first[ORACLE])
     assert found["splices, all"][EVIDENCE] == 0.5
     lines = markdown({"strata": found}).splitlines()
     assert len(lines) == 5 and lines[0].startswith("| pictures | spliced | evidence alone | learned | compared |")
+
+
+class Only(list):
+    """A benchmark."""
+
+    def only(self, names):
+        return Only(item for item in self if item.name in names)
+
+
+class Untrained:
+    """A localizer whose embeddings know nothing of the region."""
+
+    def embed(self, image, calibrated=None):
+        return picture(7, 0.0)[0], 64, 16
