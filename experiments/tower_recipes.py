@@ -264,17 +264,21 @@ def gather() -> dict[str, Any]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The table with its protocol: a row for each training."""
-    protocol = found["protocol"]
-    columns = {f"{name}/{way}": f"{name}, {way}" for way in ("learned", ALONE) for name in SETS}
-    columns |= {"fit/heldout": "EXIF, seen cameras", "fit/unseen": "EXIF, unseen"}
-    body = [
-        [name, str(len(row["fit/heldout"]["values"])), *(figure(row[key], 3) for key in columns)]
-        for name, row in found["rows"].items()
-    ]
+    """Both tables with their protocol, a row for each training: the packaged readout and EXIF, and `ALONE`."""
+    protocol, rows = found["protocol"], found["rows"]
+    first = {f"{name}/learned": name for name in SETS} | {"fit/heldout": "EXIF, seen cameras", "fit/unseen": "unseen"}
     text = f"{protocol['steps']} steps of {protocol['batch_size']} photos; p-mAP over windows of spliced pictures: "
     text += ", ".join(f"{name} {count}" for name, count in protocol["pictures"].items())
-    return f"{text}.\n\n{table(['training', 'seeds', *columns.values()], body)}"
+    second = {f"{name}/{ALONE}": name for name in SETS}
+    return f"{text}.\n\n{_table('learned', rows, first)}\n\n{_table(ALONE, rows, second)}"
+
+
+def _table(readout: str, rows: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    body = [
+        [name, str(len(row["fit/heldout"]["values"])), *(figure(row[key], 3) for key in columns)]
+        for name, row in rows.items()
+    ]
+    return table([readout, "seeds", *columns.values()], body)
 
 
 def renew(
