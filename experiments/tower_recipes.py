@@ -5,7 +5,7 @@ per run, and updates reports/golden/tower_recipes.json and its table. Finished r
 of all rows comes first.
 
 A tower is scored by the relations of its windows, read by the packaged readout together with the evidence of the same
-windows, and by diffused far friends alone. `forgeries` and the yardstick, whose cameras no training saw, choose a
+windows, and by diffused far friends alone. `forgeries` and the yardstick, whose pictures no training saw, choose a
 recipe; `splices` and `casia_1` are only reported.
 """
 
