@@ -22,6 +22,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,28 +67,14 @@ def run_notebook(path: str | Path, parameters: Mapping[str, Any], out_dir: str |
 
 def _execute(path: Path, values: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     with extra("notebook"):
-        import papermill
         from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
-        from traitlets.config import Config
 
     copy, metrics = run_dir / path.name, run_dir / path.stem / "metrics.json"
     metrics.parent.mkdir(parents=True, exist_ok=True)
     metrics.unlink(missing_ok=True)
     try:
-        with _environment(KERNEL_ENVIRONMENT):
-            papermill.execute_notebook(
-                str(path),
-                str(copy),
-                injected_parameters(path, values),
-                kernel_name="python3",
-                cwd=str(project_path(".")),
-                progress_bar=False,  # the notebook's own bars reach the terminal instead
-                stderr_file=sys.stderr,
-                store_widget_state=False,
-                coalesce_streams=True,
-                config=Config(KernelManager={"transport_encryption": "auto"}),
-            )
+        _run_cells(path, values, copy)
     except PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
         raise PipelineError(f"{path.stem}, cell In [{error.exec_count}] failed: {reason}; see {copy}") from error
@@ -104,6 +91,34 @@ def _execute(path: Path, values: Mapping[str, Any], run_dir: Path) -> dict[str, 
         raise PipelineError(f"{path.stem} did not write {metrics}: its last cell must do so") from None
     except ValueError as error:
         raise PipelineError(f"{metrics}: not valid JSON: {error}") from error
+
+
+def _run_cells(path: Path, values: Mapping[str, Any], copy: Path) -> None:
+    """Run a notebook's cells in a new kernel. One that ends before the first cell is started a second time."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
+    run = partial(
+        papermill.execute_notebook,
+        str(path),
+        str(copy),
+        injected_parameters(path, values),
+        kernel_name="python3",
+        cwd=str(project_path(".")),
+        progress_bar=False,  # the notebook's own bars reach the terminal instead
+        stderr_file=sys.stderr,
+        store_widget_state=False,
+        coalesce_streams=True,
+        config=Config(KernelManager={"transport_encryption": "auto"}),
+    )
+    with _environment(KERNEL_ENVIRONMENT):
+        try:
+            run()
+        except DeadKernelError:
+            raise
+        except RuntimeError:  # a kernel's ports are chosen before it starts; another program may have taken one since
+            run()
 
 
 def run_pipeline(

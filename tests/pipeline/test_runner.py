@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -433,11 +434,31 @@ def test_the_error_for_a_full_disk_says_what_to_do(project, capsys, monkeypatch)
     assert re.search(r"runs/demo-\S+: No space left on device; free some space, and run it again", said)
 
 
-def test_a_kernel_that_does_not_start_is_reported_in_one_line(project, capsys, monkeypatch):
+def install_kernel(project, monkeypatch, *command):
     kernel = project / "jupyter/kernels/python3"
     kernel.mkdir(parents=True)
-    (kernel / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"}))
+    (kernel / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(project / "jupyter"))
+
+
+def test_a_kernel_that_does_not_start_is_reported_in_one_line(project, capsys, monkeypatch):
+    install_kernel(project, monkeypatch, "/bin/false")
     assert main(["--only", "01_prepare_data"]) == 1
     said = only_line(capsys)
     assert "01_prepare_data: the kernel python3 does not start (Kernel died" in said and "kernelspec list" in said
+
+
+def test_a_kernel_that_dies_before_the_first_cell_is_started_again(project, monkeypatch):
+    """As if another program had taken one of its ports."""
+    kernel = f'{sys.executable} -m ipykernel_launcher -f "$0"'
+    install_kernel(project, monkeypatch, "/bin/sh", "-c", f"mkdir started || exec {kernel}", "{connection_file}")
+    assert run_notebook("notebooks/01_prepare_data.ipynb", {}, project / "run")["photos"] == 3
+    assert (project / "started").is_dir()
+
+
+def test_a_notebook_whose_kernel_dies_later_runs_once(project):
+    cell = "import os\nos.mkdir('began')\nos.kill(os.getpid(), 9)\n"
+    write_notebook(project / "notebooks/x.ipynb", cell, parameters='out_dir = ""  # str: of metrics.json\n')
+    with pytest.raises(PipelineError, match="x: the kernel died"):
+        run_notebook("notebooks/x.ipynb", {}, project / "run")
+    assert (project / "began").is_dir()
