@@ -12,7 +12,7 @@ recipe; `splices` and `casia_1` are only reported.
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -56,6 +57,8 @@ CONTINUED = {"learning_rate": 7e-4}
 EVERY = {"yardstick": 2}
 CHOOSING = ("yardstick", "forgeries")
 ALONE = "diffused far friends"
+#: Weight of the loss of `Distilled`.
+LIKENESS = 30.0
 #: Weight of the loss of `FlatSpectrum`, and the share of eigenvalues below which it does not look.
 FLATNESS, FLOOR = 0.05, 1e-4
 
@@ -91,6 +94,31 @@ class FlatSpectrum(ExifLang):
         """As in the base class."""
         image, text = super().forward(patches, *tokens, **named)
         return AddLoss.apply(image, FLATNESS * unevenness(image)), text
+
+
+class Distilled(ExifLang):
+    """Beside the contrastive loss, patches shall be as similar to one another as two finished towers find them.
+
+    The second loss is the mean squared difference of all cosines of a batch's patches from the mean over the teachers.
+    """
+
+    def learn_from(self, teachers: Sequence[ExifLang]) -> None:
+        """Set the teachers, whose weights are neither trained nor saved."""
+        self.teachers = lambda: teachers  # a function, since a module in an attribute would be a part of the model
+
+    def forward(self, patches: Tensor, *tokens: Tensor, **named: Any) -> tuple[Tensor, Tensor]:
+        """As in the base class."""
+        image, text = super().forward(patches, *tokens, **named)
+        if not self.training:
+            return image, text
+        with torch.no_grad():
+            wanted = torch.stack([gram(teacher.encode_image(patches)) for teacher in self.teachers()]).mean(0)
+        return AddLoss.apply(image, LIKENESS * F.mse_loss(gram(image), wanted)), text
+
+
+def gram(embeddings: Tensor) -> Tensor:
+    """Cosines of all pairs of embeddings of unit norm: [B, D] -> float32 [B, B]."""
+    return embeddings.float() @ embeddings.float().T
 
 
 def unevenness(embeddings: Tensor) -> Tensor:
@@ -145,10 +173,11 @@ class Row:
 
 
 _LARGE = {"crop_sizes": [40, 64, 96]}
-_WIDE = {"embedding_size": 32, "hidden_sizes": [64, 128, 256]}
+WIDE = {"embedding_size": 32, "hidden_sizes": [64, 128, 256]}
+PLAIN = Row("recipe of the packaged weights")
 ROWS = (
     Row("packaged weights", {"steps": 0}, continued=True, seeds=1),
-    Row("recipe of the packaged weights"),
+    PLAIN,
     Row("more kinds of histories", histories=True),
     Row("each photo twice, with two histories", twins=True),
     Row("twice, with more kinds", histories=True, twins=True),
@@ -159,7 +188,8 @@ ROWS = (
     Row("flat spectrum", model=FlatSpectrum),
     Row("real and simulated cameras", data="both"),
     Row("padded tower", {"preset": "padded"}),
-    Row("wider early stages", tower=_WIDE),
+    Row("wider early stages", tower=WIDE),
+    Row("distilled from two seeds", model=Distilled),
     Row("continued", continued=True),
     Row("continued, more kinds of histories", continued=True, histories=True),
     Row("continued, each photo twice", continued=True, twins=True),
@@ -187,6 +217,8 @@ def trained(row: Row, seed: int) -> ExifLang:
         model.config.image_config |= row.tower
         model = ExifLang(model.config, model.tokenizer)
     model.__class__ = row.model
+    if isinstance(model, Distilled):
+        model.learn_from([trained(PLAIN, seed) for seed in range(PLAIN.seeds)])
     train(model, dataset, recipe.training, recipe.folder, augmentation=augmentation)
     model.__class__ = ExifLang
     return model.eval()
@@ -294,6 +326,7 @@ def renew(
         os.environ["OMP_NUM_THREADS"] = "1"
         most = max(row.seeds for row in ROWS)
         runs = [(row, seed) for seed in range(most) for row in ROWS if seed < row.seeds]
+        runs.sort(key=lambda each: each[0].model is Distilled)  # last: their teachers are other runs
         with worker_pool(workers or os.cpu_count()) as pool:
             waiting = [pool.submit(run, *each) for each in runs]
             for done in tqdm(as_completed(waiting), total=len(runs), unit=" runs"):

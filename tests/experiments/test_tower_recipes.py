@@ -19,6 +19,7 @@ from experiments import tower_recipes as module
 from experiments.tower_recipes import (
     ALONE,
     ROWS,
+    Distilled,
     FlatSpectrum,
     Row,
     SameModel,
@@ -54,6 +55,22 @@ def test_the_second_loss_is_added():
     image, _ = model(views, **tokens)
     (image[:, 0].sum() + module.FLATNESS * unevenness(image)).backward()
     torch.testing.assert_close(found, model.image_projection.weight.grad)
+
+
+def test_a_student_is_as_sure_as_its_teachers():
+    teacher, other, model = (tiny(train_tokenizer(SENTENCES, 60)).train() for _ in range(3))
+    torch.nn.init.normal_(other.image_projection.weight)
+    model.load_state_dict(teacher.state_dict())
+    model.__class__ = Distilled
+    tokens = model.tokenize(SENTENCES)
+    gradients = []
+    for teachers in ([teacher], [teacher, other]):
+        model.learn_from(teachers)
+        model.zero_grad()
+        (0 * model(patches(6, 32), **tokens)[0].sum()).backward()
+        gradients.append(model.image_projection.weight.grad.abs().max())
+    assert gradients[0] < 1e-5 < gradients[1]
+    assert not any("teacher" in name for name in model.state_dict())
 
 
 def test_the_second_view_shows_another_photo_of_the_model(folder):  # noqa: F811
