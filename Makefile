@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install reproduce test docs wheel golden weights headers pairs probes unseen reference ablation gap towers edits bench scale fuzz rules inspect screenshots clean
+.PHONY: help install reproduce test docs wheel golden weights headers pairs probes unseen reference ablation gap towers candidate edits bench scale fuzz rules inspect screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,11 @@ gap: $(INSTALLED) ## renew reports/golden/localization_gap.json: what tower and 
 towers: $(INSTALLED) ## renew reports/golden/tower_recipes.json: which training finds more (needs real photos, see base.yaml: two hours)
 	$(BIN)/python -m experiments.yardstick
 	$(BIN)/python -m experiments.tower_recipes
+
+candidate: $(INSTALLED) ## train data/models/exiflang-next and renew reports/golden/candidate.json (needs real photos: three hours)
+	$(BIN)/python -m experiments.yardstick
+	ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node=2 -m experiments.candidate_training
+	$(BIN)/python -m experiments.candidate
 
 edits: $(INSTALLED) ## renew encoders.json and reports/golden/edited_headers.json (needs real photos, GIMP, ImageMagick 6, exiftool)
 	$(BIN)/python -m experiments.edited_headers
