@@ -95,9 +95,10 @@ def _execute(path: Path, values: Mapping[str, Any], run_dir: Path) -> dict[str, 
 
 def _run_cells(path: Path, values: Mapping[str, Any], copy: Path) -> None:
     """Run a notebook's cells in a new kernel. One that ends before the first cell is started a second time."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
+    with extra("notebook"):
+        import papermill
+        from nbclient.exceptions import DeadKernelError
+        from traitlets.config import Config
 
     run = partial(
         papermill.execute_notebook,
