@@ -48,7 +48,7 @@ def test_both_towers_get_the_same_readout(place):
     assert candidate.towers()["candidate"][0].tower != other.tower  # nothing of an earlier candidate is used
 
 
-def test_towers_are_timed_in_turn(place, monkeypatch):
+def test_each_tower_is_timed_equally_often(place, monkeypatch):
     monkeypatch.setattr(candidate, "REPEATS", 2)
     tower().save_pretrained(place)
     times = candidate.seconds({"one": str(place), "other": str(place)})
